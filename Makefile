@@ -1,0 +1,46 @@
+# Every target works from a bare clone: it makes .venv first. Only Python >= 3.11 and make are needed
+# (the tests of the Kubernetes side also build the real API server; see tools/README.md).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.PHONY: help demo test lint bench format lock clean
+help: ## what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml requirements/dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "heddle needs Python >= 3.11; say which: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(VENV)/.installed ## two teams share simulated GPUs and really train (about 2 minutes)
+	@$(RUN) $(BIN)/python examples/demo/demo.py $(ARGS)
+
+test: $(VENV)/.installed ## all tests, the real kube-apiserver included
+	@$(RUN) $(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(RUN) $(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.installed ## all benchmarks, shortest settings
+	@$(RUN) $(BIN)/python -m benchmarks $(ARGS)
+
+format: $(VENV)/.installed ## let ruff mend style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: ## renew requirements/*.lock from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  --python-version 3.11 pyproject.toml --output-file requirements/run.lock
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  --python-version 3.11 pyproject.toml --group dev --extra demo --output-file requirements/dev.lock
+
+clean: ## remove what make made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""heddle from the command line."""

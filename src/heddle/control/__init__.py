@@ -1,0 +1,1 @@
+"""Controllers: watch objects, compare wish and world, act."""

@@ -1,0 +1,1 @@
+"""Puts store, server, controllers, runtime and node together in one process."""

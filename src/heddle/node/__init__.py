@@ -1,0 +1,1 @@
+"""The node agent: devices, labels and health of one machine."""

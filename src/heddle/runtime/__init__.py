@@ -1,0 +1,1 @@
+"""Runs Pods as local processes."""

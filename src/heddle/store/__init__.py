@@ -1,0 +1,1 @@
+"""Where objects live: one port, and an implementation for each place."""
