@@ -1,0 +1,253 @@
+"""What the engine is told: nodes with devices, a tree of queues, workloads made of pod sets.
+
+All amounts are whole numbers. ``gpu`` counts thousandths of a physical device (1000 = one device), ``cpu`` counts
+milli-CPUs, ``memory`` counts bytes; any further resource has the caller's own unit. Times are seconds on the
+caller's clock. Every value here is immutable and checks itself: a bad one raises ``ValueError`` that names the
+field, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+GPU = "gpu"
+CPU = "cpu"
+MEMORY = "memory"
+WHOLE = 1000
+"""Milli-units of one whole device."""
+
+_MAX = 2**53
+
+
+def _fault(where: str, value: object, remedy: str) -> ValueError:
+    return ValueError(f"{where}: {value!r} is not valid; {remedy}")
+
+
+def _name(where: str, value: str) -> None:
+    if not isinstance(value, str) or not value:
+        raise _fault(where, value, "give a name that is not empty")
+
+
+def _amount(where: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MAX:
+        raise _fault(where, value, "give a whole number from 0 to 2^53 - 1")
+
+
+def _amounts(where: str, values: Mapping[str, int | None], *, null: bool = False) -> None:
+    for resource, value in values.items():
+        _name(f"{where} resource", resource)
+        if value is None and null:
+            continue
+        _amount(f"{where}[{resource}]", value)  # type: ignore[arg-type]
+
+
+def _number(where: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
+        raise _fault(where, value, "give a finite number")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One physical GPU.
+
+    Attributes:
+        id: unique on its node, for instance the device's UUID.
+        index: the node's own numbering; devices are offered in this order.
+        model: product name, for people and selectors.
+        memory_mib: device memory in MiB (0 = not known).
+        numa: NUMA node it hangs on (-1 = not known).
+        link: group of devices joined by fast links, such as one NVLink switch (-1 = none).
+    """
+
+    id: str
+    index: int
+    model: str = ""
+    memory_mib: int = 0
+    numa: int = -1
+    link: int = -1
+
+    def __post_init__(self) -> None:
+        _name("device.id", self.id)
+        _amount("device.memory_mib", self.memory_mib)
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """Accepts the taints of this key (and, when given, this value)."""
+
+    key: str
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """Keeps away every pod set that does not tolerate it."""
+
+    key: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """A machine.
+
+    Attributes:
+        name: unique in the cluster.
+        resources: what pods may use of everything but GPUs (``cpu`` milli, ``memory`` bytes, others in own units).
+            A resource that is absent here does not exist on the node.
+        devices: its GPUs. They alone make up ``gpu``; a ``gpu`` entry in ``resources`` is refused.
+        labels: for node selectors and topology levels.
+        schedulable: False = nothing new is placed here; what runs stays.
+        taints: see :class:`Taint`.
+    """
+
+    name: str
+    resources: Mapping[str, int] = field(default_factory=dict)
+    devices: tuple[Device, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    schedulable: bool = True
+    taints: tuple[Taint, ...] = ()
+
+    def __post_init__(self) -> None:
+        _name("node.name", self.name)
+        _amounts("node.resources", self.resources)
+        if GPU in self.resources:
+            raise _fault("node.resources[gpu]", self.resources[GPU], "describe GPUs in `devices`")
+        seen = [device.id for device in self.devices]
+        if len(set(seen)) != len(seen):
+            raise _fault("node.devices", seen, "give each device of a node its own id")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    """A node of the queue tree. Workloads live in queues without children.
+
+    Attributes:
+        name: unique among queues.
+        parent: the queue above, or None at the top. A parent that does not (yet) exist, or a cycle, is no error:
+            the queue is inactive and its workloads wait with a typed reason.
+        quota: what the queue is owed before any surplus is shared, per resource. A resource that is absent or None
+            is owed without bound (it is not constrained by quota); 0 = nothing is owed.
+        limit: hard cap on all that runs below the queue, per resource; absent or None = no cap.
+        weight: claim on surplus among siblings of equal priority, one number or one per resource (absent = 1).
+            0 = no claim, though idle room may still be used.
+        priority: surplus is shared among siblings of the highest number first; never touches quota.
+    """
+
+    name: str
+    parent: str | None = None
+    quota: Mapping[str, int | None] = field(default_factory=dict)
+    limit: Mapping[str, int | None] = field(default_factory=dict)
+    weight: float | Mapping[str, float] = 1
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        _name("queue.name", self.name)
+        _amounts("queue.quota", self.quota, null=True)
+        _amounts("queue.limit", self.limit, null=True)
+        weights = self.weight if isinstance(self.weight, Mapping) else {"": self.weight}
+        for resource, weight in weights.items():
+            where = f"queue.weight[{resource}]" if resource else "queue.weight"
+            _number(where, weight)
+            if weight < 0:
+                raise _fault(where, weight, "give 0 or more")
+        _number("queue.priority", self.priority)
+
+    def weight_of(self, resource: str) -> float:
+        """The claim on surplus of one resource."""
+        if isinstance(self.weight, Mapping):
+            return float(self.weight.get(resource, 1))
+        return float(self.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class PodSet:
+    """Identical tasks of a workload.
+
+    Attributes:
+        name: unique in the workload.
+        tasks: the tasks that exist now, in the order in which they should start. May be fewer than ``min`` while
+            their owner is still creating them: the workload then waits with ``MembersMissing``.
+        min: all-or-nothing minimum; tasks beyond it are elastic.
+        request: what one task needs of everything but GPUs.
+        gpu: milli-devices of one task: below 1000 a share of ONE device, else a multiple of 1000.
+        node_selector: labels that a node must have.
+        tolerations: taints that it accepts.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    min: int
+    request: Mapping[str, int] = field(default_factory=dict)
+    gpu: int = 0
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+
+    def __post_init__(self) -> None:
+        _name("pod_set.name", self.name)
+        _amount("pod_set.min", self.min)
+        _amounts("pod_set.request", self.request)
+        _amount("pod_set.gpu", self.gpu)
+        if GPU in self.request:
+            raise _fault("pod_set.request[gpu]", self.request[GPU], "ask for GPUs in `gpu`")
+        if self.gpu > WHOLE and self.gpu % WHOLE:
+            raise _fault("pod_set.gpu", self.gpu, "give a share below 1000 or a multiple of 1000")
+        if len(set(self.tasks)) != len(self.tasks):
+            raise _fault("pod_set.tasks", self.tasks, "name each task once")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadSpec:
+    """What is placed as one.
+
+    Attributes:
+        name: ``namespace/name``.
+        queue: the queue that pays.
+        priority: higher goes first in its queue and may preempt lower there.
+        preemptible: False = never evicted for others, and only ever within quota.
+        created: seconds; the older of equal priority goes first.
+        pod_sets: its tasks; task names are unique across them.
+        topology_required: label of the level of which one domain must hold all tasks.
+        topology_preferred: label of the level of which one domain should.
+        strategy: ``pack`` fills nodes up, ``spread`` takes the emptiest.
+        broken_since: when a running gang fell below its minimum (kept by the caller; None = it did not).
+    """
+
+    name: str
+    queue: str
+    pod_sets: tuple[PodSet, ...]
+    priority: int = 0
+    preemptible: bool = True
+    created: float = 0.0
+    topology_required: str | None = None
+    topology_preferred: str | None = None
+    strategy: str = "pack"
+    broken_since: float | None = None
+
+    def __post_init__(self) -> None:
+        _name("workload.name", self.name)
+        _name("workload.queue", self.queue)
+        _number("workload.priority", self.priority)
+        _number("workload.created", self.created)
+        if self.broken_since is not None:
+            _number("workload.broken_since", self.broken_since)
+        if self.strategy not in ("pack", "spread"):
+            raise _fault("workload.strategy", self.strategy, "use 'pack' or 'spread'")
+        names = [pod_set.name for pod_set in self.pod_sets]
+        if not names or len(set(names)) != len(names):
+            raise _fault("workload.pod_sets", names, "give at least one, each with its own name")
+        tasks = [task for pod_set in self.pod_sets for task in pod_set.tasks]
+        if len(set(tasks)) != len(tasks):
+            raise _fault("workload.pod_sets.tasks", tasks, "name each task once in a workload")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A task's place: a node and, if it uses GPUs, the ids of its devices there."""
+
+    workload: str
+    pod_set: str
+    task: str
+    node: str
+    devices: tuple[str, ...] = ()

@@ -1,0 +1,255 @@
+"""Nodes as arrays: what is there, what is free now, what will be free once evicted work has left.
+
+Two ledgers describe every node and every device. ``bind`` is what a task may start on now: capacity less what runs,
+less the larger of what is still leaving and what is reserved. ``land`` is what may be promised: capacity less what
+runs, less what is reserved. They differ only where work is leaving or places are reserved.
+
+Every change of a row is noted in ``dirty``, from which score caches learn what to look at again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from heddle.engine.model import WHOLE, NodeSpec
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+LABEL_BITS = 42
+_STEP = 1 << 20
+_TOP = (1 << LABEL_BITS) - 1
+
+
+class Nodes:
+    """All nodes, one row each. Rows of removed nodes are used again; their number never decides anything."""
+
+    def __init__(self, resources: list[str]) -> None:
+        self.resources = resources
+        self.names: list[str] = []
+        self.specs: list[NodeSpec | None] = []
+        self.row: dict[str, int] = {}
+        self.free_rows: list[int] = []
+        self._sorted: list[str] = []
+        width = len(resources)
+        self.capacity: Ints = np.zeros((0, width), np.int64)
+        self.bind: Ints = np.zeros((0, width), np.int64)
+        self.land: Ints = np.zeros((0, width), np.int64)
+        self.releasing: Ints = np.zeros((0, width), np.int64)
+        self.reserved: Ints = np.zeros((0, width), np.int64)
+        self.dev_bind: Ints = np.zeros((0, 1), np.int64)
+        self.dev_land: Ints = np.zeros((0, 1), np.int64)
+        self.dev_releasing: Ints = np.zeros((0, 1), np.int64)
+        self.dev_reserved: Ints = np.zeros((0, 1), np.int64)
+        self.open: Bools = np.zeros(0, np.bool_)
+        self.order: Ints = np.zeros(0, np.int64)  # larger = earlier by name
+        self.device_index: list[dict[str, int]] = []
+        self.links: list[tuple[tuple[int, int], ...] | None] = []
+        self.dirty: list[int] = []
+        self.spec_version = 0
+        self.total: Ints = np.zeros(width, np.int64)
+
+    # -- shape ---------------------------------------------------------------------------------------------------
+
+    def widen(self) -> None:
+        """Adds columns for resources that were appended to the shared list."""
+        extra = len(self.resources) - self.capacity.shape[1]
+        if extra <= 0:
+            return
+        for name in ("capacity", "bind", "land", "releasing", "reserved"):
+            setattr(self, name, np.pad(getattr(self, name), ((0, 0), (0, extra))))
+        self.total = np.pad(self.total, (0, extra))
+        self.spec_version += 1
+
+    def _grow(self) -> int:
+        if self.free_rows:
+            return self.free_rows.pop()
+        row = len(self.names)
+        if row == self.capacity.shape[0]:
+            more = max(16, row)
+            for name in ("capacity", "bind", "land", "releasing", "reserved"):
+                setattr(self, name, np.pad(getattr(self, name), ((0, more), (0, 0))))
+            for name in ("dev_bind", "dev_land", "dev_releasing", "dev_reserved"):
+                fill = -1 if name in ("dev_bind", "dev_land") else 0
+                setattr(self, name, np.pad(getattr(self, name), ((0, more), (0, 0)), constant_values=fill))
+            self.open = np.pad(self.open, (0, more))
+            self.order = np.pad(self.order, (0, more))
+        self.names.append("")
+        self.specs.append(None)
+        self.device_index.append({})
+        self.links.append(None)
+        return row
+
+    def _deepen(self, devices: int) -> None:
+        extra = devices - self.dev_bind.shape[1]
+        if extra > 0:
+            for name in ("dev_bind", "dev_land", "dev_releasing", "dev_reserved"):
+                fill = -1 if name in ("dev_bind", "dev_land") else 0
+                setattr(self, name, np.pad(getattr(self, name), ((0, 0), (0, extra)), constant_values=fill))
+
+    def _place_in_order(self, name: str, row: int) -> None:
+        """Gives the row a label between its neighbours by name, so that ties break by name with one argmax."""
+        at = bisect_left(self._sorted, name)
+        low = int(self.order[self.row[self._sorted[at]]]) if at < len(self._sorted) else 0
+        high = int(self.order[self.row[self._sorted[at - 1]]]) if at else _TOP
+        self._sorted.insert(at, name)
+        label = high - _STEP if at + 1 == len(self._sorted) else (low + high) // 2
+        if low < label < high:
+            self.order[row] = label
+            return
+        gap = _TOP // (len(self._sorted) + 1)
+        for position, other in enumerate(self._sorted):
+            self.order[row if other == name else self.row[other]] = _TOP - (position + 1) * gap
+        self.spec_version += 1
+
+    # -- nodes ---------------------------------------------------------------------------------------------------
+
+    def add(self, spec: NodeSpec, column: dict[str, int]) -> int:
+        """Adds an empty node and returns its row."""
+        row = self._grow()
+        self._deepen(len(spec.devices))
+        self._place_in_order(spec.name, row)
+        self.row[spec.name] = row
+        self.names[row] = spec.name
+        self.capacity[row] = 0
+        for resource, value in spec.resources.items():
+            self.capacity[row, column[resource]] = value
+        self.capacity[row, 0] = len(spec.devices) * WHOLE
+        self.bind[row] = self.land[row] = self.capacity[row]
+        self.releasing[row] = self.reserved[row] = 0
+        self.dev_bind[row] = self.dev_land[row] = -1
+        self.dev_bind[row, : len(spec.devices)] = self.dev_land[row, : len(spec.devices)] = WHOLE
+        self.dev_releasing[row] = self.dev_reserved[row] = 0
+        self._describe(row, spec)
+        return row
+
+    def _describe(self, row: int, spec: NodeSpec) -> None:
+        if self.open[row]:
+            self.total -= self.capacity[row]
+        self.specs[row] = spec
+        self.open[row] = spec.schedulable
+        if spec.schedulable:
+            self.total += self.capacity[row]
+        devices = sorted(spec.devices, key=lambda device: (device.index, device.id))
+        self.device_index[row] = {device.id: at for at, device in enumerate(devices)}
+        groups = tuple((device.link, device.numa) for device in devices)
+        self.links[row] = groups if len(set(groups)) > 1 else None
+        self.dirty.append(row)
+
+    def relabel(self, row: int, spec: NodeSpec) -> None:
+        """New labels, taints or schedulability for a node whose capacity stays."""
+        self._describe(row, spec)
+
+    def remove(self, row: int) -> None:
+        """Forgets an emptied node."""
+        name = self.names[row]
+        if self.open[row]:
+            self.total -= self.capacity[row]
+        del self._sorted[bisect_left(self._sorted, name)]
+        del self.row[name]
+        self.names[row] = ""
+        self.specs[row] = None
+        self.capacity[row] = self.bind[row] = self.land[row] = 0
+        self.dev_bind[row] = self.dev_land[row] = -1
+        self.open[row] = False
+        self.free_rows.append(row)
+        self.dirty.append(row)
+
+    # -- usage ---------------------------------------------------------------------------------------------------
+
+    def touch(self, row: int) -> None:
+        """Notes that a row changed."""
+        if not self.dirty or self.dirty[-1] != row:
+            self.dirty.append(row)
+
+    def occupy(self, row: int, need: Ints, devices: Sequence[int], share: int, sign: int = 1) -> None:
+        """A task starts (or, with ``sign=-1``, is gone). ``share``: milli-units on each of its devices."""
+        if sign > 0:
+            self.bind[row] -= need
+            self.land[row] -= need
+        else:
+            self.bind[row] += need
+            self.land[row] += need
+            share = -share
+        for device in devices:
+            self.dev_bind[row, device] -= share
+            self.dev_land[row, device] -= share
+        self.touch(row)
+
+    def leave(self, row: int, need: Ints, devices: Sequence[int], share: int, sign: int = 1) -> None:
+        """A running task begins to leave (``sign=-1``: takes that back). It still occupies its place."""
+        self.land[row] += sign * need
+        self.releasing[row] += sign * need
+        for device in devices:
+            self.dev_land[row, device] += sign * share
+            self.dev_releasing[row, device] += sign * share
+        self._settle(row)
+
+    def gone(self, row: int, need: Ints, devices: Sequence[int], share: int, sign: int = 1) -> None:
+        """A leaving task is gone (``sign=-1``: takes that back)."""
+        self.releasing[row] -= sign * need
+        for device in devices:
+            self.dev_releasing[row, device] -= sign * share
+        self._settle(row)
+
+    def reserve(self, row: int, need: Ints, devices: Sequence[int], share: int, sign: int = 1) -> None:
+        """A place is promised (``sign=-1``: no longer)."""
+        self.land[row] -= sign * need
+        self.reserved[row] += sign * need
+        for device in devices:
+            self.dev_land[row, device] -= sign * share
+            self.dev_reserved[row, device] += sign * share
+        self._settle(row)
+
+    def _settle(self, row: int) -> None:
+        held = self.reserved[row]
+        self.bind[row] = self.land[row] + held - np.maximum(held, self.releasing[row])
+        held = self.dev_reserved[row]
+        self.dev_bind[row] = self.dev_land[row] + held - np.maximum(held, self.dev_releasing[row])
+        self.touch(row)
+
+    # -- devices -------------------------------------------------------------------------------------------------
+
+    def choose_devices(self, row: int, gpu: int, *, land: bool, spread: bool = False) -> tuple[int, ...]:
+        """Devices for one task on a node that has room for it: best fit for a share, close together for several."""
+        if not gpu:
+            return ()
+        free = (self.dev_land if land else self.dev_bind)[row].tolist()
+        if gpu < WHOLE:
+            fitting = [(left, at) for at, left in enumerate(free) if left >= gpu]
+            if spread:
+                return (min(fitting, key=lambda item: (-item[0], item[1]))[1],)
+            return (min(fitting)[1],)
+        count = gpu // WHOLE
+        idle = [at for at, left in enumerate(free) if left >= WHOLE]
+        groups = self.links[row]
+        if groups is None or len(idle) == count:
+            return tuple(idle[:count])
+        return _close_together(idle, groups, count)
+
+    def device_ids(self, row: int, devices: Sequence[int]) -> tuple[str, ...]:
+        """Ids for device numbers."""
+        ids = list(self.device_index[row])
+        return tuple(ids[at] for at in devices)
+
+
+def _close_together(idle: list[int], groups: tuple[tuple[int, int], ...], count: int) -> tuple[int, ...]:
+    """The tightest link group that holds all; else the tightest NUMA node; else whole groups, largest first."""
+    for part in (0, 1):
+        by_group: dict[int, list[int]] = {}
+        for device in idle:
+            group = groups[device][part]
+            if group >= 0:
+                by_group.setdefault(group, []).append(device)
+        fitting = [(len(members), members) for members in by_group.values() if len(members) >= count]
+        if fitting:
+            return tuple(min(fitting)[1][:count])
+    clusters: dict[tuple[int, int], list[int]] = {}
+    for device in idle:
+        clusters.setdefault(groups[device], []).append(device)
+    ordered = sorted(clusters.values(), key=lambda members: (-len(members), members))
+    return tuple(sorted([device for members in ordered for device in members][:count]))

@@ -1,0 +1,174 @@
+"""Why something was, or was not, done: a code and typed fields. :func:`render` is the only place with sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from heddle.engine.model import CPU, GPU, MEMORY, WHOLE
+
+
+class ReasonCode(StrEnum):
+    """Every reason that the engine can give."""
+
+    # a task got its place
+    WITHIN_SHARE = "WithinShare"
+    IDLE_ROOM = "IdleRoom"
+    GROWN = "Grown"
+    PROMISE_KEPT = "PromiseKept"
+    # a task lost its place
+    PREEMPTED = "Preempted"
+    RECLAIMED = "Reclaimed"
+    GANG_BROKEN = "GangBroken"
+    # why not now
+    QUEUE_NOT_FOUND = "QueueNotFound"
+    QUEUE_INACTIVE = "QueueInactive"
+    QUEUE_HAS_CHILDREN = "QueueHasChildren"
+    MEMBERS_MISSING = "MembersMissing"
+    IMPOSSIBLE = "Impossible"
+    TOPOLOGY_UNKNOWN = "TopologyUnknown"
+    NO_NODE_MATCHES = "NoNodeMatches"
+    NO_ROOM = "NoRoom"
+    NO_DOMAIN = "NoDomain"
+    OVER_LIMIT = "OverLimit"
+    OVER_QUOTA = "OverQuota"
+    WAITING_FOR_RELEASE = "WaitingForRelease"
+    BUDGET_SPENT = "BudgetSpent"
+    NOTHING_TO_TAKE = "NothingToTake"
+    # the smallest change that would admit it
+    FEWER_MEMBERS = "FewerMembers"
+    FEWER_GPUS = "FewerGpus"
+    RELAX_TOPOLOGY = "RelaxTopology"
+    RAISE_LIMIT = "RaiseLimit"
+    RAISE_QUOTA = "RaiseQuota"
+    OTHERS_LEAVE = "OthersLeave"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A typed reason. Fields that a code does not use keep their defaults; :func:`render` shows which it uses.
+
+    Attributes:
+        code: what kind of reason.
+        queue: the queue it is about (for ``Preempted``/``Reclaimed``: the beneficiary's).
+        resource: the resource it is about.
+        level: topology level.
+        beneficiary: workload for which room was made.
+        holders: queues or workloads that hold what is missing, largest first, with their milli-units or bytes.
+        wanted: amount asked for, in the resource's units (or members).
+        free: amount free now, same units.
+        cap: the quota or limit in question.
+        used: usage counted against the cap.
+        fits: how many tasks would fit now.
+        needed: how many tasks must start together.
+        tasks: number of tasks concerned.
+        node: the node concerned.
+    """
+
+    code: ReasonCode
+    queue: str = ""
+    resource: str = ""
+    level: str = ""
+    beneficiary: str = ""
+    holders: tuple[tuple[str, int], ...] = ()
+    wanted: int = 0
+    free: int = 0
+    cap: int = 0
+    used: int = 0
+    fits: int = 0
+    needed: int = 0
+    tasks: int = 0
+    node: str = ""
+
+
+def amount(resource: str, value: int) -> str:
+    """An amount as people write it: GPUs and CPUs in units, memory in GiB or MiB."""
+    if resource == GPU:
+        text = f"{value / WHOLE:g}"
+        return f"{text} GPU" if text == "1" else f"{text} GPUs"
+    if resource == CPU:
+        return f"{value / 1000:g} CPUs"
+    if resource == MEMORY:
+        return f"{value / 2**30:.4g} GiB" if value >= 2**30 else f"{value / 2**20:.4g} MiB"
+    return f"{value} {resource}"
+
+
+def _holders(reason: Reason) -> str:
+    if not reason.holders:
+        return ""
+    return "; held by " + ", ".join(
+        f"{name} ({amount(reason.resource, held)})" for name, held in reason.holders
+    )
+
+
+def render(reason: Reason) -> str:
+    """The sentence for a reason."""
+    r = reason
+    asked, free, cap, used = (amount(r.resource, v) for v in (r.wanted, r.free, r.cap, r.used))
+    match r.code:
+        case ReasonCode.WITHIN_SHARE:
+            return f"placed within the fair share of queue {r.queue}"
+        case ReasonCode.IDLE_ROOM:
+            return f"placed on room that is idle; queue {r.queue} is beyond its fair share and may lose it"
+        case ReasonCode.GROWN:
+            return f"grown by one task beyond its minimum in queue {r.queue}"
+        case ReasonCode.PROMISE_KEPT:
+            return "placed on the room that was made for it"
+        case ReasonCode.PREEMPTED:
+            return f"preempted by {r.beneficiary}, which has higher priority in queue {r.queue}"
+        case ReasonCode.RECLAIMED:
+            return f"reclaimed for {r.beneficiary}: queue {r.queue} is owed the room"
+        case ReasonCode.GANG_BROKEN:
+            return f"evicted: {r.fits} of at least {r.needed} members were left, and the grace has passed"
+        case ReasonCode.QUEUE_NOT_FOUND:
+            return f"queue {r.queue} does not exist"
+        case ReasonCode.QUEUE_INACTIVE:
+            return f"queue {r.queue} is inactive: a parent is missing, or its parents form a cycle"
+        case ReasonCode.QUEUE_HAS_CHILDREN:
+            return f"queue {r.queue} has queues below it; submit to one of those"
+        case ReasonCode.MEMBERS_MISSING:
+            return f"{r.fits} of {r.needed} members exist so far"
+        case ReasonCode.IMPOSSIBLE:
+            return (
+                f"impossible on this cluster even when empty: {r.fits} of {r.needed} tasks would fit"
+                + (f" in one {r.level}" if r.level else "")
+                + (f"; a task asks for {asked}" if r.resource else "")
+            )
+        case ReasonCode.TOPOLOGY_UNKNOWN:
+            return f"{r.level} is not a level of the cluster's topology"
+        case ReasonCode.NO_NODE_MATCHES:
+            return "no schedulable node matches its node selector and tolerations"
+        case ReasonCode.NO_ROOM:
+            return f"{r.fits} of {r.needed} tasks fit now; it asks for {asked}, {free} are free"
+        case ReasonCode.NO_DOMAIN:
+            return f"no single {r.level} has room: the best fits {r.fits} of {r.needed} tasks now"
+        case ReasonCode.OVER_LIMIT:
+            return f"queue {r.queue} is limited to {cap}: {used} in use, {asked} more asked for{_holders(r)}"
+        case ReasonCode.OVER_QUOTA:
+            return (
+                f"work that is not preemptible must stay within quota: queue {r.queue} has {cap}, "
+                f"{used} in use by such work, {asked} more asked for"
+            )
+        case ReasonCode.WAITING_FOR_RELEASE:
+            return f"its room is reserved; {r.tasks} evicted tasks are still leaving"
+        case ReasonCode.BUDGET_SPENT:
+            return "not tried in this cycle: its budget of work was spent"
+        case ReasonCode.NOTHING_TO_TAKE:
+            return f"no running work may be evicted for it: queue {r.queue} has {used} of a fair share of {cap}{_holders(r)}"
+        case ReasonCode.FEWER_MEMBERS:
+            return f"{r.fits} members instead of {r.needed} would start now"
+        case ReasonCode.FEWER_GPUS:
+            return f"{free} a task instead of {asked} would start now"
+        case ReasonCode.RELAX_TOPOLOGY:
+            return (
+                f"without the required {r.level} it would start now"
+                if not r.queue
+                else f"a required {r.queue} instead of {r.level} would start now"
+            )
+        case ReasonCode.RAISE_LIMIT:
+            return f"a limit of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.RAISE_QUOTA:
+            return f"a quota of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.OTHERS_LEAVE:
+            names = ", ".join(name for name, _ in r.holders)
+            return f"it would start if {r.tasks} tasks left: {names}"
