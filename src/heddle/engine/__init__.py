@@ -12,6 +12,8 @@ from heddle.engine.model import (
 )
 from heddle.engine.plan import Action, Bind, Budget, Evict, Plan, Reserve, Verdict
 from heddle.engine.reasons import Reason, ReasonCode, render
+from heddle.engine.scheduler import fair_shares, schedule
+from heddle.engine.state import Snapshot, State, TaskFact, TaskState
 
 __all__ = [
     "Action",
@@ -27,9 +29,15 @@ __all__ = [
     "Reason",
     "ReasonCode",
     "Reserve",
+    "Snapshot",
+    "State",
     "Taint",
+    "TaskFact",
+    "TaskState",
     "Toleration",
     "Verdict",
     "WorkloadSpec",
+    "fair_shares",
     "render",
+    "schedule",
 ]

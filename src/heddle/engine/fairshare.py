@@ -1,8 +1,9 @@
 """Dividing a resource among siblings: quota first, then the surplus by priority and weight.
 
-The surplus of one priority is divided by weighted water-filling in closed form: sort by request/weight, take prefix
-sums, and the water level follows without iteration (progressive filling as in max-min fairness: D. Bertsekas,
-R. Gallager, Data Networks, 2nd ed., §6.5.2; the weighted form as in weighted max-min).
+The surplus of one priority is divided by weighted water-filling in closed form: sort by request/weight,
+take prefix sums, and the water level follows without iteration (progressive filling as in max-min
+fairness: D. Bertsekas, R. Gallager, Data Networks, 2nd ed., §6.5.2; the weighted form as in weighted
+    max-min).
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ def water_fill(amount: float, want: Floats, weight: Floats) -> Floats:
 def divide(total: int, request: Ints, quota: Ints, limit: Ints, weight: Floats, priority: Ints) -> Ints:
     """The fair share of each sibling in a resource of which there is ``total``.
 
-    Everyone gets ``min(request, limit, quota)`` even where quotas promise more than there is (a promise is kept
-    before anything is shared); what then remains goes to the highest priority first and there by weight, capped by
-    request and limit. Rounded down to whole units.
+    Everyone gets ``min(request, limit, quota)`` even where quotas promise more than there is (a promise
+    is kept before anything is shared); what then remains goes to the highest priority first and there by
+    weight, capped by request and limit. Rounded down to whole units.
     """
     want = np.minimum(request, limit)
     owed = np.minimum(want, quota)

@@ -1,9 +1,9 @@
 """What the engine is told: nodes with devices, a tree of queues, workloads made of pod sets.
 
-All amounts are whole numbers. ``gpu`` counts thousandths of a physical device (1000 = one device), ``cpu`` counts
-milli-CPUs, ``memory`` counts bytes; any further resource has the caller's own unit. Times are seconds on the
-caller's clock. Every value here is immutable and checks itself: a bad one raises ``ValueError`` that names the
-field, the value and the remedy.
+All amounts are whole numbers. ``gpu`` counts thousandths of a physical device (1000 = one device),
+``cpu`` counts milli-CPUs, ``memory`` counts bytes; any further resource has the caller's own unit. Times
+are seconds on the caller's clock. Every value here is immutable and checks itself: a bad one raises
+``ValueError`` that names the field, the value and the remedy.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class NodeSpec:
 
     Attributes:
         name: unique in the cluster.
-        resources: what pods may use of everything but GPUs (``cpu`` milli, ``memory`` bytes, others in own units).
-            A resource that is absent here does not exist on the node.
+        resources: what pods may use of everything but GPUs (``cpu`` milli, ``memory`` bytes, others in
+            own units). A resource that is absent here does not exist on the node.
         devices: its GPUs. They alone make up ``gpu``; a ``gpu`` entry in ``resources`` is refused.
         labels: for node selectors and topology levels.
         schedulable: False = nothing new is placed here; what runs stays.
@@ -125,13 +125,13 @@ class QueueSpec:
 
     Attributes:
         name: unique among queues.
-        parent: the queue above, or None at the top. A parent that does not (yet) exist, or a cycle, is no error:
-            the queue is inactive and its workloads wait with a typed reason.
-        quota: what the queue is owed before any surplus is shared, per resource. A resource that is absent or None
-            is owed without bound (it is not constrained by quota); 0 = nothing is owed.
+        parent: the queue above, or None at the top. A parent that does not (yet) exist, or a cycle, is
+            no error: the queue is inactive and its workloads wait with a typed reason.
+        quota: what the queue is owed before any surplus is shared, per resource. A resource that is
+            absent or None is owed without bound (it is not constrained by quota); 0 = nothing is owed.
         limit: hard cap on all that runs below the queue, per resource; absent or None = no cap.
-        weight: claim on surplus among siblings of equal priority, one number or one per resource (absent = 1).
-            0 = no claim, though idle room may still be used.
+        weight: claim on surplus among siblings of equal priority, one number or one per resource (absent
+            = 1). 0 = no claim, though idle room may still be used.
         priority: surplus is shared among siblings of the highest number first; never touches quota.
     """
 
@@ -167,8 +167,8 @@ class PodSet:
 
     Attributes:
         name: unique in the workload.
-        tasks: the tasks that exist now, in the order in which they should start. May be fewer than ``min`` while
-            their owner is still creating them: the workload then waits with ``MembersMissing``.
+        tasks: the tasks that exist now, in the order in which they should start. May be fewer than
+            ``min`` while their owner is still creating them: the workload then waits with ``MembersMissing``.
         min: all-or-nothing minimum; tasks beyond it are elastic.
         request: what one task needs of everything but GPUs.
         gpu: milli-devices of one task: below 1000 a share of ONE device, else a multiple of 1000.

@@ -1,8 +1,9 @@
 """Nodes as arrays: what is there, what is free now, what will be free once evicted work has left.
 
-Two ledgers describe every node and every device. ``bind`` is what a task may start on now: capacity less what runs,
-less the larger of what is still leaving and what is reserved. ``land`` is what may be promised: capacity less what
-runs, less what is reserved. They differ only where work is leaving or places are reserved.
+Two ledgers describe every node and every device. ``bind`` is what a task may start on now: capacity less
+what runs, less the larger of what is still leaving and what is reserved. ``land`` is what may be
+promised: capacity less what runs, less what is reserved. They differ only where work is leaving or
+    places are reserved.
 
 Every change of a row is noted in ``dirty``, from which score caches learn what to look at again.
 """
@@ -50,10 +51,12 @@ class Nodes:
         self.device_index: list[dict[str, int]] = []
         self.links: list[tuple[tuple[int, int], ...] | None] = []
         self.dirty: list[int] = []
-        self.spec_version = 0
+        self.fence = 0  # a reader has seen the log up to here: what repeats after it must be noted again
+        self.spec_version = 0  # moves when every cached score is void
+        self.spec_log: list[int] = []  # rows whose spec changed, in order
         self.total: Ints = np.zeros(width, np.int64)
 
-    # -- shape ---------------------------------------------------------------------------------------------------
+    # -- shape -------------------------------------------------------------------------------------
 
     def widen(self) -> None:
         """Adds columns for resources that were appended to the shared list."""
@@ -92,7 +95,8 @@ class Nodes:
                 setattr(self, name, np.pad(getattr(self, name), ((0, 0), (0, extra)), constant_values=fill))
 
     def _place_in_order(self, name: str, row: int) -> None:
-        """Gives the row a label between its neighbours by name, so that ties break by name with one argmax."""
+        """Gives the row a label between its neighbours by name, so that ties break by name with one
+        argmax."""
         at = bisect_left(self._sorted, name)
         low = int(self.order[self.row[self._sorted[at]]]) if at < len(self._sorted) else 0
         high = int(self.order[self.row[self._sorted[at - 1]]]) if at else _TOP
@@ -106,7 +110,7 @@ class Nodes:
             self.order[row if other == name else self.row[other]] = _TOP - (position + 1) * gap
         self.spec_version += 1
 
-    # -- nodes ---------------------------------------------------------------------------------------------------
+    # -- nodes -------------------------------------------------------------------------------------
 
     def add(self, spec: NodeSpec, column: dict[str, int]) -> int:
         """Adds an empty node and returns its row."""
@@ -128,7 +132,7 @@ class Nodes:
         return row
 
     def _describe(self, row: int, spec: NodeSpec) -> None:
-        if self.open[row]:
+        if self.specs[row] is not None and self.open[row]:
             self.total -= self.capacity[row]
         self.specs[row] = spec
         self.open[row] = spec.schedulable
@@ -138,6 +142,7 @@ class Nodes:
         self.device_index[row] = {device.id: at for at, device in enumerate(devices)}
         groups = tuple((device.link, device.numa) for device in devices)
         self.links[row] = groups if len(set(groups)) > 1 else None
+        self.spec_log.append(row)
         self.dirty.append(row)
 
     def relabel(self, row: int, spec: NodeSpec) -> None:
@@ -157,13 +162,14 @@ class Nodes:
         self.dev_bind[row] = self.dev_land[row] = -1
         self.open[row] = False
         self.free_rows.append(row)
+        self.spec_log.append(row)
         self.dirty.append(row)
 
-    # -- usage ---------------------------------------------------------------------------------------------------
+    # -- usage -------------------------------------------------------------------------------------
 
     def touch(self, row: int) -> None:
         """Notes that a row changed."""
-        if not self.dirty or self.dirty[-1] != row:
+        if len(self.dirty) <= self.fence or self.dirty[-1] != row:
             self.dirty.append(row)
 
     def occupy(self, row: int, need: Ints, devices: Sequence[int], share: int, sign: int = 1) -> None:
@@ -212,10 +218,11 @@ class Nodes:
         self.dev_bind[row] = self.dev_land[row] + held - np.maximum(held, self.dev_releasing[row])
         self.touch(row)
 
-    # -- devices -------------------------------------------------------------------------------------------------
+    # -- devices -----------------------------------------------------------------------------------
 
     def choose_devices(self, row: int, gpu: int, *, land: bool, spread: bool = False) -> tuple[int, ...]:
-        """Devices for one task on a node that has room for it: best fit for a share, close together for several."""
+        """Devices for one task on a node that has room for it: best fit for a share, close together for
+        several."""
         if not gpu:
             return ()
         free = (self.dev_land if land else self.dev_bind)[row].tolist()
@@ -238,7 +245,8 @@ class Nodes:
 
 
 def _close_together(idle: list[int], groups: tuple[tuple[int, int], ...], count: int) -> tuple[int, ...]:
-    """The tightest link group that holds all; else the tightest NUMA node; else whole groups, largest first."""
+    """The tightest link group that holds all; else the tightest NUMA node; else whole groups, largest
+    first."""
     for part in (0, 1):
         by_group: dict[int, list[int]] = {}
         for device in idle:

@@ -11,7 +11,8 @@ from heddle.engine.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much work a cycle may try, and the policy that is not part of an object. Counts work, never seconds.
+    """How much work a cycle may try, and the policy that is not part of an object. Counts work, never
+    seconds.
 
     Attributes:
         victim_searches: how many pending claims may look for work to evict in one cycle.
@@ -43,7 +44,8 @@ class Evict:
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """Keep these places for the workload until they are free. It replaces what was reserved; empty = drop it."""
+    """Keep these places for the workload until they are free. It replaces what was reserved; empty =
+    drop it."""
 
     workload: str
     placements: tuple[Placement, ...]

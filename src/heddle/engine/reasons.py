@@ -1,4 +1,5 @@
-"""Why something was, or was not, done: a code and typed fields. :func:`render` is the only place with sentences."""
+"""Why something was, or was not, done: a code and typed fields. :func:`render` is the only place with
+sentences."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class ReasonCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """A typed reason. Fields that a code does not use keep their defaults; :func:`render` shows which it uses.
+    """A typed reason. Fields that a code does not use keep their defaults; :func:`render` shows which it
+    uses.
 
     Attributes:
         code: what kind of reason.
@@ -54,7 +56,8 @@ class Reason:
         resource: the resource it is about.
         level: topology level.
         beneficiary: workload for which room was made.
-        holders: queues or workloads that hold what is missing, largest first, with their milli-units or bytes.
+        holders: queues or workloads that hold what is missing, largest first, with their milli-units or
+            bytes.
         wanted: amount asked for, in the resource's units (or members).
         free: amount free now, same units.
         cap: the quota or limit in question.

@@ -1,0 +1,155 @@
+"""One scheduling cycle: what its stages share, and how their outcome becomes a plan.
+
+The stages move tasks inside one transaction on the state. The plan is the difference between the state
+before and after; then everything is rolled back. So a task that one stage placed and a later one
+displaced leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heapreplace
+
+from heddle.engine.model import Placement
+from heddle.engine.placement import Need, Placer
+from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
+from heddle.engine.queues import Queue, standing
+from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.state import State, Task, TaskState, Work
+
+
+class Cycle:
+    """The state in transaction, the figures of this moment, and the reasons given so far."""
+
+    def __init__(self, state: State, now: float, budget: Budget) -> None:
+        state.settle()
+        self.state = state
+        self.now = now
+        self.budget = budget
+        self.total: list[int] = state.nodes.total.tolist()
+        state.tree.divide(self.total)
+        self.placer = Placer(state)
+        self.bind_reason: dict[Task, Reason] = {}
+        self.evict_reason: dict[Task, Reason] = {}
+        self.unsearched: set[str] = set()
+        self._reasons: dict[tuple[ReasonCode, str], Reason] = {}
+
+    # -- claims ------------------------------------------------------------------------------------
+
+    def active(self, queue: Queue) -> bool:
+        """Whether work may be placed from this queue."""
+        return queue.active and not queue.children
+
+    def minimum(self, work: Work) -> Need | None:
+        """The tasks that must start together; None when there are none to start, or too few exist."""
+        missing = work.missing()
+        if not any(missing):
+            return None
+        for wanted, there in zip(missing, work.pending, strict=True):
+            if wanted > there:
+                return None
+        return tuple((part, count) for part, count in enumerate(missing) if count)
+
+    def growth(self, work: Work) -> Need | None:
+        """The next single task beyond the minimum; None when there is none or the minimum does not run."""
+        if not any(work.pending) or not work.whole():
+            return None
+        for part, waiting in enumerate(work.pending):
+            if waiting > sum(1 for task in work.order[part] if task.hold and task.state is TaskState.PENDING):
+                return ((part, 1),)
+        return None
+
+    def demand(self, work: Work, need: Need) -> list[int]:
+        """What a need amounts to, per resource."""
+        total = [0] * len(self.total)
+        for part, count in need:
+            cls = work.parts[part]
+            for column in cls.used:
+                total[column] += cls.needs[column] * count
+        return total
+
+    def reason(self, code: ReasonCode, queue: str) -> Reason:
+        """A shared reason that names only a queue."""
+        key = (code, queue)
+        found = self._reasons.get(key)
+        if found is None:
+            found = self._reasons[key] = Reason(code, queue=queue)
+        return found
+
+    # -- outcome -----------------------------------------------------------------------------------
+
+    def actions(self) -> tuple[Action, ...]:
+        """The difference that the transaction made: binds, then evictions, then reservations."""
+        state = self.state
+        binds: list[Action] = []
+        evicts: list[Action] = []
+        promised: dict[str, None] = {}
+        for task, (was, _row, _devices, hold) in (state.touched or {}).items():
+            name = task.work.name
+            if was is TaskState.PENDING and task.state is TaskState.BOUND:
+                place = state.place_of(task, task.row, task.devices)
+                binds.append(Bind(place, self.bind_reason[task]))
+            elif was is TaskState.BOUND and task.state is TaskState.RELEASING:
+                evicts.append(Evict(name, task.name, self.evict_reason[task]))
+            if hold != task.hold and not (task.hold is None and task.state is TaskState.BOUND):
+                promised[name] = None
+        reserves: list[Action] = []
+        for name in promised:
+            held: list[Placement] = []
+            for task in state.works[name].tasks.values():
+                if task.hold:
+                    held.append(state.place_of(task, *task.hold))
+            reserves.append(Reserve(name, tuple(held)))
+        return (*binds, *evicts, *reserves)
+
+
+class Turns:
+    """Whose turn it is: the queue furthest below its share, level by level; inside it, its next workload.
+
+    Only the queue whose turn it was changes its standing between two calls, so each level is a heap of
+    which only the head is worked out again.
+    """
+
+    def __init__(self, cycle: Cycle) -> None:
+        self.total = cycle.total
+        self.at: dict[str, int] = {}
+        self.heaps: dict[str, list[tuple[tuple[int, int, float, float], str, Queue]]] = {}
+        self._collect(cycle, "", cycle.state.tree.tops)
+
+    def _collect(self, cycle: Cycle, above: str, level: list[Queue]) -> bool:
+        heap = []
+        for queue in level:
+            if queue.children:
+                some = self._collect(cycle, queue.name, queue.children)
+            else:
+                some = bool(queue.waiting) and queue.active
+            if some:
+                heap.append((standing(queue, self.total), queue.name, queue))
+        heapify(heap)
+        self.heaps[above] = heap
+        return bool(heap)
+
+    def __iter__(self) -> Iterator[tuple[Queue, str]]:
+        """Yields (queue, workload); the same workload comes again until :meth:`done` is called."""
+        while heap := self.heaps[""]:
+            queue = heap[0][2]
+            while queue.children:
+                queue = self.heaps[queue.name][0][2]
+            at = self.at.get(queue.name, 0)
+            if at < len(queue.waiting):
+                yield queue, queue.waiting[at][2]
+            self._again(queue)
+
+    def done(self, queue: Queue) -> None:
+        """The workload at the head of this queue needs no further turn."""
+        self.at[queue.name] = self.at.get(queue.name, 0) + 1
+
+    def _again(self, leaf: Queue) -> None:
+        empty = self.at.get(leaf.name, 0) >= len(leaf.waiting)
+        for queue in leaf.path:
+            heap = self.heaps[queue.parent.name if queue.parent else ""]
+            if empty:
+                heappop(heap)
+                empty = not heap
+            else:
+                heapreplace(heap, (standing(queue, self.total), queue.name, queue))

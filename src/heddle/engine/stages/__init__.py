@@ -1,0 +1,29 @@
+"""The stages of a cycle, one module each, least disruptive first. :data:`STAGES` is the policy at a
+glance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from heddle.engine.cycle import Cycle
+from heddle.engine.stages.broken import evict_gangs_broken_beyond_grace
+from heddle.engine.stages.place import (
+    grow_into_idle_room,
+    grow_within_fair_share,
+    place_into_idle_room,
+    place_within_fair_share,
+)
+from heddle.engine.stages.promises import keep_promises
+from heddle.engine.stages.room import make_room_by_reclaim_then_preemption
+
+Stage = Callable[[Cycle], None]
+
+STAGES: tuple[Stage, ...] = (
+    keep_promises,
+    place_within_fair_share,
+    grow_within_fair_share,
+    place_into_idle_room,
+    grow_into_idle_room,
+    make_room_by_reclaim_then_preemption,
+    evict_gangs_broken_beyond_grace,
+)

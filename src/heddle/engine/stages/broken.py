@@ -1,0 +1,23 @@
+"""Gangs below their minimum cannot work: after a grace what is left of them makes room."""
+
+from __future__ import annotations
+
+from heddle.engine.cycle import Cycle
+from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.state import TaskState
+
+
+def evict_gangs_broken_beyond_grace(cycle: Cycle) -> None:
+    """Evicts the rest of gangs that no stage before could make whole, once ``broken_since`` is old enough."""
+    state = cycle.state
+    for name in sorted(state.broken):
+        work = state.works[name]
+        since = work.spec.broken_since
+        if since is None or cycle.now - since < cycle.budget.gang_grace or work.whole() or work.held:
+            continue
+        needed = sum(pod_set.min for pod_set in work.spec.pod_sets)
+        reason = Reason(ReasonCode.GANG_BROKEN, queue=work.spec.queue, fits=sum(work.bound), needed=needed)
+        for task in work.tasks.values():
+            if task.state is TaskState.BOUND:
+                state.move(task, TaskState.RELEASING, task.row, task.devices, task.since)
+                cycle.evict_reason[task] = reason

@@ -1,0 +1,79 @@
+"""Placing beside what runs: first what stays within fair shares, then on whatever is idle (nothing idle
+is withheld).
+
+Two passes, so that a queue's own share is never filled by another's surplus while its owner waits:
+without them an evicted gang would win its old place back and be evicted again.
+"""
+
+from __future__ import annotations
+
+from heddle.engine.cycle import Cycle, Turns
+from heddle.engine.placement import Need
+from heddle.engine.reasons import ReasonCode
+from heddle.engine.state import Task, TaskState, Work
+
+
+def place_within_fair_share(cycle: Cycle) -> None:
+    """Starts minimums that keep their queue, and all above it, within fair share."""
+    _pass(cycle, grow=False, within=True)
+
+
+def grow_within_fair_share(cycle: Cycle) -> None:
+    """Starts elastic tasks one by one as long as shares are kept."""
+    _pass(cycle, grow=True, within=True)
+
+
+def place_into_idle_room(cycle: Cycle) -> None:
+    """Starts minimums on room that nobody with a claim could use."""
+    _pass(cycle, grow=False, within=False)
+
+
+def grow_into_idle_room(cycle: Cycle) -> None:
+    """Starts elastic tasks one by one on such room."""
+    _pass(cycle, grow=True, within=False)
+
+
+def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
+    works = cycle.state.works
+    tree = cycle.state.tree
+    turns = Turns(cycle)
+    for queue, name in turns:
+        work = works[name]
+        need = cycle.growth(work) if grow else cycle.minimum(work)
+        if need is None:
+            turns.done(queue)
+            continue
+        held = _lift(cycle, work) if work.held and not grow else []
+        demand = cycle.demand(work, need)
+        within_share = tree.within(queue, demand, "share")
+        if (
+            (within and not within_share)
+            or tree.stopped_by(queue, demand, fixed=not work.spec.preemptible, land=False)
+            or not _start(cycle, work, need, grow=grow, within=within_share)
+        ):
+            for task, row, devices in held:
+                cycle.state.hold(task, row, devices)
+            turns.done(queue)
+        elif not grow:
+            turns.done(queue)
+
+
+def _start(cycle: Cycle, work: Work, need: Need, *, grow: bool, within: bool) -> bool:
+    placed = cycle.placer.place(work, need)
+    if placed is None:
+        return False
+    code = ReasonCode.WITHIN_SHARE if within else ReasonCode.IDLE_ROOM
+    reason = cycle.reason(ReasonCode.GROWN if grow and within else code, work.spec.queue)
+    for task in placed:
+        cycle.bind_reason[task] = reason
+    return True
+
+
+def _lift(cycle: Cycle, work: Work) -> list[tuple[Task, int, tuple[int, ...]]]:
+    """Takes a workload's promises back for a while, so that it can look for a place that is free already."""
+    held = [
+        (task, *task.hold) for task in work.tasks.values() if task.hold and task.state is TaskState.PENDING
+    ]
+    for task, _row, _devices in held:
+        cycle.state.unhold(task)
+    return held

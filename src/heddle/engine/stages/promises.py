@@ -1,0 +1,83 @@
+"""Reserved places: used as soon as they are free, kept while evicted work is still leaving, dropped when
+void."""
+
+from __future__ import annotations
+
+from heddle.engine.cycle import Cycle
+from heddle.engine.reasons import ReasonCode
+from heddle.engine.state import Task, TaskState, Work
+
+
+def keep_promises(cycle: Cycle) -> None:
+    """Binds every workload whose reserved places have become free."""
+    for name in sorted(cycle.state.holders):
+        redeem(cycle, cycle.state.works[name])
+
+
+def redeem(cycle: Cycle, work: Work) -> bool:
+    """Binds what can be bound of one workload's promises: a minimum all or nothing, elastic tasks one by one.
+
+    Void promises (place taken or gone, queue inactive, not enough for the minimum) are dropped. Returns
+    whether anything was bound.
+    """
+    state = cycle.state
+    held = [task for task in work.tasks.values() if task.hold]
+    queue = work.queue
+    leaving = any(task.state is TaskState.RELEASING for task in held)
+    if leaving:
+        return False
+    short = [
+        max(0, missing - sum(1 for task in held if task.part == part))
+        for part, missing in enumerate(work.missing())
+    ]
+    if (
+        queue is None
+        or not cycle.active(queue)
+        or any(short)
+        or not all(_stands(cycle, task) for task in held)
+    ):
+        for task in held:
+            state.unhold(task)
+        return False
+    groups = [[task] for task in held] if work.whole() else [held]
+    return any([_redeem_together(cycle, work, group) for group in groups])
+
+
+def _stands(cycle: Cycle, task: Task) -> bool:
+    """Whether a promise can still come true: its node admits the task and is not promised or used beyond
+    capacity."""
+    nodes = cycle.state.nodes
+    row, devices = task.hold or (-1, ())
+    return (
+        task.cls.accepts(nodes.specs[row])
+        and all(nodes.land[row, column] >= 0 for column in task.cls.used)
+        and all(nodes.dev_land[row, device] >= 0 for device in devices)
+    )
+
+
+def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
+    state = cycle.state
+    nodes = state.nodes
+    point = state.checkpoint()
+    places = [(task, *(task.hold or (-1, ()))) for task in group]
+    for task in group:
+        state.unhold(task)
+    demand = [0] * len(cycle.total)
+    for task in group:
+        for column in task.cls.used:
+            demand[column] += task.cls.needs[column]
+    fine = work.queue is not None and not state.tree.stopped_by(
+        work.queue, demand, fixed=not work.spec.preemptible, land=False
+    )
+    for task, row, devices in places:
+        fine = (
+            fine
+            and all(nodes.bind[row, column] >= task.cls.needs[column] for column in task.cls.used)
+            and all(nodes.dev_bind[row, device] >= task.cls.share for device in devices)
+        )
+        if not fine:
+            state.rollback(point)
+            return False
+        state.move(task, TaskState.BOUND, row, devices)
+        cycle.bind_reason[task] = cycle.reason(ReasonCode.PROMISE_KEPT, work.spec.queue)
+    return True

@@ -1,0 +1,178 @@
+"""Making room for those with a claim: reclaim across queues towards fair share, then preemption by priority.
+
+Both work claim by claim, in order of claim, so that nobody is evicted for a claim while a stronger one
+of the same queue is untried. What they gain is promised (reserved) until the evicted have really left; a
+claim with a promise causes no further evictions.
+"""
+
+from __future__ import annotations
+
+from heddle.engine.cycle import Cycle, Turns
+from heddle.engine.placement import Need
+from heddle.engine.queues import Queue, QueueTree
+from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.stages.promises import redeem
+from heddle.engine.state import State, TaskState, Work
+from heddle.engine.victims import RoomSearch, Rule
+
+
+def make_room_by_reclaim_then_preemption(cycle: Cycle) -> None:
+    """Lets every claim that found no place look for work that must yield to it."""
+    searches = 0
+    done: set[str] = set()
+    again = True
+    while again:
+        again = False
+        turns = Turns(cycle)
+        for queue, name in turns:
+            work = cycle.state.works[name]
+            need = None if name in done else _open_need(cycle, work)
+            if need is None or not cycle.active(queue):
+                turns.done(queue)
+                continue
+            if searches >= cycle.budget.victim_searches:
+                cycle.unsearched.add(name)
+                turns.done(queue)
+                continue
+            searches += 1
+            if not make_room(cycle, work, queue, need):
+                done.add(name)
+                turns.done(queue)
+            else:
+                again = True  # standings of others changed too: begin a new order
+                break
+
+
+def _open_need(cycle: Cycle, work: Work) -> Need | None:
+    if work.held and not work.whole():
+        return None
+    return cycle.minimum(work) or cycle.growth(work)
+
+
+def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
+    """Tries the rules for one claim, least disruptive first; True when it has (or is promised) its places."""
+    for rule in rules_for(cycle, work, queue, need):
+        if RoomSearch(cycle, work, queue, need, rule).run():
+            redeem(cycle, work)
+            return True
+    return False
+
+
+def rules_for(cycle: Cycle, work: Work, queue: Queue, need: Need) -> tuple[Rule, ...]:
+    """The rules in the order in which they are tried."""
+    return (
+        ReclaimTowardsFairShare(cycle.state, work, queue, cycle.demand(work, need)),
+        PreemptLowerPriorityInQueue(cycle.state, work, queue),
+    )
+
+
+def fresh(state: State, work: Work) -> bool:
+    """Whether all that runs of a workload was placed in this very cycle."""
+    before = state.touched or {}
+    running = [task for task in work.tasks.values() if task.state is TaskState.BOUND]
+    return bool(running) and all(t in before and before[t][0] is TaskState.PENDING for t in running)
+
+
+class PreemptLowerPriorityInQueue:
+    """Work of strictly lower priority in the same queue yields, lowest and newest first."""
+
+    def __init__(self, state: State, work: Work, queue: Queue) -> None:
+        self.state = state
+        self.work = work
+        self.queue = queue
+
+    def candidates(self) -> list[Work]:
+        """Preemptible work (or work that was only just placed) of lower priority."""
+        return [victim for victim in self.queue.works.values() if self.allows(victim)]
+
+    def allows(self, victim: Work) -> bool:
+        """Strictly lower priority, and preemptible or placed in this very cycle."""
+        if victim.spec.priority >= self.work.spec.priority or not (any(victim.bound) or victim.held):
+            return False
+        return victim.spec.preemptible or fresh(self.state, victim)
+
+    def rank(self, victim: Work) -> tuple[int, ...]:
+        """Lowest priority first, newest first."""
+        return _rank(victim)
+
+    def reason(self) -> Reason:
+        """Names the one who gains."""
+        return Reason(ReasonCode.PREEMPTED, queue=self.queue.name, beneficiary=self.work.name)
+
+
+class ReclaimTowardsFairShare:
+    """Work of queues above their share yields to a queue that ends within its own.
+
+    Compared just below the common ancestor: the gainer's queue, and all above it up to there, must end
+    within their share while the loser's side is above its share; or within quota, while the loser's side
+    is above its quota.
+    """
+
+    def __init__(self, state: State, work: Work, queue: Queue, demand: list[int]) -> None:
+        self.state = state
+        self.work = work
+        self.queue = queue
+        self.demand = demand
+        self.columns = [column for column, wanted in enumerate(demand) if wanted]
+        within = dict.fromkeys(("share", "quota"), True)
+        self.gains: dict[Queue, dict[str, bool]] = {}
+        for at in queue.path:
+            for bound in ("share", "quota"):
+                amounts = getattr(at, bound)
+                within[bound] = within[bound] and all(
+                    at.used(c) + demand[c] <= amounts[c] for c in self.columns
+                )
+            self.gains[at] = dict(within)
+
+    def candidates(self) -> list[Work]:
+        """Preemptible work of other queues that are above what is theirs."""
+        if not any(any(gain.values()) for gain in self.gains.values()):
+            return []
+        found = []
+        for queue in self.state.tree.queues.values():
+            if queue is not self.queue and queue.works and self._over(queue):
+                found += [victim for victim in queue.works.values() if self.allows(victim)]
+        return found
+
+    def allows(self, victim: Work) -> bool:
+        """As the class says, and preemptible or placed in this very cycle."""
+        queue = victim.queue
+        if queue is None or queue is self.queue or not (any(victim.bound) or victim.held):
+            return False
+        if not (victim.spec.preemptible or fresh(self.state, victim)):
+            return False
+        return any(cls.needs[c] for cls in victim.parts for c in self.columns) and self._over(queue)
+
+    def _over(self, queue: Queue) -> bool:
+        sides = QueueTree.sides(self.queue, queue)
+        if sides is None:
+            return False
+        ours, theirs = sides
+        gain = self.gains.get(ours)
+        if gain is None:
+            return False
+        return any(
+            gain[bound] and any(theirs.used(c) > getattr(theirs, bound)[c] for c in self.columns)
+            for bound in ("share", "quota")
+        )
+
+    def rank(self, victim: Work) -> tuple[int, ...]:
+        """Queues that are above their own share on every level first; then lowest priority, newest."""
+        queue = victim.queue
+        sides = QueueTree.sides(self.queue, queue) if queue else None
+        strict = False
+        if queue and sides:
+            for at in queue.path:
+                strict = any(at.used(c) > at.share[c] for c in self.columns)
+                if not strict or at is sides[1]:
+                    break
+        return (0 if strict else 1, *_rank(victim))
+
+    def reason(self) -> Reason:
+        """Names the queue that is owed the room and the workload that gains."""
+        return Reason(ReasonCode.RECLAIMED, queue=self.queue.name, beneficiary=self.work.name)
+
+
+def _rank(victim: Work) -> tuple[int, ...]:
+    newest = max((task.since for task in victim.tasks.values() if task.state is TaskState.BOUND), default=0.0)
+    return (victim.spec.priority, -int(newest * 1000), -int(victim.spec.created * 1000))

@@ -1,0 +1,685 @@
+"""The engine's picture of the world: kept up to date by deltas, changed on trial by transactions.
+
+A delta (``set_*``, ``remove_*``, ``bind``, ``mark_releasing``, ``release_task``) checks its input before
+it changes
+anything: a bad one raises ``ValueError`` and leaves the state as it was. Inside, six moves of a task
+    change every
+counter and write the inverse move to an undo log, so that each what-if is ``checkpoint`` ... ``rollback``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from heddle.engine.model import CPU, GPU, MEMORY, NodeSpec, Placement, QueueSpec, WorkloadSpec
+from heddle.engine.nodes import Nodes
+from heddle.engine.plan import Action, Bind, Evict
+from heddle.engine.queues import Queue, QueueTree
+from heddle.engine.scores import RequestClass, ScoreCache
+from heddle.engine.topology import Topology
+
+
+class TaskState(IntEnum):
+    """Where a task is in its life."""
+
+    PENDING = 0
+    BOUND = 1
+    RELEASING = 2
+
+
+Hold = tuple[int, tuple[int, ...]]
+
+
+class Task:
+    """One task: its state, its place while it has one, and the place that is promised to it."""
+
+    __slots__ = ("cls", "devices", "hold", "name", "part", "row", "since", "state", "work")
+
+    def __init__(self, name: str, part: int, work: Work, cls: RequestClass) -> None:
+        self.name = name
+        self.part = part
+        self.work = work
+        self.cls = cls
+        self.state = TaskState.PENDING
+        self.row = -1
+        self.devices: tuple[int, ...] = ()
+        self.since = 0.0
+        self.hold: Hold | None = None
+
+
+class Work:
+    """A workload: its spec, its tasks, and how many of each pod set run, wait or leave."""
+
+    __slots__ = (
+        "bound",
+        "held",
+        "key",
+        "leaving",
+        "name",
+        "order",
+        "parts",
+        "pending",
+        "queue",
+        "spec",
+        "tasks",
+    )
+
+    def __init__(self, spec: WorkloadSpec) -> None:
+        self.name = spec.name
+        self.spec = spec
+        self.queue: Queue | None = None
+        self.parts: list[RequestClass] = []
+        self.tasks: dict[str, Task] = {}
+        self.order: list[list[Task]] = []  # per pod set, in the order given
+        self.bound: list[int] = []
+        self.pending: list[int] = []
+        self.leaving: list[int] = []
+        self.held = 0
+        self.key: tuple[int, float, str] | None = None
+
+    def missing(self) -> list[int]:
+        """Per pod set: how many more tasks must start for the minimum."""
+        return [max(0, s.min - b) for s, b in zip(self.spec.pod_sets, self.bound, strict=True)]
+
+    def whole(self) -> bool:
+        """Whether every pod set has its minimum running."""
+        return all(b >= s.min for s, b in zip(self.spec.pod_sets, self.bound, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFact:
+    """A task that has a place: for snapshots."""
+
+    placement: Placement
+    since: float
+    releasing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything a state was told, as values: :meth:`State.rebuild` makes an equal state from it."""
+
+    topology: tuple[str, ...]
+    nodes: tuple[NodeSpec, ...]
+    queues: tuple[QueueSpec, ...]
+    workloads: tuple[WorkloadSpec, ...]
+    tasks: tuple[TaskFact, ...]
+    reservations: Mapping[str, tuple[Placement, ...]]
+
+
+class State:
+    """The world as the engine knows it."""
+
+    def __init__(self) -> None:
+        self.resources = [GPU, CPU, MEMORY]
+        self.column = {name: at for at, name in enumerate(self.resources)}
+        self.nodes = Nodes(self.resources)
+        self.cache = ScoreCache(self.nodes, self.column)
+        self.topology = Topology(self.nodes)
+        self.tree = QueueTree(self.resources)
+        self.works: dict[str, Work] = {}
+        self.on_row: dict[int, dict[Task, None]] = {}
+        self.holds_on_row: dict[int, dict[Task, None]] = {}
+        self.holders: dict[str, None] = {}
+        self.broken: dict[str, None] = {}
+        self.orphans: dict[str, None] = {}
+        self.freed = 0  # moves whenever room may have become free
+        self._log: list[tuple[Task, TaskState, int, tuple[int, ...], float, Hold | None]] | None = None
+        self.touched: dict[Task, tuple[TaskState, int, tuple[int, ...], Hold | None]] | None = None
+
+    # -- deltas: cluster ---------------------------------------------------------------------------
+
+    def set_topology(self, levels: Sequence[str]) -> None:
+        """Names the node labels that make up the topology, outermost first.
+
+        Raises:
+            ValueError: a level is empty or named twice.
+        """
+        if len(set(levels)) != len(levels) or not all(levels):
+            raise ValueError(f"topology.levels: {list(levels)!r} is not valid; name each level once")
+        self.topology.set(levels)
+        self.freed += 1
+
+    def set_node(self, spec: NodeSpec) -> tuple[tuple[str, str], ...]:
+        """Adds or replaces a node. Tasks keep their places; returns (workload, task) of those whose
+        device is gone."""
+        self._learn(spec.resources)
+        self.freed += 1
+        row = self.nodes.row.get(spec.name)
+        if row is None:
+            self.nodes.add(spec, self.column)
+            return ()
+        old = self.nodes.specs[row]
+        if old is not None and old.devices == spec.devices and old.resources == spec.resources:
+            self.nodes.relabel(row, spec)
+            return ()
+        here = sorted(self.on_row.get(row, ()), key=lambda t: (t.work.name, t.name))
+        held = sorted(self.holds_on_row.get(row, ()), key=lambda t: (t.work.name, t.name))
+        places = [(t, t.state, self.nodes.device_ids(row, t.devices), t.since) for t in here]
+        promises = [(t, self.nodes.device_ids(row, t.hold[1] if t.hold else ())) for t in held]
+        for task in here:
+            self.move(task, TaskState.PENDING)
+        for task in held:
+            self.unhold(task)
+        self.nodes.remove(row)
+        row = self.nodes.add(spec, self.column)
+        index = self.nodes.device_index[row]
+        lost = []
+        for task, was, ids, since in places:
+            if not all(i in index for i in ids):
+                lost.append((task.work.name, task.name))
+                continue
+            devices = tuple(index[i] for i in ids)
+            self.move(task, TaskState.BOUND, row, devices, since)
+            if was is TaskState.RELEASING:
+                self.move(task, was, row, devices, since)
+        for task, ids in promises:
+            if all(i in index for i in ids):
+                self.hold(task, row, tuple(index[i] for i in ids))
+        for task in {**dict.fromkeys(here), **dict.fromkeys(held)}:
+            self._index(task.work)
+        return tuple(lost)
+
+    def remove_node(self, name: str) -> tuple[tuple[str, str], ...]:
+        """Forgets a node; returns (workload, task) of the tasks that were on it: they are pending now.
+
+        Raises:
+            ValueError: there is no such node.
+        """
+        row = self.nodes.row.get(name)
+        if row is None:
+            raise ValueError(f"node.name: {name!r} is not known; remove a node that was set")
+        here = sorted(self.on_row.get(row, ()), key=lambda t: (t.work.name, t.name))
+        for task in here:
+            self.move(task, TaskState.PENDING)
+            self._index(task.work)
+        for task in list(self.holds_on_row.get(row, ())):
+            self.unhold(task)
+        self.nodes.remove(row)
+        return tuple((task.work.name, task.name) for task in here)
+
+    # -- deltas: queues ----------------------------------------------------------------------------
+
+    def set_queue(self, spec: QueueSpec) -> None:
+        """Adds or replaces a queue. A missing parent or a cycle is no error: such a queue is inactive."""
+        self._learn(spec.quota, spec.limit)
+        queue = self.tree.queues.get(spec.name)
+        if queue is None:
+            self.tree.queues[spec.name] = Queue(spec, len(self.resources))
+        else:
+            queue.spec = spec
+        self.tree.stale = True
+        self.freed += 1
+
+    def remove_queue(self, name: str) -> None:
+        """Forgets a queue; its workloads stay and wait for it to come back.
+
+        Raises:
+            ValueError: there is no such queue.
+        """
+        if name not in self.tree.queues:
+            raise ValueError(f"queue.name: {name!r} is not known; remove a queue that was set")
+        del self.tree.queues[name]
+        self.tree.stale = True
+
+    def settle(self) -> None:
+        """Brings the queue tree up to date after queues changed. Called by every reader."""
+        if not self.tree.stale:
+            return
+        self.tree.settle()
+        self.orphans = {}
+        for queue in self.tree.queues.values():
+            for counter in (queue.running, queue.releasing, queue.reserved, queue.fixed, queue.request):
+                counter[:] = [0] * len(self.resources)
+            queue.waiting = []
+            queue.works = {}
+        for work in self.works.values():
+            work.queue = self.tree.queues.get(work.spec.queue)
+            work.key = None
+            if work.queue:
+                work.queue.works[work.name] = work
+            self._charge(work, 1)
+            self._index(work)
+        self.freed += 1
+
+    def _charge(self, work: Work, sign: int) -> None:
+        queue = work.queue
+        if queue is None:
+            return
+        fixed = not work.spec.preemptible
+        for task in work.tasks.values():
+            for column in task.cls.used:
+                amount = sign * task.cls.needs[column]
+                queue.request[column] += amount
+                for at in queue.path:
+                    if task.state is TaskState.BOUND:
+                        at.running[column] += amount
+                        at.fixed[column] += amount * fixed
+                    elif task.state is TaskState.RELEASING:
+                        at.releasing[column] += amount
+                    if task.hold:
+                        at.reserved[column] += amount
+                        at.fixed[column] += amount * fixed
+
+    # -- deltas: workloads -------------------------------------------------------------------------
+
+    def set_workload(self, spec: WorkloadSpec) -> tuple[tuple[str, str], ...]:
+        """Adds or replaces a workload. Tasks that stay keep their places.
+
+        Returns (workload, task) of tasks that had a place and are no longer in the spec: they count as
+        gone. A task whose request changed while it has a place keeps the place with the new request.
+        """
+        for pod_set in spec.pod_sets:
+            self._learn(pod_set.request)
+        self.settle()
+        old = self.works.get(spec.name)
+        work = Work(spec)
+        work.parts = [self.cache.of(pod_set, spec.strategy) for pod_set in spec.pod_sets]
+        kept: list[tuple[Task, Task]] = []
+        lost: list[tuple[str, str]] = []
+        for part, pod_set in enumerate(spec.pod_sets):
+            row: list[Task] = []
+            for name in pod_set.tasks:
+                task = work.tasks[name] = Task(name, part, work, work.parts[part])
+                row.append(task)
+                if old and name in old.tasks:
+                    kept.append((old.tasks[name], task))
+            work.order.append(row)
+            work.bound.append(0)
+            work.pending.append(len(row))
+            work.leaving.append(0)
+        places = [(new, was.state, was.row, was.devices, was.since, was.hold) for was, new in kept]
+        if old:
+            lost = [(old.name, t.name) for t in old.tasks.values() if t.row >= 0 and t.name not in work.tasks]
+            self._forget(old)
+        self.works[spec.name] = work
+        work.queue = self.tree.queues.get(spec.queue)
+        if work.queue:
+            work.queue.works[work.name] = work
+        self._charge(work, 1)
+        for task, state, at, devices, since, hold in places:
+            if state is not TaskState.PENDING and len(devices) == (task.cls.count or int(task.cls.dev)):
+                self.move(task, TaskState.BOUND, at, devices, since)
+                if state is TaskState.RELEASING:
+                    self.move(task, state, at, devices, since)
+            if hold and len(hold[1]) == (task.cls.count or int(task.cls.dev)):
+                self.hold(task, *hold)
+        self._index(work)
+        return tuple(lost)
+
+    def remove_workload(self, name: str) -> None:
+        """Forgets a workload; the room of its tasks is free at once.
+
+        Raises:
+            ValueError: there is no such workload.
+        """
+        self.settle()
+        self._forget(self._work(name))
+        del self.works[name]
+
+    def _forget(self, work: Work) -> None:
+        for task in work.tasks.values():
+            if task.hold:
+                self.unhold(task)
+            if task.state is not TaskState.PENDING:
+                self.move(task, TaskState.PENDING)
+        self._charge(work, -1)
+        work.queue, key, queue = None, work.key, work.queue
+        if key and queue:
+            del queue.waiting[bisect_left(queue.waiting, key)]
+        if queue:
+            queue.works.pop(work.name, None)
+        for names in (self.orphans, self.broken, self.holders):
+            names.pop(work.name, None)
+
+    def bind(self, placement: Placement, since: float = 0.0) -> None:
+        """A task has been bound to its place; what was promised to it there is used up.
+
+        Raises:
+            ValueError: workload, task, node or device is not known, the task already has a place, or a
+                device is held by others.
+        """
+        self.settle()
+        work, task, row, devices = self._resolve(placement)
+        if task.state is not TaskState.PENDING:
+            raise ValueError(
+                f"placement.task: {task.name!r} of {work.name} already has a place; release it first"
+            )
+        nodes = self.nodes
+        for device in devices:
+            held = (
+                nodes.dev_land[row, device]
+                + nodes.dev_reserved[row, device]
+                - nodes.dev_releasing[row, device]
+            )
+            if held < task.cls.share:
+                raise ValueError(
+                    f"placement.devices: device {device} of {placement.node} has {held} thousandths free, "
+                    f"{work.name} needs {task.cls.share}; release its holder first"
+                )
+        if task.hold:
+            self.unhold(task)
+        self.move(task, TaskState.BOUND, row, devices, since)
+        self._index(work)
+
+    def mark_releasing(self, workload: str, task: str) -> None:
+        """A running task was told to stop; it occupies its place until :meth:`release_task`.
+
+        Raises:
+            ValueError: it is not known, or not running.
+        """
+        self.settle()
+        found = self._task(workload, task)
+        if found.state is not TaskState.BOUND:
+            raise ValueError(
+                f"task: {task!r} of {workload} does not run; only running tasks can be releasing"
+            )
+        self.move(found, TaskState.RELEASING, found.row, found.devices, found.since)
+        self._index(found.work)
+
+    def release_task(self, workload: str, task: str) -> None:
+        """A task's process is gone: its room is free, and the task is pending while the spec names it.
+
+        Raises:
+            ValueError: it is not known, or has no place.
+        """
+        self.settle()
+        found = self._task(workload, task)
+        if found.state is TaskState.PENDING:
+            raise ValueError(f"task: {task!r} of {workload} has no place; nothing to release")
+        self.move(found, TaskState.PENDING)
+        self._index(found.work)
+
+    def set_reservation(self, workload: str, placements: Iterable[Placement]) -> None:
+        """Replaces what is promised to a workload; nothing = drop it.
+
+        Raises:
+            ValueError: a placement names something unknown, another workload, or a task that has a place.
+        """
+        self.settle()
+        work = self._work(workload)
+        places = []
+        for placement in placements:
+            if placement.workload != workload:
+                raise ValueError(
+                    f"placement.workload: {placement.workload!r} is not {workload!r}; reserve for one"
+                )
+            _, task, row, devices = self._resolve(placement)
+            if task.state is TaskState.BOUND:
+                raise ValueError(
+                    f"placement.task: {task.name!r} of {workload} runs; reserve only for pending tasks"
+                )
+            places.append((task, row, devices))
+        for task in work.tasks.values():
+            if task.hold:
+                self.unhold(task)
+        for task, row, devices in places:
+            self.hold(task, row, devices)
+
+    def apply(self, action: Action, now: float = 0.0) -> None:
+        """Carries out a planned action at once: for simulators and tests."""
+        if isinstance(action, Bind):
+            self.bind(action.placement, now)
+        elif isinstance(action, Evict):
+            self.mark_releasing(action.workload, action.task)
+        else:
+            self.set_reservation(action.workload, action.placements)
+
+    # -- look-ups ----------------------------------------------------------------------------------
+
+    def _work(self, name: str) -> Work:
+        work = self.works.get(name)
+        if work is None:
+            raise ValueError(f"workload: {name!r} is not known; set it first")
+        return work
+
+    def _task(self, workload: str, name: str) -> Task:
+        task = self._work(workload).tasks.get(name)
+        if task is None:
+            raise ValueError(f"task: {name!r} is not a task of {workload}; name it in a pod set first")
+        return task
+
+    def _resolve(self, placement: Placement) -> tuple[Work, Task, int, tuple[int, ...]]:
+        task = self._task(placement.workload, placement.task)
+        work = task.work
+        row = self.nodes.row.get(placement.node)
+        if row is None:
+            raise ValueError(f"placement.node: {placement.node!r} is not known; set the node first")
+        index = self.nodes.device_index[row]
+        unknown = [device for device in placement.devices if device not in index]
+        if unknown:
+            raise ValueError(
+                f"placement.devices: {unknown!r} are not on {placement.node}; name its own devices"
+            )
+        wanted = task.cls.count or int(task.cls.dev)
+        if len(set(placement.devices)) != wanted or len(placement.devices) != wanted:
+            raise ValueError(
+                f"placement.devices: {placement.devices!r} is not valid; {work.name} uses {wanted} devices a task"
+            )
+        return work, task, row, tuple(sorted(index[device] for device in placement.devices))
+
+    def place_of(self, task: Task, row: int, devices: tuple[int, ...]) -> Placement:
+        """A place in the words of callers."""
+        work = task.work
+        ids = self.nodes.device_ids(row, devices)
+        return Placement(work.name, work.spec.pod_sets[task.part].name, task.name, self.nodes.names[row], ids)
+
+    def _learn(self, *amounts: Mapping[str, object]) -> None:
+        new = sorted({name for part in amounts for name in part if name not in self.column})
+        if not new:
+            return
+        for name in new:
+            self.column[name] = len(self.resources)
+            self.resources.append(name)
+        self.nodes.widen()
+        self.tree.widen()
+        self.cache.resize()
+
+    # -- moves and transactions --------------------------------------------------------------------
+
+    def move(
+        self, task: Task, to: TaskState, row: int = -1, devices: tuple[int, ...] = (), since: float = 0.0
+    ) -> None:
+        """Takes a task from its state to another and adjusts every counter; undoable inside a transaction."""
+        was = task.state
+        if self._log is not None:
+            self._note(task)
+            self._log.append((task, was, task.row, task.devices, task.since, task.hold))
+        cls, work = task.cls, task.work
+        nodes = self.nodes
+        if was is TaskState.PENDING:
+            if to is TaskState.BOUND:
+                nodes.occupy(row, cls.need, devices, cls.share)
+            else:
+                nodes.gone(row, cls.need, devices, cls.share, -1)
+            self.on_row.setdefault(row, {})[task] = None
+            work.pending[task.part] -= 1
+        elif was is TaskState.BOUND:
+            if to is TaskState.PENDING:
+                nodes.occupy(task.row, cls.need, task.devices, cls.share, -1)
+            else:
+                nodes.leave(task.row, cls.need, task.devices, cls.share)
+            work.bound[task.part] -= 1
+        else:
+            if to is TaskState.PENDING:
+                nodes.gone(task.row, cls.need, task.devices, cls.share)
+            else:
+                nodes.leave(task.row, cls.need, task.devices, cls.share, -1)
+            work.leaving[task.part] -= 1
+        if to is TaskState.PENDING:
+            del self.on_row[task.row][task]
+            work.pending[task.part] += 1
+            row = -1
+            self.freed += 1
+        elif to is TaskState.BOUND:
+            work.bound[task.part] += 1
+        else:
+            work.leaving[task.part] += 1
+            self.freed += 1
+        queue = work.queue
+        if queue is not None:
+            fixed = not work.spec.preemptible
+            for column in cls.used:
+                amount = cls.needs[column]
+                for at in queue.path:
+                    if was is TaskState.BOUND:
+                        at.running[column] -= amount
+                        if fixed:
+                            at.fixed[column] -= amount
+                    elif was is TaskState.RELEASING:
+                        at.releasing[column] -= amount
+                    if to is TaskState.BOUND:
+                        at.running[column] += amount
+                        if fixed:
+                            at.fixed[column] += amount
+                    elif to is TaskState.RELEASING:
+                        at.releasing[column] += amount
+        task.state, task.row, task.devices, task.since = to, row, devices, since
+
+    def hold(self, task: Task, row: int, devices: tuple[int, ...]) -> None:
+        """Promises a place to a task."""
+        if self._log is not None:
+            self._note(task)
+            self._log.append((task, task.state, task.row, task.devices, task.since, task.hold))
+        self.nodes.reserve(row, task.cls.need, devices, task.cls.share)
+        self.holds_on_row.setdefault(row, {})[task] = None
+        task.hold = (row, devices)
+        self._promise(task, 1)
+
+    def unhold(self, task: Task) -> None:
+        """Takes a promise back."""
+        if self._log is not None:
+            self._note(task)
+            self._log.append((task, task.state, task.row, task.devices, task.since, task.hold))
+        row, devices = task.hold or (-1, ())
+        self.nodes.reserve(row, task.cls.need, devices, task.cls.share, -1)
+        del self.holds_on_row[row][task]
+        task.hold = None
+        self._promise(task, -1)
+        self.freed += 1
+
+    def _promise(self, task: Task, sign: int) -> None:
+        work = task.work
+        work.held += sign
+        if work.held:
+            self.holders[work.name] = None
+        else:
+            self.holders.pop(work.name, None)
+        if work.queue is None:
+            return
+        fixed = not work.spec.preemptible
+        for column in task.cls.used:
+            amount = sign * task.cls.needs[column]
+            for at in work.queue.path:
+                at.reserved[column] += amount
+                if fixed:
+                    at.fixed[column] += amount
+
+    def _note(self, task: Task) -> None:
+        if self.touched is not None and task not in self.touched:
+            self.touched[task] = (task.state, task.row, task.devices, task.hold)
+
+    def begin(self) -> None:
+        """Starts a transaction: every move from here on can be taken back."""
+        self._log = []
+        self.touched = {}
+
+    def checkpoint(self) -> int:
+        """A point in the transaction to which :meth:`rollback` can return."""
+        return len(self._log or ())
+
+    def rollback(self, point: int = 0) -> None:
+        """Takes back every move since a checkpoint."""
+        log = self._log
+        if log is None:
+            return
+        self._log = None  # what follows must not be noted
+        while len(log) > point:
+            task, state, row, devices, since, hold = log.pop()
+            if hold != task.hold:
+                if hold is None:
+                    self.unhold(task)
+                else:
+                    self.hold(task, *hold)
+            else:
+                self.move(task, state, row, devices, since)
+        self._log = log
+
+    def end(self) -> None:
+        """Ends the transaction; what was not rolled back stays."""
+        self._log = None
+        self.touched = None
+
+    def _index(self, work: Work) -> None:
+        """Keeps the lists of waiting, broken and queueless workloads true for one workload."""
+        queue = work.queue
+        waits = any(work.pending)
+        if waits and queue is None:
+            self.orphans[work.name] = None
+        else:
+            self.orphans.pop(work.name, None)
+        key = (-work.spec.priority, work.spec.created, work.name) if waits and queue else None
+        if key != work.key and queue is not None:
+            if work.key is not None:
+                del queue.waiting[bisect_left(queue.waiting, work.key)]
+            if key is not None:
+                insort(queue.waiting, key)
+            work.key = key
+        if any(work.bound) and not work.whole():
+            self.broken[work.name] = None
+        else:
+            self.broken.pop(work.name, None)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def queue_usage(self) -> dict[str, dict[str, int]]:
+        """Running and promised amounts per queue and resource."""
+        self.settle()
+        return {
+            name: {resource: queue.used(at) for at, resource in enumerate(self.resources)}
+            for name, queue in sorted(self.tree.queues.items())
+        }
+
+    def snapshot(self) -> Snapshot:
+        """Everything this state was told, as values."""
+        works = [self.works[name] for name in sorted(self.works)]
+        tasks, reservations = [], {}
+        for work in works:
+            for task in work.tasks.values():
+                if task.row >= 0:
+                    place = self.place_of(task, task.row, task.devices)
+                    tasks.append(TaskFact(place, task.since, task.state is TaskState.RELEASING))
+            held = tuple(self.place_of(t, *t.hold) for t in work.tasks.values() if t.hold)
+            if held:
+                reservations[work.name] = held
+        return Snapshot(
+            self.topology.labels,
+            tuple(sorted((spec for spec in self.nodes.specs if spec), key=lambda spec: spec.name)),
+            tuple(queue.spec for _, queue in sorted(self.tree.queues.items())),
+            tuple(work.spec for work in works),
+            tuple(tasks),
+            reservations,
+        )
+
+    @classmethod
+    def rebuild(cls, snapshot: Snapshot) -> State:
+        """A state made from scratch that plans exactly as the one that was snapshot."""
+        state = cls()
+        state.set_topology(snapshot.topology)
+        for node in snapshot.nodes:
+            state.set_node(node)
+        for queue in snapshot.queues:
+            state.set_queue(queue)
+        for workload in snapshot.workloads:
+            state.set_workload(workload)
+        # what leaves may share its place with what was promised, never with what runs
+        for fact in sorted(snapshot.tasks, key=lambda fact: fact.releasing):
+            state.bind(fact.placement, fact.since)
+            if fact.releasing:
+                state.mark_releasing(fact.placement.workload, fact.placement.task)
+        for workload_name, placements in snapshot.reservations.items():
+            state.set_reservation(workload_name, placements)
+        return state

@@ -1,0 +1,242 @@
+"""Why not now: the verdict on every workload that was waiting when the cycle began."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from heddle.engine.cycle import Cycle
+from heddle.engine.model import GPU
+from heddle.engine.placement import Need
+from heddle.engine.plan import Verdict
+from heddle.engine.queues import Cap, Queue
+from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.state import TaskState, Work
+
+
+class Verdicts:
+    """Gives verdicts at the end of a cycle. Workloads that ask for the same in the same queue share
+    their reasons."""
+
+    def __init__(self, cycle: Cycle) -> None:
+        self.cycle = cycle
+        self.state = cycle.state
+        self._shared: dict[tuple[object, ...], tuple[Reason, ...]] = {}
+        self._possible: dict[tuple[object, ...], Reason | None] = {}
+
+    def all(self) -> dict[str, Verdict]:
+        """A verdict per workload that had pending tasks."""
+        verdicts: dict[str, Verdict] = {}
+        for name in sorted(self.state.orphans):
+            reason = self.cycle.reason(ReasonCode.QUEUE_NOT_FOUND, self.state.works[name].spec.queue)
+            verdicts[name] = Verdict(name, False, (reason,))
+        for queue_name in sorted(self.state.tree.queues):
+            position = 0
+            for _, _, name in self.state.tree.queues[queue_name].waiting:
+                work = self.state.works[name]
+                admitted = any(work.bound) and work.whole()
+                if admitted:
+                    verdicts[name] = Verdict(name, True, self._started(work))
+                else:
+                    verdicts[name] = Verdict(name, False, self.why(work), position)
+                    position += 1
+        return verdicts
+
+    def _started(self, work: Work) -> tuple[Reason, ...]:
+        if sum(work.bound) == 1 and len(work.tasks) == 1:
+            for task in work.tasks.values():
+                found = self.cycle.bind_reason.get(task)
+                return (found,) if found else ()
+        found_all = {self.cycle.bind_reason[t]: None for t in work.tasks.values() if t in self.cycle.bind_reason
+                     and t.state is TaskState.BOUND}  # fmt: skip
+        need = self.cycle.growth(work)
+        return (*found_all, *(self._blocked(work, need) if need else ()))
+
+    def why(self, work: Work) -> tuple[Reason, ...]:
+        """Why a workload's minimum does not start now."""
+        queue = work.queue
+        name = work.spec.queue
+        if queue is None:
+            return (self.cycle.reason(ReasonCode.QUEUE_NOT_FOUND, name),)
+        if not queue.active:
+            return (self.cycle.reason(ReasonCode.QUEUE_INACTIVE, name),)
+        if queue.children:
+            return (self.cycle.reason(ReasonCode.QUEUE_HAS_CHILDREN, name),)
+        if work.held:
+            rows = {task.hold[0] for task in work.tasks.values() if task.hold}
+            leaving = sum(
+                t.state is TaskState.RELEASING for row in rows for t in self.state.on_row.get(row, ())
+            )
+            return (Reason(ReasonCode.WAITING_FOR_RELEASE, queue=name, tasks=leaving),)
+        need = self.cycle.minimum(work)
+        if need is None:
+            needed = sum(pod_set.min for pod_set in work.spec.pod_sets)
+            there = sum(min(p + b, s.min) for p, b, s in zip(
+                work.pending, work.bound, work.spec.pod_sets, strict=True))  # fmt: skip
+            return (Reason(ReasonCode.MEMBERS_MISSING, queue=name, fits=there, needed=needed),)
+        return self._blocked(work, need)
+
+    def _blocked(self, work: Work, need: Need) -> tuple[Reason, ...]:
+        spec = work.spec
+        key = (
+            spec.queue,
+            tuple((work.parts[part].key, count) for part, count in need),
+            spec.topology_required,
+            work.name if spec.topology_required and any(work.bound) else "",
+            spec.preemptible,
+            spec.priority,
+            work.name in self.cycle.unsearched,
+        )
+        found = self._shared.get(key)
+        if found is None:
+            found = self._shared[key] = tuple(self._reasons(work, need))
+        return found
+
+    def _reasons(self, work: Work, need: Need) -> list[Reason]:
+        queue = work.queue
+        if queue is None:
+            return []
+        impossible = self.impossible(work, need)
+        if impossible:
+            return [impossible]
+        demand = self.cycle.demand(work, need)
+        reasons = []
+        cap = self.state.tree.stopped_by(queue, demand, fixed=not work.spec.preemptible, land=False)
+        if cap:
+            reasons.append(self.capped(cap))
+        if self._fits_now(work, need):
+            if not reasons:
+                reasons.append(self._no_room(work, need))
+        else:
+            reasons.append(self._no_room(work, need))
+        if work.name in self.cycle.unsearched:
+            reasons.append(self.cycle.reason(ReasonCode.BUDGET_SPENT, queue.name))
+        elif not cap:
+            reasons.append(self._nothing_to_take(queue, demand))
+        return reasons
+
+    def _fits_now(self, work: Work, need: Need) -> bool:
+        point = self.state.checkpoint()
+        fits = self.cycle.placer.place(work, need) is not None
+        self.state.rollback(point)
+        return fits
+
+    def impossible(self, work: Work, need: Need) -> Reason | None:
+        """Said only when it is true: not even the empty cluster, with every node uncordoned, has room."""
+        spec = work.spec
+        total_need = tuple((part, max(count, spec.pod_sets[part].min)) for part, count in need)
+        key = (tuple((work.parts[part].key, count) for part, count in total_need), spec.topology_required)
+        if key in self._possible:
+            return self._possible[key]
+        self._possible[key] = found = self._impossible(work, total_need)
+        return found
+
+    def _impossible(self, work: Work, need: Need) -> Reason | None:
+        nodes = self.state.nodes
+        label = work.spec.topology_required
+        level = self.state.topology.level(label) if label else None
+        if label and level is None:
+            return Reason(ReasonCode.TOPOLOGY_UNKNOWN, queue=work.spec.queue, level=label)
+        everywhere = np.array(sorted(nodes.row.values()), np.int64)
+        fits = []
+        for part, _ in need:
+            per_node = np.minimum(
+                self.state.cache.count(work.parts[part], everywhere, land=False, empty=True), 1 << 20
+            )
+            if level is not None:
+                domain = level.domain[everywhere]
+                inside = domain >= 0
+                sums = np.bincount(domain[inside], weights=per_node[inside], minlength=len(level.paths))
+                fits.append(sums.astype(np.int64))
+            else:
+                fits.append(np.array([per_node.sum()], np.int64))
+        enough = (
+            np.all([f >= n for f, (_, n) in zip(fits, need, strict=True)], axis=0)
+            if fits
+            else np.array([True])
+        )
+        if enough.any():
+            return None
+        part, count = min(
+            zip(fits, need, strict=True), key=lambda item: int(item[0].max(initial=0)) - item[1][1]
+        )[1]  # fmt: skip
+        cls = work.parts[part]
+        if not any(cls.accepts(spec) for spec in nodes.specs):
+            return Reason(ReasonCode.NO_NODE_MATCHES, queue=work.spec.queue)
+        fit = int(fits[[p for p, _ in need].index(part)].max(initial=0))
+        return Reason(
+            ReasonCode.IMPOSSIBLE,
+            queue=work.spec.queue,
+            level=label or "",
+            resource=self.state.resources[cls.used[0]] if cls.used else "",
+            wanted=cls.needs[cls.used[0]] if cls.used else 0,
+            fits=fit,
+            needed=count,
+        )
+
+    def capped(self, cap: Cap) -> Reason:
+        """The reason for a cap, with those who hold what is used."""
+        resource = self.state.resources[cap.column]
+        over_limit = cap.cap == cap.queue.limit[cap.column]
+        return Reason(
+            ReasonCode.OVER_LIMIT if over_limit else ReasonCode.OVER_QUOTA,
+            queue=cap.queue.name,
+            resource=resource,
+            cap=cap.cap,
+            used=cap.used,
+            wanted=cap.wanted,
+            holders=self._holders(cap.queue, cap.column),
+        )
+
+    def _holders(self, queue: Queue, column: int) -> tuple[tuple[str, int], ...]:
+        if queue.children:
+            held = [(child.name, child.used(column)) for child in queue.children]
+        else:
+            held = [
+                (work.name, sum(n * cls.needs[column] for n, cls in zip(work.bound, work.parts, strict=True)))
+                for work in queue.works.values()
+            ]
+        return tuple(sorted((item for item in held if item[1]), key=lambda item: (-item[1], item[0]))[:3])
+
+    def _no_room(self, work: Work, need: Need) -> Reason:
+        state = self.state
+        part, count = need[0]
+        cls = work.parts[part]
+        rows = np.array(sorted(state.nodes.row.values()), np.int64)
+        column = cls.used[0] if cls.used else 0
+        label = work.spec.topology_required
+        common = {
+            "queue": work.spec.queue,
+            "resource": state.resources[column] if cls.used else GPU,
+            "wanted": cls.needs[column] * count if cls.used else 0,
+            "free": int(np.maximum(state.nodes.bind[rows, column], 0).sum()),
+            "needed": count,
+        }
+        if label:
+            level = state.topology.level(label)
+            fits = (
+                self.cycle.placer.counts(level, work, ((part, count),), land=False)[0]
+                if level
+                else np.zeros(1)
+            )
+            return Reason(ReasonCode.NO_DOMAIN, level=label, fits=int(fits.max(initial=0)), **common)  # type: ignore[arg-type]
+        counts = np.minimum(state.cache.count(cls, rows, land=False), count) if rows.size else np.zeros(1)
+        return Reason(ReasonCode.NO_ROOM, fits=int(min(counts.sum(), count)), **common)  # type: ignore[arg-type]
+
+    def _nothing_to_take(self, queue: Queue, demand: list[int]) -> Reason:
+        column = next((c for c, wanted in enumerate(demand) if wanted), 0)
+        others = sorted(
+            (
+                (q.name, q.used(column))
+                for q in self.state.tree.queues.values()
+                if not q.children and q is not queue
+            ),
+            key=lambda item: (-item[1], item[0]),
+        )
+        return Reason(
+            ReasonCode.NOTHING_TO_TAKE,
+            queue=queue.name,
+            resource=self.state.resources[column],
+            cap=queue.share[column],
+            used=queue.used(column),
+            holders=tuple(item for item in others[:3] if item[1]),
+        )
