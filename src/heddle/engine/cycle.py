@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import heapify, heappop, heapreplace
 
-from heddle.engine.model import Placement
 from heddle.engine.placement import Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
 from heddle.engine.queues import Queue, standing
@@ -95,10 +94,8 @@ class Cycle:
                 promised[name] = None
         reserves: list[Action] = []
         for name in promised:
-            held: list[Placement] = []
-            for task in state.works[name].tasks.values():
-                if task.hold:
-                    held.append(state.place_of(task, *task.hold))
+            tasks = state.works[name].tasks.values()
+            held = [state.place_of(task, *task.hold) for task in tasks if task.hold]
             reserves.append(Reserve(name, tuple(held)))
         return (*binds, *evicts, *reserves)
 

@@ -157,7 +157,10 @@ def render(reason: Reason) -> str:
         case ReasonCode.BUDGET_SPENT:
             return "not tried in this cycle: its budget of work was spent"
         case ReasonCode.NOTHING_TO_TAKE:
-            return f"no running work may be evicted for it: queue {r.queue} has {used} of a fair share of {cap}{_holders(r)}"
+            return (
+                f"no running work may be evicted for it: queue {r.queue} uses {used} of a fair share of {cap}"
+                + _holders(r)
+            )
         case ReasonCode.FEWER_MEMBERS:
             return f"{r.fits} members instead of {r.needed} would start now"
         case ReasonCode.FEWER_GPUS:

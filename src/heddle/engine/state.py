@@ -327,10 +327,11 @@ class State:
             if task.state is not TaskState.PENDING:
                 self.move(task, TaskState.PENDING)
         self._charge(work, -1)
-        work.queue, key, queue = None, work.key, work.queue
-        if key and queue:
-            del queue.waiting[bisect_left(queue.waiting, key)]
-        if queue:
+        key, queue = work.key, work.queue
+        work.queue = None
+        if queue is not None:
+            if key is not None:
+                del queue.waiting[bisect_left(queue.waiting, key)]
             queue.works.pop(work.name, None)
         for names in (self.orphans, self.broken, self.holders):
             names.pop(work.name, None)

@@ -40,7 +40,8 @@ def redeem(cycle: Cycle, work: Work) -> bool:
             state.unhold(task)
         return False
     groups = [[task] for task in held] if work.whole() else [held]
-    return any([_redeem_together(cycle, work, group) for group in groups])
+    bound = [_redeem_together(cycle, work, group) for group in groups]
+    return any(bound)
 
 
 def _stands(cycle: Cycle, task: Task) -> bool:

@@ -1,0 +1,254 @@
+"""Scenarios: a small cluster, what runs and waits, and what must become of it, as plain data.
+
+:func:`run_scenario` turns the data into a state, runs rounds of :func:`heddle.engine.schedule` with
+``now`` fixed, and compares. An evicted task is pending again, and its place free, in the next round.
+Nothing is read from disk here. The format is described in ``docs/engine.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from heddle.engine.fairshare import UNBOUNDED, divide
+from heddle.engine.model import WHOLE, Device, NodeSpec, Placement, PodSet, QueueSpec, WorkloadSpec
+from heddle.engine.plan import Bind, Budget, Evict
+from heddle.engine.scheduler import schedule
+from heddle.engine.state import State, TaskState
+
+Data = Mapping[str, Any]
+
+NOW = 1_000_000.0
+"""Seconds: everything that runs started long before."""
+
+_PLENTY = 2**50
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that did not become what was expected."""
+
+    subject: str
+    what: str
+    expected: object
+    actual: object
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of one scenario.
+
+    Attributes:
+        name: the scenario's.
+        necessary: whether every correct scheduler must agree.
+        differences: empty = it agrees.
+    """
+
+    name: str
+    necessary: bool
+    differences: tuple[Difference, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all became as expected."""
+        return not self.differences
+
+
+class UnsupportedScenarioError(ValueError):
+    """The scenario uses something that the engine does not know (yet); the message names it."""
+
+
+def run_scenario(data: Data) -> Result:
+    """Runs one scenario.
+
+    Raises:
+        UnsupportedScenarioError: it needs what the engine lacks.
+        ValueError: the data is no valid scenario.
+    """
+    try:
+        if "jobs" in data:
+            raise UnsupportedScenarioError("walltimes and backfill are not supported yet")
+        found = _divided(data) if "total" in data else _scheduled(data)
+    except (KeyError, TypeError, AttributeError) as fault:
+        raise ValueError(
+            f"scenario {data.get('name', '?')}: {fault!r}; see docs/engine.md for the format"
+        ) from fault
+    return Result(str(data["name"]), data.get("strength") == "necessary", tuple(found))
+
+
+# -- fair share alone ------------------------------------------------------------------------------
+
+
+def _divided(data: Data) -> list[Difference]:
+    found = []
+    for resource, total in data["total"].items():
+        queues = data["queues"]
+        shares = divide(
+            round(total * WHOLE),
+            np.array([round(queue["request"].get(resource, 0) * WHOLE) for queue in queues], np.int64),
+            np.array([_scaled(queue["quota"].get(resource)) for queue in queues], np.int64),
+            np.array([_scaled(queue["limit"].get(resource)) for queue in queues], np.int64),
+            np.array([float(queue.get("weight", 1)) for queue in queues]),
+            np.array([queue.get("priority", 0) for queue in queues], np.int64),
+        )
+        for queue, share in zip(queues, shares.tolist(), strict=True):
+            expected = data["expect"][queue["name"]][resource]
+            if abs(share - expected * WHOLE) > 1:
+                found.append(Difference(queue["name"], f"share of {resource}", expected, share / WHOLE))
+    return found
+
+
+def _scaled(value: float | None) -> int:
+    return UNBOUNDED if value is None else round(value * WHOLE)
+
+
+# -- whole cycles ----------------------------------------------------------------------------------
+
+
+def build_state(data: Data) -> State:
+    """The state that a scenario begins with."""
+    state = State()
+    state.set_topology(data.get("topology", {}).get("levels", ()))
+    for node in data["nodes"]:
+        devices = tuple(
+            Device(f"g{at:03}", at, memory_mib=node.get("gpu_memory_mib", 0)) for at in range(node["gpus"])
+        )
+        resources = {
+            "cpu": node.get("cpu_milli", _PLENTY),
+            "memory": node["memory_mib"] * _MIB if "memory_mib" in node else _PLENTY,
+        }
+        state.set_node(NodeSpec(node["name"], resources, devices, labels=node.get("domains", {})))
+    for queue in data["queues"]:
+        state.set_queue(
+            QueueSpec(
+                queue["name"],
+                queue["parent"],
+                quota=_amounts(queue["quota"]),
+                limit=_amounts(queue["limit"]),
+                weight=queue.get("weight", 1),
+                priority=queue.get("priority", 0),
+            )
+        )
+    sizes = {node.get("gpu_memory_mib", 0) for node in data["nodes"] if node["gpus"]}
+    for workload in data["workloads"]:
+        state.set_workload(_workload(workload, sizes))
+    _start(state, data)
+    return state
+
+
+def _amounts(values: Data) -> dict[str, int | None]:
+    scale = {"gpu": ("gpu", WHOLE), "cpu_milli": ("cpu", 1), "memory_mib": ("memory", _MIB)}
+    found: dict[str, int | None] = {}
+    for key, value in values.items():
+        name, unit = scale[key]
+        found[name] = None if value is None else round(value * unit)
+    return found
+
+
+def _gpu(task: Data, sizes: set[int]) -> int:
+    wanted = task.get("gpu_memory_mib", 0)
+    if task["gpu"] or not wanted:
+        return round(task["gpu"] * WHOLE)
+    if len(sizes) != 1:
+        raise UnsupportedScenarioError("shares by memory on devices of several sizes are not supported yet")
+    return -(-wanted * WHOLE // max(sizes))
+
+
+def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
+    groups: dict[tuple[int, int, int], list[str]] = {}
+    for task in workload["tasks"]:
+        key = (_gpu(task, sizes), task.get("cpu_milli", 0), task.get("memory_mib", 0) * _MIB)
+        groups.setdefault(key, []).append(task["name"])
+    left = workload["min_members"]
+    pod_sets = []
+    for at, ((gpu, cpu, memory), tasks) in enumerate(groups.items()):
+        least = min(left, len(tasks))
+        left -= least
+        pod_sets.append(PodSet(f"p{at}", tuple(tasks), least, {"cpu": cpu, "memory": memory}, gpu))
+    running = sum(task["state"] == "running" for task in workload["tasks"])
+    wish = workload.get("topology", {})
+    return WorkloadSpec(
+        workload["name"],
+        workload["queue"],
+        tuple(pod_sets),
+        priority=workload["priority"],
+        preemptible=workload["preemptible"],
+        created=float(workload["created"]),
+        topology_required=wish.get("required"),
+        topology_preferred=wish.get("preferred"),
+        broken_since=0.0 if 0 < running < workload["min_members"] else None,
+    )
+
+
+def _start(state: State, data: Data) -> None:
+    """Binds what runs: tasks of one ``gpu_index`` share a device, whole devices are others."""
+    shared: dict[tuple[str, int], str] = {}
+    taken: dict[str, set[str]] = {node["name"]: set() for node in data["nodes"]}
+    running = [(w, t) for w in data["workloads"] for t in w["tasks"] if t["state"] == "running"]
+    for workload, task in sorted(running, key=lambda item: "gpu_index" not in item[1]):
+        work = state.works[workload["name"]]
+        found = work.tasks[task["name"]]
+        count = found.cls.count or int(found.cls.dev)
+        used = taken[task["node"]]
+        idle = [f"g{at:03}" for at in range(WHOLE) if f"g{at:03}" not in used]
+        if "gpu_index" in task and not found.cls.count and count:
+            devices = (shared.setdefault((task["node"], task["gpu_index"]), idle[0]),)
+        else:
+            devices = tuple(idle[:count])
+        used.update(devices)
+        pod_set = work.spec.pod_sets[found.part].name
+        state.bind(
+            Placement(work.name, pod_set, task["name"], task["node"], devices), float(workload["created"])
+        )
+
+
+def play_round(state: State) -> tuple[set[str], bool]:
+    """One round: plan, carry it out, let the evicted go. Returns the workloads that lost tasks, and
+    whether anything was done."""
+    plan = schedule(state, NOW, Budget())
+    evicted = [action for action in plan.actions if isinstance(action, Evict)]
+    for action in plan.actions:
+        state.apply(action, NOW)
+    for action in evicted:
+        state.release_task(action.workload, action.task)
+    moved = any(isinstance(action, Bind | Evict) for action in plan.actions)
+    return {action.workload for action in evicted}, moved
+
+
+def _scheduled(data: Data) -> list[Difference]:
+    state = build_state(data)
+    rounds = data["rounds"]
+    evicted: set[str] = set()
+    for _ in range(rounds["reach"]):
+        evicted |= play_round(state)[0]
+    found = _compare(state, data, evicted)
+    for late in range(rounds["stay"]):
+        before = len(found)
+        lost, _moved = play_round(state)
+        evicted |= lost
+        if not before and (found := _compare(state, data, evicted)):
+            found.append(
+                Difference("rounds", "settled", f"within {rounds['reach']}", f"moved in {late + 1} after")
+            )
+            break
+    return found
+
+
+def _compare(state: State, data: Data, evicted: set[str]) -> list[Difference]:
+    found = []
+    check_nodes = data.get("strength") == "necessary" or "policy_expect" not in data
+    for name, expected in data["expect"].items():
+        tasks: Sequence[Any] = [t for t in state.works[name].tasks.values() if t.state is TaskState.BOUND]
+        if len(tasks) != expected["running"]:
+            found.append(Difference(name, "running", expected["running"], len(tasks)))
+            continue
+        if "was_evicted" in expected and expected["was_evicted"] != (name in evicted):
+            found.append(Difference(name, "was_evicted", expected["was_evicted"], name in evicted))
+        nodes = sorted(state.nodes.names[task.row] for task in tasks)
+        if check_nodes and "node" in expected and nodes != sorted(expected["node"]):
+            found.append(Difference(name, "node", expected["node"], nodes))
+    return found
