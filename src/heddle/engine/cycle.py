@@ -31,6 +31,8 @@ class Cycle:
         self.bind_reason: dict[Task, Reason] = {}
         self.evict_reason: dict[Task, Reason] = {}
         self.unsearched: set[str] = set()
+        self.gainers: set[str] = set()  # others leave for these: what they gained is not taken again
+        self.loosened = False  # room fell free at once while room was made: it may serve others yet
         self._reasons: dict[tuple[ReasonCode, str], Reason] = {}
 
     # -- claims ------------------------------------------------------------------------------------
@@ -51,7 +53,7 @@ class Cycle:
 
     def growth(self, work: Work) -> Need | None:
         """The next single task beyond the minimum; None when there is none or the minimum does not run."""
-        if not any(work.pending) or not work.whole():
+        if not any(work.pending) or not (work.whole() if not work.held else work.promised_whole()):
             return None
         for part, waiting in enumerate(work.pending):
             if waiting > sum(1 for task in work.order[part] if task.hold and task.state is TaskState.PENDING):
@@ -75,6 +77,11 @@ class Cycle:
             found = self._reasons[key] = Reason(code, queue=queue)
         return found
 
+    def started(self, task: Task, reason: Reason) -> None:
+        """Notes why a task got its place; binds are carried out in the order of these notes."""
+        self.bind_reason.pop(task, None)
+        self.bind_reason[task] = reason
+
     # -- outcome -----------------------------------------------------------------------------------
 
     def actions(self) -> tuple[Action, ...]:
@@ -83,15 +90,16 @@ class Cycle:
         binds: list[Action] = []
         evicts: list[Action] = []
         promised: dict[str, None] = {}
-        for task, (was, _row, _devices, hold) in (state.touched or {}).items():
-            name = task.work.name
-            if was is TaskState.PENDING and task.state is TaskState.BOUND:
-                place = state.place_of(task, task.row, task.devices)
-                binds.append(Bind(place, self.bind_reason[task]))
-            elif was is TaskState.BOUND and task.state is TaskState.RELEASING:
-                evicts.append(Evict(name, task.name, self.evict_reason[task]))
+        touched = state.touched or {}
+        for task, reason in self.bind_reason.items():
+            if touched[task][0] is TaskState.PENDING and task.state is TaskState.BOUND:
+                binds.append(Bind(state.place_of(task, task.row, task.devices), reason))
+        for task in sorted(touched, key=lambda task: (task.work.name, task.part, task.name)):
+            was, _row, _devices, hold = touched[task]
+            if was is TaskState.BOUND and task.state is TaskState.RELEASING:
+                evicts.append(Evict(task.work.name, task.name, self.evict_reason[task]))
             if hold != task.hold and not (task.hold is None and task.state is TaskState.BOUND):
-                promised[name] = None
+                promised[task.work.name] = None
         reserves: list[Action] = []
         for name in promised:
             tasks = state.works[name].tasks.values()

@@ -103,7 +103,7 @@ def _divided(data: Data) -> list[Difference]:
 
 
 def _scaled(value: float | None) -> int:
-    return UNBOUNDED if value is None else round(value * WHOLE)
+    return UNBOUNDED if value is None else int(round(value * WHOLE))
 
 
 # -- whole cycles ----------------------------------------------------------------------------------
@@ -152,10 +152,10 @@ def _amounts(values: Data) -> dict[str, int | None]:
 def _gpu(task: Data, sizes: set[int]) -> int:
     wanted = task.get("gpu_memory_mib", 0)
     if task["gpu"] or not wanted:
-        return round(task["gpu"] * WHOLE)
+        return int(round(task["gpu"] * WHOLE))
     if len(sizes) != 1:
         raise UnsupportedScenarioError("shares by memory on devices of several sizes are not supported yet")
-    return -(-wanted * WHOLE // max(sizes))
+    return -(-int(wanted) * WHOLE // max(sizes))
 
 
 def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
@@ -196,7 +196,7 @@ def _start(state: State, data: Data) -> None:
         used = taken[task["node"]]
         idle = [f"g{at:03}" for at in range(WHOLE) if f"g{at:03}" not in used]
         if "gpu_index" in task and not found.cls.count and count:
-            devices = (shared.setdefault((task["node"], task["gpu_index"]), idle[0]),)
+            devices: tuple[str, ...] = (shared.setdefault((task["node"], task["gpu_index"]), idle[0]),)
         else:
             devices = tuple(idle[:count])
         used.update(devices)

@@ -18,6 +18,7 @@ from heddle.engine.nodes import LABEL_BITS, Bools, Ints, Nodes
 _SHIFT = LABEL_BITS + 1
 _LOG_KEEP = 200_000
 _NONE = 1 << 40
+_NO_HINT = (-1, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class RequestClass:
         self.seen = [0, 0]
         self.version = -1
         self.spec_seen = 0
-        self.hint = [-1, -1]
+        self.hint = [_NO_HINT, _NO_HINT]
         self.steady = not key.spread and (self.count > 0 or key.gpu == 0)
         self.eligible: Bools = np.zeros(0, np.bool_)
         self.dev = key.gpu > 0
@@ -150,6 +151,7 @@ class ScoreCache:
             rows = np.fromiter(set(log[since:end]), np.int64)
             scores[rows] = self.rescore(cls, rows, land=land)
         cls.seen[at] = self.base + end
+        cls.hint[at] = _NO_HINT
         nodes.fence = end
         if end > _LOG_KEEP:
             half = end // 2
@@ -164,22 +166,26 @@ class ScoreCache:
         Packing whole devices makes the chosen node better still, so while nothing else changed and it
         has room it stays the best, and no array is touched.
         """
-        log = self.nodes.dirty
-        since = cls.seen[land] - self.base
-        row = cls.hint[land]
-        if (
-            row >= 0
-            and since >= 0
-            and len(log) == since + 1
-            and log[since] == row
-            and self.fits(cls, row, land=land)
-        ):
-            return row
+        nodes = self.nodes
+        log = nodes.dirty
+        at = int(land)
+        since = cls.seen[at] - self.base
+        row, gpu, cpu = cls.hint[at]
+        ledger = nodes.land if land else nodes.bind
+        if row >= 0 and 0 <= since < len(log) <= since + 1 and log[since] == row:
+            free = ledger[row]
+            if free[0] <= gpu and free[1] <= cpu and cls.version == nodes.spec_version and (
+                cls.spec_seen == len(nodes.spec_log) and self.fits(cls, row, land=land)
+            ):  # fmt: skip
+                cls.hint[at] = (row, int(free[0]), int(free[1]))
+                return row
         scores = self.scores(cls, land=land)
         row = int(scores.argmax()) if scores.size else -1
         if row >= 0 and scores[row] < 0:
             row = -1
-        cls.hint[land] = row if cls.steady else -1
+        cls.hint[at] = (
+            (row, int(ledger[row, 0]), int(ledger[row, 1])) if cls.steady and row >= 0 else _NO_HINT
+        )
         return row
 
     def rescore(self, cls: RequestClass, rows: Ints, *, land: bool) -> Ints:

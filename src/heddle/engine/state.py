@@ -84,6 +84,13 @@ class Work:
         """Per pod set: how many more tasks must start for the minimum."""
         return [max(0, s.min - b) for s, b in zip(self.spec.pod_sets, self.bound, strict=True)]
 
+    def promised_whole(self) -> bool:
+        """The same, with tasks counted that have a place promised."""
+        held = [0] * len(self.bound)
+        for task in self.tasks.values():
+            held[task.part] += task.hold is not None
+        return all(b + h >= s.min for s, b, h in zip(self.spec.pod_sets, self.bound, held, strict=True))
+
     def whole(self) -> bool:
         """Whether every pod set has its minimum running."""
         return all(b >= s.min for s, b in zip(self.spec.pod_sets, self.bound, strict=True))
@@ -458,7 +465,8 @@ class State:
         wanted = task.cls.count or int(task.cls.dev)
         if len(set(placement.devices)) != wanted or len(placement.devices) != wanted:
             raise ValueError(
-                f"placement.devices: {placement.devices!r} is not valid; {work.name} uses {wanted} devices a task"
+                f"placement.devices: {placement.devices!r} is not valid; "
+                f"{work.name} uses {wanted} devices a task"
             )
         return work, task, row, tuple(sorted(index[device] for device in placement.devices))
 

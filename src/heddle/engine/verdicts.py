@@ -46,8 +46,9 @@ class Verdicts:
             for task in work.tasks.values():
                 found = self.cycle.bind_reason.get(task)
                 return (found,) if found else ()
-        found_all = {self.cycle.bind_reason[t]: None for t in work.tasks.values() if t in self.cycle.bind_reason
-                     and t.state is TaskState.BOUND}  # fmt: skip
+        reasons = self.cycle.bind_reason
+        bound = [task for task in work.tasks.values() if task.state is TaskState.BOUND]
+        found_all = dict.fromkeys(reasons[task] for task in bound if task in reasons)
         need = self.cycle.growth(work)
         return (*found_all, *(self._blocked(work, need) if need else ()))
 
@@ -67,7 +68,7 @@ class Verdicts:
                 t.state is TaskState.RELEASING for row in rows for t in self.state.on_row.get(row, ())
             )
             return (Reason(ReasonCode.WAITING_FOR_RELEASE, queue=name, tasks=leaving),)
-        need = self.cycle.minimum(work)
+        need = self.cycle.minimum(work) or self.cycle.growth(work)
         if need is None:
             needed = sum(pod_set.min for pod_set in work.spec.pod_sets)
             there = sum(min(p + b, s.min) for p, b, s in zip(

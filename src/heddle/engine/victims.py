@@ -55,7 +55,8 @@ class RoomSearch:
         self.rule = rule
         self.demand = cycle.demand(work, need)
         self.gone: list[Unit] = []
-        self.victims = [victim for victim in rule.candidates() if victim is not work]
+        found = (victim for victim in rule.candidates() if victim is not work)
+        self.victims = sorted(found, key=lambda victim: victim.name)
 
     def run(self) -> bool:
         """Makes room and promises the places, or changes nothing. True when the need has its places."""
@@ -64,6 +65,8 @@ class RoomSearch:
         point = self.state.checkpoint()
         if self._lift_caps() and self._find_places():
             self._put_back()
+            if any(unit[2] or any(task.state is TaskState.PENDING for task in unit[1]) for unit in self.gone):
+                self.cycle.loosened = True
             return True
         self.state.rollback(point)
         return False
@@ -273,6 +276,9 @@ class RoomSearch:
                 state.rollback(point)
                 return False
             state.move(task, TaskState.BOUND, task.row, task.devices, task.since)
+        if not unit[0].whole():
+            state.rollback(point)  # an elastic task is no use without its gang
+            return False
         return True
 
     def _put_back(self) -> None:

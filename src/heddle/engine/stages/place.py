@@ -39,7 +39,7 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     turns = Turns(cycle)
     for queue, name in turns:
         work = works[name]
-        need = cycle.growth(work) if grow else cycle.minimum(work)
+        need = cycle.minimum(work) if not grow else cycle.growth(work) if work.whole() else None
         if need is None:
             turns.done(queue)
             continue
@@ -65,7 +65,7 @@ def _start(cycle: Cycle, work: Work, need: Need, *, grow: bool, within: bool) ->
     code = ReasonCode.WITHIN_SHARE if within else ReasonCode.IDLE_ROOM
     reason = cycle.reason(ReasonCode.GROWN if grow and within else code, work.spec.queue)
     for task in placed:
-        cycle.bind_reason[task] = reason
+        cycle.started(task, reason)
     return True
 
 

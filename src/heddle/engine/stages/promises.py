@@ -39,9 +39,18 @@ def redeem(cycle: Cycle, work: Work) -> bool:
         for task in held:
             state.unhold(task)
         return False
-    groups = [[task] for task in held] if work.whole() else [held]
-    bound = [_redeem_together(cycle, work, group) for group in groups]
-    return any(bound)
+    if work.whole():
+        bound = [_redeem_together(cycle, work, [task]) for task in held]
+        return any(bound)
+    first: list[Task] = []
+    for part, missing in enumerate(work.missing()):
+        first += [task for task in held if task.part == part][:missing]
+    if not _redeem_together(cycle, work, first):
+        return False
+    for task in held:
+        if task not in first:
+            _redeem_together(cycle, work, [task])
+    return True
 
 
 def _stands(cycle: Cycle, task: Task) -> bool:
@@ -80,5 +89,5 @@ def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
             state.rollback(point)
             return False
         state.move(task, TaskState.BOUND, row, devices)
-        cycle.bind_reason[task] = cycle.reason(ReasonCode.PROMISE_KEPT, work.spec.queue)
+        cycle.started(task, cycle.reason(ReasonCode.PROMISE_KEPT, work.spec.queue))
     return True

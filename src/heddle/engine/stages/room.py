@@ -11,6 +11,12 @@ from heddle.engine.cycle import Cycle, Turns
 from heddle.engine.placement import Need
 from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.stages.place import (
+    grow_into_idle_room,
+    grow_within_fair_share,
+    place_into_idle_room,
+    place_within_fair_share,
+)
 from heddle.engine.stages.promises import redeem
 from heddle.engine.state import State, TaskState, Work
 from heddle.engine.victims import RoomSearch, Rule
@@ -41,29 +47,118 @@ def make_room_by_reclaim_then_preemption(cycle: Cycle) -> None:
             else:
                 again = True  # standings of others changed too: begin a new order
                 break
+    if cycle.loosened:
+        for place_again in (
+            place_within_fair_share,
+            grow_within_fair_share,
+            place_into_idle_room,
+            grow_into_idle_room,
+        ):
+            place_again(cycle)
 
 
 def _open_need(cycle: Cycle, work: Work) -> Need | None:
-    if work.held and not work.whole():
-        return None
-    return cycle.minimum(work) or cycle.growth(work)
+    """What a claim still lacks, promises of this cycle counted; None for those who wait on an earlier
+    promise."""
+    if not work.held:
+        return cycle.minimum(work) or cycle.growth(work)
+    touched = cycle.state.touched or {}
+    for task in work.tasks.values():
+        if task.hold and (task not in touched or touched[task][3] is not None):
+            return None
+    return cycle.growth(work)
 
 
 def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
-    """Tries the rules for one claim, least disruptive first; True when it has (or is promised) its places."""
+    """Tries the rules for one claim, least disruptive first; True when it has (or is promised) its places.
+
+    Before anyone is evicted for it, a claim takes room that others are leaving already: within its share
+    it is promised that room, beyond it waits for the room like everybody.
+    """
+    demand = cycle.demand(work, need)
+    point = cycle.state.checkpoint()
+    fixed = not work.spec.preemptible
+    if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, land=True) is None:
+        within = cycle.state.tree.within(queue, demand, "share")
+        if cycle.placer.place(work, need, land=True) is not None:
+            if within:
+                cycle.gainers.add(work.name)
+                redeem(cycle, work)
+                return True
+            cycle.state.rollback(point)
+            return False
     for rule in rules_for(cycle, work, queue, need):
+        point = cycle.state.checkpoint()
         if RoomSearch(cycle, work, queue, need, rule).run():
+            if would_be_taken_back(cycle, work, queue, demand):
+                cycle.state.rollback(point)
+                continue
+            cycle.gainers.add(work.name)
             redeem(cycle, work)
             return True
     return False
 
 
+def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int]) -> bool:
+    """Whether someone, the newly evicted included, could in turn evict what was just gained: then it is
+    not worth it.
+
+    Without this, two claims that are each right by themselves evict each other for ever, since devices
+    and gangs do not divide as shares do.
+    """
+    state = cycle.state
+    if all(
+        at.used(c) <= min(at.share[c], at.quota[c]) for at in queue.path for c, n in enumerate(demand) if n
+    ):
+        rivals = queue.waiting  # what is within quota on every level yields to higher priority only
+    else:
+        rivals = [key for other in state.tree.queues.values() for key in other.waiting]
+    point = state.checkpoint()
+    names = {key[2] for key in rivals}
+    for task, (was, *_rest) in list((state.touched or {}).items()):
+        if task.state is TaskState.RELEASING and was is TaskState.BOUND:
+            state.move(task, TaskState.PENDING)
+            names.add(task.work.name)
+    tried: set[tuple[object, ...]] = set()
+    taken = False
+    for name in sorted(names - {work.name}):
+        rival = state.works[name]
+        rival_need = _open_need(cycle, rival)
+        if rival_need is None or rival.queue is None or not cycle.active(rival.queue):
+            continue
+        spec = rival.spec
+        parts = tuple((rival.parts[part].key, count) for part, count in rival_need)
+        key = (spec.queue, spec.priority, spec.preemptible, spec.topology_required, parts)
+        if key in tried:
+            continue
+        tried.add(key)
+        for rule in rules_for(cycle, rival, rival.queue, rival_need):
+            if not rule.allows(work):
+                continue
+            before = state.checkpoint()
+            bound, held = list(work.bound), work.held
+            if RoomSearch(cycle, rival, rival.queue, rival_need, rule).run():
+                taken = work.bound != bound or work.held != held
+            state.rollback(before)
+            if taken:
+                break
+        if taken:
+            break
+    state.rollback(point)
+    return taken
+
+
 def rules_for(cycle: Cycle, work: Work, queue: Queue, need: Need) -> tuple[Rule, ...]:
     """The rules in the order in which they are tried."""
     return (
-        ReclaimTowardsFairShare(cycle.state, work, queue, cycle.demand(work, need)),
-        PreemptLowerPriorityInQueue(cycle.state, work, queue),
+        ReclaimTowardsFairShare(cycle, work, queue, cycle.demand(work, need)),
+        PreemptLowerPriorityInQueue(cycle, work, queue),
     )
+
+
+def yields(cycle: Cycle, work: Work) -> bool:
+    """Whether a workload has anything to give that others did not just leave for."""
+    return (any(work.bound) or work.held > 0) and work.name not in cycle.gainers
 
 
 def fresh(state: State, work: Work) -> bool:
@@ -76,8 +171,9 @@ def fresh(state: State, work: Work) -> bool:
 class PreemptLowerPriorityInQueue:
     """Work of strictly lower priority in the same queue yields, lowest and newest first."""
 
-    def __init__(self, state: State, work: Work, queue: Queue) -> None:
-        self.state = state
+    def __init__(self, cycle: Cycle, work: Work, queue: Queue) -> None:
+        self.cycle = cycle
+        self.state = cycle.state
         self.work = work
         self.queue = queue
 
@@ -87,7 +183,7 @@ class PreemptLowerPriorityInQueue:
 
     def allows(self, victim: Work) -> bool:
         """Strictly lower priority, and preemptible or placed in this very cycle."""
-        if victim.spec.priority >= self.work.spec.priority or not (any(victim.bound) or victim.held):
+        if victim.spec.priority >= self.work.spec.priority or not yields(self.cycle, victim):
             return False
         return victim.spec.preemptible or fresh(self.state, victim)
 
@@ -108,8 +204,9 @@ class ReclaimTowardsFairShare:
     is above its quota.
     """
 
-    def __init__(self, state: State, work: Work, queue: Queue, demand: list[int]) -> None:
-        self.state = state
+    def __init__(self, cycle: Cycle, work: Work, queue: Queue, demand: list[int]) -> None:
+        self.cycle = cycle
+        self.state = cycle.state
         self.work = work
         self.queue = queue
         self.demand = demand
@@ -137,7 +234,7 @@ class ReclaimTowardsFairShare:
     def allows(self, victim: Work) -> bool:
         """As the class says, and preemptible or placed in this very cycle."""
         queue = victim.queue
-        if queue is None or queue is self.queue or not (any(victim.bound) or victim.held):
+        if queue is None or queue is self.queue or not yields(self.cycle, victim):
             return False
         if not (victim.spec.preemptible or fresh(self.state, victim)):
             return False

@@ -1,0 +1,99 @@
+"""What must hold of every plan, checked from outside: only public values and the node ledgers are read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from heddle.engine import Bind, Evict, Plan, ReasonCode, Reserve, State, TaskState, schedule
+
+
+def check_state(state: State) -> None:
+    """No device is booked beyond itself, no queue stands above its limit, every ledger adds up."""
+    state.settle()
+    nodes = state.nodes
+    devices: dict[tuple[int, int], int] = {}
+    used = np.zeros_like(nodes.capacity)
+    running: dict[str, np.ndarray] = {
+        name: np.zeros(len(state.resources), np.int64) for name in state.tree.queues
+    }
+    for work in state.works.values():
+        for task in work.tasks.values():
+            if task.state is TaskState.PENDING:
+                continue
+            used[task.row] += task.cls.need
+            for device in task.devices:
+                devices[task.row, device] = devices.get((task.row, device), 0) + task.cls.share
+            if work.queue:
+                for at in work.queue.path:
+                    running[at.name] += task.cls.need
+    assert all(held <= 1000 for held in devices.values()), f"a device is booked beyond itself: {devices}"
+    assert (used <= nodes.capacity).all(), "a node is booked beyond its capacity"
+    for queue in state.tree.queues.values():
+        counted = [a + b for a, b in zip(queue.running, queue.releasing, strict=True)]
+        assert counted == running[queue.name].tolist(), f"usage of {queue.name} does not add up"
+    free = nodes.capacity - used
+    rows = sorted(nodes.row.values())
+    physical = nodes.land + nodes.reserved - nodes.releasing
+    assert (physical[rows] == free[rows]).all(), "the ledger of the nodes does not add up"
+    for cls in state.cache.classes.values():
+        for land in (False, True):
+            cached = state.cache.scores(cls, land=land)
+            fresh = state.cache.rescore(cls, np.arange(nodes.open.size), land=land)
+            assert (cached == fresh).all(), "a cached score differs from a full rescore"
+
+
+def check_plan(state: State, plan: Plan) -> None:
+    """What one plan may do, given the state that it was made for."""
+    gains = {a.placement.workload for a in plan.actions if isinstance(a, Bind)}
+    gains |= {a.workload for a in plan.actions if isinstance(a, Reserve) and a.placements}
+    for action in plan.actions:
+        if isinstance(action, Evict):
+            work = state.works[action.workload]
+            if action.reason.code is not ReasonCode.GANG_BROKEN:
+                assert work.spec.preemptible, f"{action.workload} is not preemptible, yet evicted"
+                assert action.reason.beneficiary in gains, f"nobody gains from evicting {action.workload}"
+    verdicts = plan.verdicts
+    assert {n for n, w in state.works.items() if any(w.pending)} == set(verdicts), (
+        "a waiting workload has no verdict"
+    )
+    assert all(v.reasons for v in verdicts.values() if not v.admitted), "a verdict gives no reason"
+
+
+def limits_kept(state: State) -> None:
+    for queue in state.tree.queues.values():
+        for column in range(len(state.resources)):
+            assert queue.running[column] + queue.releasing[column] <= queue.limit[column], (
+                f"{queue.name} over limit"
+            )
+
+
+def gangs_whole(state: State, plan: Plan) -> None:
+    """After the plan: whatever it touched runs with its minimum, or not at all."""
+    touched = {a.placement.workload for a in plan.actions if isinstance(a, Bind)}
+    touched |= {a.workload for a in plan.actions if isinstance(a, Evict)}
+    for name in touched:
+        work = state.works[name]
+        assert work.whole() or not any(work.bound), f"{name} runs below its minimum"
+
+
+def plan_checked(state: State, now: float) -> Plan:
+    """A plan, after checking that it is pure and repeatable and that a rebuilt state gives the same."""
+    before = state.snapshot()
+    plan = schedule(state, now)
+    assert state.snapshot() == before, "schedule() changed the state"
+    check_state(state)
+    assert schedule(state, now) == plan, "equal inputs gave different plans"
+    assert schedule(State.rebuild(before), now) == plan, "a state rebuilt from scratch gave another plan"
+    check_plan(state, plan)
+    return plan
+
+
+def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
+    """Applies a plan; with ``release`` the evicted are gone at once."""
+    for action in plan.actions:
+        state.apply(action, now)
+    gangs_whole(state, plan)
+    if release:
+        for action in plan.actions:
+            if isinstance(action, Evict):
+                state.release_task(action.workload, action.task)
