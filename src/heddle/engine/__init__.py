@@ -1,5 +1,6 @@
 """The scheduler as a pure function of state and time: no I/O, no clock, no random number."""
 
+from heddle.engine.explain import Explanation, explain
 from heddle.engine.model import (
     Device,
     NodeSpec,
@@ -21,6 +22,7 @@ __all__ = [
     "Budget",
     "Device",
     "Evict",
+    "Explanation",
     "NodeSpec",
     "Placement",
     "Plan",
@@ -37,6 +39,7 @@ __all__ = [
     "Toleration",
     "Verdict",
     "WorkloadSpec",
+    "explain",
     "fair_shares",
     "render",
     "schedule",

@@ -32,6 +32,8 @@ class Cycle:
         self.evict_reason: dict[Task, Reason] = {}
         self.unsearched: set[str] = set()
         self.gainers: set[str] = set()  # others leave for these: what they gained is not taken again
+        self._open: dict[str, list[str]] = {}
+        self.searches = 0  # for work to evict, so far
         self.loosened = False  # room fell free at once while room was made: it may serve others yet
         self._reasons: dict[tuple[ReasonCode, str], Reason] = {}
 
@@ -44,6 +46,9 @@ class Cycle:
     def minimum(self, work: Work) -> Need | None:
         """The tasks that must start together; None when there are none to start, or too few exist."""
         missing = work.missing()
+        if len(missing) == 1:
+            count = missing[0]
+            return ((0, count),) if 0 < count <= work.pending[0] else None
         if not any(missing):
             return None
         for wanted, there in zip(missing, work.pending, strict=True):
@@ -59,6 +64,21 @@ class Cycle:
             if waiting > sum(1 for task in work.order[part] if task.hold and task.state is TaskState.PENDING):
                 return ((part, 1),)
         return None
+
+    def open_claims(self, queue: Queue) -> list[str]:
+        """Workloads of a queue that still have pending tasks, first claim first."""
+        names = self._open.get(queue.name)
+        if names is None:
+            names = [key[2] for key in queue.waiting]
+        else:
+            works = self.state.works
+            names = [name for name in names if any(works[name].pending)]
+        self._open[queue.name] = names
+        return names
+
+    def reopen(self) -> None:
+        """Placed work was displaced: its claims are open again."""
+        self._open = {}
 
     def demand(self, work: Work, need: Need) -> list[int]:
         """What a need amounts to, per resource."""
@@ -112,22 +132,25 @@ class Turns:
     """Whose turn it is: the queue furthest below its share, level by level; inside it, its next workload.
 
     Only the queue whose turn it was changes its standing between two calls, so each level is a heap of
-    which only the head is worked out again.
+    which only the head is worked out again, and only when something moved.
     """
 
     def __init__(self, cycle: Cycle) -> None:
+        self.cycle = cycle
         self.total = cycle.total
         self.at: dict[str, int] = {}
+        self.lists: dict[str, list[str]] = {}
         self.heaps: dict[str, list[tuple[tuple[int, int, float, float], str, Queue]]] = {}
-        self._collect(cycle, "", cycle.state.tree.tops)
+        self._collect("", cycle.state.tree.tops)
 
-    def _collect(self, cycle: Cycle, above: str, level: list[Queue]) -> bool:
+    def _collect(self, above: str, level: list[Queue]) -> bool:
         heap = []
         for queue in level:
             if queue.children:
-                some = self._collect(cycle, queue.name, queue.children)
+                some = self._collect(queue.name, queue.children)
             else:
-                some = bool(queue.waiting) and queue.active
+                names = self.lists[queue.name] = self.cycle.open_claims(queue)
+                some = bool(names) and queue.active
             if some:
                 heap.append((standing(queue, self.total), queue.name, queue))
         heapify(heap)
@@ -136,25 +159,29 @@ class Turns:
 
     def __iter__(self) -> Iterator[tuple[Queue, str]]:
         """Yields (queue, workload); the same workload comes again until :meth:`done` is called."""
-        while heap := self.heaps[""]:
-            queue = heap[0][2]
+        state = self.cycle.state
+        heaps, lists, places = self.heaps, self.lists, self.at
+        top = heaps[""]
+        while top:
+            queue = top[0][2]
             while queue.children:
-                queue = self.heaps[queue.name][0][2]
-            at = self.at.get(queue.name, 0)
-            if at < len(queue.waiting):
-                yield queue, queue.waiting[at][2]
-            self._again(queue)
+                queue = heaps[queue.name][0][2]
+            names = lists[queue.name]
+            moves = state.checkpoint()
+            yield queue, names[places.get(queue.name, 0)]
+            over = places.get(queue.name, 0) >= len(names)
+            if over or state.checkpoint() != moves:
+                self._again(queue, over=over)
 
     def done(self, queue: Queue) -> None:
         """The workload at the head of this queue needs no further turn."""
         self.at[queue.name] = self.at.get(queue.name, 0) + 1
 
-    def _again(self, leaf: Queue) -> None:
-        empty = self.at.get(leaf.name, 0) >= len(leaf.waiting)
+    def _again(self, leaf: Queue, *, over: bool) -> None:
         for queue in leaf.path:
             heap = self.heaps[queue.parent.name if queue.parent else ""]
-            if empty:
+            if over:
                 heappop(heap)
-                empty = not heap
+                over = not heap
             else:
                 heapreplace(heap, (standing(queue, self.total), queue.name, queue))

@@ -25,12 +25,13 @@ class Placer:
 
     def place(self, work: Work, need: Need, *, land: bool = False) -> list[Task] | None:
         """Gives every task of a need its place, or changes nothing and returns None."""
-        key = (
-            tuple((work.parts[part].key, count) for part, count in need),
-            work.spec.topology_required,
-            work.name if work.spec.topology_required else "",
-            land,
-        )
+        required = work.spec.topology_required
+        key: tuple[object, ...]
+        if len(need) == 1 and required is None:
+            key = (work.parts[need[0][0]], need[0][1], land)
+        else:
+            kinds = tuple((work.parts[part], count) for part, count in need)
+            key = (kinds, required, work.name if required else "", land)
         if self._failed.get(key) == self.state.freed:
             return None
         for rows in self.arenas(work, need, land=land):

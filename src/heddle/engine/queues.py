@@ -194,14 +194,21 @@ def standing(queue: Queue, total: Sequence[int]) -> tuple[int, int, float, float
     Ghodsi et al., Dominant Resource Fairness, NSDI 2011, with the fair share in the place of an equal split.
     """
     owed = spent = part = 0.0
-    for column, whole in enumerate(total):
-        used = queue.running[column] + queue.reserved[column]
-        if not used:
+    for used, held, quota, share, whole in zip(
+        queue.running, queue.reserved, queue.quota, queue.share, total, strict=True
+    ):
+        taken = used + held
+        if not taken:
             continue
-        quota, share = queue.quota[column], queue.share[column]
-        owed = max(owed, used / quota if quota else 1e9)
-        spent = max(spent, used / share if share else 1e9)
-        part = max(part, used / whole if whole else 0.0)
+        ratio = taken / quota if quota else 1e9
+        if ratio > owed:
+            owed = ratio
+        ratio = taken / share if share else 1e9
+        if ratio > spent:
+            spent = ratio
+        ratio = taken / whole if whole else 0.0
+        if ratio > part:
+            part = ratio
     if owed < 1:
         return (0, 0, owed, part)
     return (1, -queue.priority, spent, part)

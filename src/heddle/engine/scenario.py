@@ -103,7 +103,7 @@ def _divided(data: Data) -> list[Difference]:
 
 
 def _scaled(value: float | None) -> int:
-    return UNBOUNDED if value is None else int(round(value * WHOLE))
+    return UNBOUNDED if value is None else int(value * WHOLE + 0.5)
 
 
 # -- whole cycles ----------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def _amounts(values: Data) -> dict[str, int | None]:
 def _gpu(task: Data, sizes: set[int]) -> int:
     wanted = task.get("gpu_memory_mib", 0)
     if task["gpu"] or not wanted:
-        return int(round(task["gpu"] * WHOLE))
+        return int(task["gpu"] * WHOLE + 0.5)
     if len(sizes) != 1:
         raise UnsupportedScenarioError("shares by memory on devices of several sizes are not supported yet")
     return -(-int(wanted) * WHOLE // max(sizes))

@@ -189,7 +189,10 @@ class ScoreCache:
         return row
 
     def rescore(self, cls: RequestClass, rows: Ints, *, land: bool) -> Ints:
-        """Scores of the given rows from nothing but the ledgers."""
+        """Scores of the given rows from nothing but the ledgers.
+
+        What a term is worth where a task does not fit is of no account: those rows end at -1.
+        """
         nodes = self.nodes
         free = (nodes.land if land else nodes.bind)[rows]
         ok = cls.eligible[rows]
@@ -197,17 +200,17 @@ class ScoreCache:
             ok = ok & (free[:, column] >= cls.needs[column])
         gpu_left = free[:, 0] - cls.gpu
         cpu_left = (free[:, 1] - cls.needs[1]) * 31 // np.maximum(nodes.capacity[rows, 1], 1)
-        cpu_left = np.clip(cpu_left, 0, 31)
+        cpu_left = np.minimum(cpu_left, 31)
         if not cls.dev:
             # work without GPUs prefers nodes without GPUs, then the fullest
             prefer = np.minimum(nodes.capacity[rows, 0] // WHOLE, 15) << 14
-            used = np.clip(gpu_left // 64, 0, 255) << 5 if not cls.key.spread else 0
+            used = np.minimum(gpu_left // 64, 255) << 5 if not cls.key.spread else 0
             cost = prefer + used + cpu_left if not cls.key.spread else prefer + (31 - cpu_left)
         else:
             devices = (nodes.dev_land if land else nodes.dev_bind)[rows]
             if cls.count:
                 ok = ok & ((devices >= WHOLE).sum(axis=1) >= cls.count)
-                cost = np.clip(gpu_left // 8, 0, 4095) << 5
+                cost = np.minimum(gpu_left // 8, 4095) << 5
                 if cls.key.spread:
                     cost = (4095 << 5) - cost
                     cpu_left = 31 - cpu_left
@@ -217,14 +220,14 @@ class ScoreCache:
                 ok = ok & (left < _NONE)
                 if cls.key.spread:
                     most = devices.max(axis=1) - cls.gpu
-                    cost = (((999 - np.clip(most, 0, 999)) // 8) << 13) + (
-                        (255 - np.clip(gpu_left // 64, 0, 255)) << 5
+                    cost = (((999 - np.minimum(most, 999)) // 8) << 13) + (
+                        (255 - np.minimum(gpu_left // 64, 255)) << 5
                     )
                     cost = cost + (31 - cpu_left)
                 else:
                     cost = (
-                        ((np.clip(left, 0, 1016) // 8) << 13)
-                        + (np.clip(gpu_left // 64, 0, 255) << 5)
+                        ((np.minimum(left, 1016) // 8) << 13)
+                        + (np.minimum(gpu_left // 64, 255) << 5)
                         + cpu_left
                     )
         score = (((1 << 20) - 1 - cost) << _SHIFT) + nodes.order[rows]

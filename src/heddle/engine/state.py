@@ -93,6 +93,8 @@ class Work:
 
     def whole(self) -> bool:
         """Whether every pod set has its minimum running."""
+        if len(self.bound) == 1:
+            return self.bound[0] >= self.spec.pod_sets[0].min
         return all(b >= s.min for s, b in zip(self.spec.pod_sets, self.bound, strict=True))
 
 
@@ -316,6 +318,20 @@ class State:
                 self.hold(task, *hold)
         self._index(work)
         return tuple(lost)
+
+    def stand_in(self, spec: WorkloadSpec) -> Work:
+        """A workload for a what-if: it has classes and pending tasks, but the state does not know it."""
+        work = Work(spec)
+        work.parts = [self.cache.of(pod_set, spec.strategy) for pod_set in spec.pod_sets]
+        work.queue = None  # caps are asked about separately
+        for part, pod_set in enumerate(spec.pod_sets):
+            tasks = [Task(name, part, work, work.parts[part]) for name in pod_set.tasks]
+            work.tasks.update((task.name, task) for task in tasks)
+            work.order.append(tasks)
+            work.bound.append(0)
+            work.pending.append(len(tasks))
+            work.leaving.append(0)
+        return work
 
     def remove_workload(self, name: str) -> None:
         """Forgets a workload; the room of its tasks is free at once.

@@ -59,14 +59,6 @@ def check_plan(state: State, plan: Plan) -> None:
     assert all(v.reasons for v in verdicts.values() if not v.admitted), "a verdict gives no reason"
 
 
-def limits_kept(state: State) -> None:
-    for queue in state.tree.queues.values():
-        for column in range(len(state.resources)):
-            assert queue.running[column] + queue.releasing[column] <= queue.limit[column], (
-                f"{queue.name} over limit"
-            )
-
-
 def gangs_whole(state: State, plan: Plan) -> None:
     """After the plan: whatever it touched runs with its minimum, or not at all."""
     touched = {a.placement.workload for a in plan.actions if isinstance(a, Bind)}

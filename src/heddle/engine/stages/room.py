@@ -21,11 +21,31 @@ from heddle.engine.stages.promises import redeem
 from heddle.engine.state import State, TaskState, Work
 from heddle.engine.victims import RoomSearch, Rule
 
+_SWEEPS = 3
+"""Room made for a later claim can help an earlier one that found none: so all are tried again, a few
+times."""
+
 
 def make_room_by_reclaim_then_preemption(cycle: Cycle) -> None:
     """Lets every claim that found no place look for work that must yield to it."""
-    searches = 0
+    for _ in range(_SWEEPS):
+        if not _sweep(cycle):
+            break  # nobody gained: trying again would change nothing
+    if cycle.loosened:
+        cycle.reopen()
+        for place_again in (
+            place_within_fair_share,
+            grow_within_fair_share,
+            place_into_idle_room,
+            grow_into_idle_room,
+        ):
+            place_again(cycle)
+
+
+def _sweep(cycle: Cycle) -> bool:
+    """Tries every open claim once, in order of claim; True when one of them gained."""
     done: set[str] = set()
+    gained = False
     again = True
     while again:
         again = False
@@ -36,25 +56,18 @@ def make_room_by_reclaim_then_preemption(cycle: Cycle) -> None:
             if need is None or not cycle.active(queue):
                 turns.done(queue)
                 continue
-            if searches >= cycle.budget.victim_searches:
+            if cycle.searches >= cycle.budget.victim_searches:
                 cycle.unsearched.add(name)
                 turns.done(queue)
                 continue
-            searches += 1
-            if not make_room(cycle, work, queue, need):
-                done.add(name)
-                turns.done(queue)
-            else:
-                again = True  # standings of others changed too: begin a new order
+            cycle.searches += 1
+            if make_room(cycle, work, queue, need):
+                cycle.reopen()
+                gained = again = True  # standings of others changed too: begin a new order
                 break
-    if cycle.loosened:
-        for place_again in (
-            place_within_fair_share,
-            grow_within_fair_share,
-            place_into_idle_room,
-            grow_into_idle_room,
-        ):
-            place_again(cycle)
+            done.add(name)
+            turns.done(queue)
+    return gained
 
 
 def _open_need(cycle: Cycle, work: Work) -> Need | None:

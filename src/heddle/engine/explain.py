@@ -1,0 +1,234 @@
+"""Why not now, and the smallest change that would help: found by real what-ifs, never guessed from text.
+
+Every what-if is one more run of the engine's own placement and rules inside a transaction that is rolled
+back, so an answer is true of the state as it stands after the coming cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from heddle.engine.cycle import Cycle
+from heddle.engine.fairshare import UNBOUNDED
+from heddle.engine.model import GPU, WHOLE, PodSet, WorkloadSpec
+from heddle.engine.placement import Need
+from heddle.engine.plan import Budget
+from heddle.engine.queues import Queue
+from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.stages import STAGES
+from heddle.engine.stages.room import yields
+from heddle.engine.state import State, TaskState, Work
+from heddle.engine.verdicts import Verdicts
+from heddle.engine.victims import RoomSearch
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What :func:`explain` found.
+
+    Attributes:
+        workload: its name.
+        admitted: it runs, or the coming cycle starts it.
+        reasons: why not now (empty when admitted).
+        changes: one reason per kind of change that alone would start it, each the smallest of its kind.
+    """
+
+    workload: str
+    admitted: bool
+    reasons: tuple[Reason, ...]
+    changes: tuple[Reason, ...]
+
+
+def explain(state: State, now: float, workload: str, budget: Budget | None = None) -> Explanation:
+    """Explains one workload; the state is left as it was.
+
+    Raises:
+        ValueError: the workload is not known.
+    """
+    state.settle()
+    if workload not in state.works:
+        raise ValueError(f"workload: {workload!r} is not known; set it first")
+    cycle = Cycle(state, now, budget or Budget())
+    state.begin()
+    try:
+        for stage in STAGES:
+            stage(cycle)
+        work = state.works[workload]
+        if any(work.bound) and work.whole():
+            return Explanation(workload, True, (), ())
+        verdicts = Verdicts(cycle)
+        reasons = verdicts.why(work)
+        need = cycle.minimum(work) or cycle.growth(work)
+        queue = work.queue
+        if queue is None or not cycle.active(queue) or need is None or work.held:
+            return Explanation(workload, False, reasons, ())
+        found = [kind(_WhatIf(cycle, work, queue, need)) for kind in _KINDS]
+        return Explanation(workload, False, reasons, tuple(change for change in found if change is not None))
+    finally:
+        state.rollback()
+        state.end()
+
+
+class _WhatIf:
+    """One workload after the cycle, and the question whether a changed need would start now."""
+
+    def __init__(self, cycle: Cycle, work: Work, queue: Queue, need: Need) -> None:
+        self.cycle = cycle
+        self.state = cycle.state
+        self.work = work
+        self.queue = queue
+        self.need = need
+        self.demand = cycle.demand(work, need)
+        self.fixed = not work.spec.preemptible
+
+    def starts(self, need: Need, work: Work | None = None, *, ignore_caps: bool = False) -> bool:
+        """Whether this need would get its places beside everything else, within every cap."""
+        asked = work or self.work
+        demand = self.cycle.demand(asked, need)
+        if not ignore_caps and self.state.tree.stopped_by(self.queue, demand, fixed=self.fixed, land=False):
+            return False
+        point = self.state.checkpoint()
+        placed = self.cycle.placer.place(asked, need) is not None
+        self.state.rollback(point)
+        return placed
+
+    def variant(self, change: Callable[[PodSet], PodSet], **fields: object) -> Work:
+        """A stand-in for the workload with another spec, not known to the state; its tasks all pend."""
+        spec = self.work.spec
+        pod_sets = tuple(change(pod_set) for pod_set in spec.pod_sets)
+        other: WorkloadSpec = replace(spec, pod_sets=pod_sets, **fields)  # type: ignore[arg-type]
+        return self.state.stand_in(other)
+
+
+def _fewer_members(ask: _WhatIf) -> Reason | None:
+    """The largest number of members below the minimum that would start now."""
+    if len(ask.need) != 1 or any(ask.work.bound):
+        return None
+    part, count = ask.need[0]
+    low, high = 0, count - 1  # fewer members never fit worse
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if ask.starts(((part, middle),)) else (low, middle - 1)
+    if low < 1 or not ask.starts(((part, low),)):
+        return None
+    return Reason(ReasonCode.FEWER_MEMBERS, queue=ask.queue.name, fits=low, needed=count)
+
+
+def _fewer_gpus(ask: _WhatIf) -> Reason | None:
+    """The largest number of GPUs a task, below what it asks for, with which all members would start now."""
+    if len(ask.need) != 1 or any(ask.work.bound):
+        return None
+    part, count = ask.need[0]
+    asked = ask.work.spec.pod_sets[part].gpu
+    if asked <= WHOLE:
+        return None
+    for gpu in range(asked - WHOLE, 0, -WHOLE):
+        if ask.starts(((part, count),), ask.variant(lambda pod_set, gpu=gpu: replace(pod_set, gpu=gpu))):  # type: ignore[misc]
+            return Reason(
+                ReasonCode.FEWER_GPUS,
+                queue=ask.queue.name,
+                resource=GPU,
+                wanted=asked,
+                free=gpu,
+                needed=count,
+            )
+    return None
+
+
+def _relaxed_topology(ask: _WhatIf) -> Reason | None:
+    """The innermost level outside the required one that would do; else none at all."""
+    level = ask.work.spec.topology_required
+    labels = ask.state.topology.labels
+    if level is None or any(ask.work.bound):
+        return None
+    outer = labels[: labels.index(level)] if level in labels else ()
+    for wider in (*reversed(outer), None):
+        if ask.starts(ask.need, ask.variant(lambda pod_set: pod_set, topology_required=wider)):
+            return Reason(ReasonCode.RELAX_TOPOLOGY, level=level, queue=wider or "")
+    return None
+
+
+def _raised_caps(ask: _WhatIf) -> Reason | None:
+    """The one limit or quota that stands in the way, and how high it would have to be."""
+    caps = []
+    tree = ask.state.tree
+    saved = []
+    try:
+        while cap := tree.stopped_by(ask.queue, ask.demand, fixed=ask.fixed, land=False):
+            over_limit = cap.cap == cap.queue.limit[cap.column]
+            amounts = cap.queue.limit if over_limit else cap.queue.quota
+            caps.append((cap, over_limit))
+            saved.append((amounts, cap.column, amounts[cap.column]))
+            amounts[cap.column] = UNBOUNDED
+    finally:
+        for amounts, column, value in reversed(saved):
+            amounts[column] = value
+    if len(caps) != 1 or not ask.starts(ask.need, ignore_caps=True):
+        return None
+    cap, over_limit = caps[0]
+    return Reason(
+        ReasonCode.RAISE_LIMIT if over_limit else ReasonCode.RAISE_QUOTA,
+        queue=cap.queue.name,
+        resource=ask.state.resources[cap.column],
+        cap=cap.cap,
+        wanted=cap.used + cap.wanted,
+    )
+
+
+def _others_leave(ask: _WhatIf) -> Reason | None:
+    """Whose work would have to go, were everyone asked to: a small set, not always the smallest."""
+    point = ask.state.checkpoint()
+    search = RoomSearch(ask.cycle, ask.work, ask.queue, ask.need, _AnyoneYields(ask.cycle, ask.work))
+    found = search.run()
+    gone: dict[str, int] = {}
+    tasks = 0
+    if found:
+        for victim in search.victims:
+            leaving = [
+                task
+                for task in victim.tasks.values()
+                if task.state is TaskState.RELEASING
+                and (ask.cycle.evict_reason.get(task) == search.rule.reason())
+            ]
+            if leaving:
+                gone[victim.name] = sum(task.cls.gpu for task in leaving)
+                tasks += len(leaving)
+    ask.state.rollback(point)
+    if not gone:
+        return None
+    holders = tuple(sorted(gone.items(), key=lambda item: (-item[1], item[0])))
+    return Reason(ReasonCode.OTHERS_LEAVE, queue=ask.queue.name, resource=GPU, holders=holders, tasks=tasks)
+
+
+class _AnyoneYields:
+    """The rule of a what-if: all running work may be asked to go, lowest priority and newest first."""
+
+    def __init__(self, cycle: Cycle, work: Work) -> None:
+        self.cycle = cycle
+        self.work = work
+
+    def candidates(self) -> list[Work]:
+        """Everything that runs."""
+        return [work for work in self.cycle.state.works.values() if self.allows(work)]
+
+    def allows(self, victim: Work) -> bool:
+        """Anyone but the asker."""
+        return victim is not self.work and yields(self.cycle, victim)
+
+    def rank(self, victim: Work) -> tuple[int, ...]:
+        """Preemptible first, then lowest priority."""
+        return (int(not victim.spec.preemptible), victim.spec.priority)
+
+    def reason(self) -> Reason:
+        """Marks tasks that leave in this what-if."""
+        return Reason(ReasonCode.OTHERS_LEAVE, beneficiary=self.work.name)
+
+
+_KINDS: tuple[Callable[[_WhatIf], Reason | None], ...] = (
+    _fewer_members,
+    _fewer_gpus,
+    _relaxed_topology,
+    _raised_caps,
+    _others_leave,
+)

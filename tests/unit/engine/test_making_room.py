@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from worlds import bound, codes, node, settle, work, world
+
+from heddle.engine import Evict, QueueSpec, Reserve, State, TaskState, schedule
+
+
+def evicted(plan) -> dict[str, int]:  # type: ignore[no-untyped-def]
+    found: dict[str, int] = {}
+    for action in plan.actions:
+        if isinstance(action, Evict):
+            found[action.workload] = found.get(action.workload, 0) + 1
+    return found
+
+
+def full(state: State, name: str, queue: str, tasks: int, **more: object) -> None:
+    state.set_workload(work(name, queue, tasks, **more))
+    settle(state, schedule(state, 0))
+
+
+def test_the_beneficiary_waits_for_its_promise_and_evicts_nobody_else() -> None:
+    state = world(node("n0"), node("n1"), a=4, b=4)
+    full(state, "x/a", "a", 8, least=1)
+    state.set_workload(work("x/b", "b", 1, 4))
+    first = schedule(state, 0)
+    assert evicted(first) == {"x/a": 4}
+    assert [action.workload for action in first.actions if isinstance(action, Reserve)] == ["x/b"]
+    settle(state, first, release=False)
+    again = schedule(state, 0)
+    assert not again.actions
+    assert codes(again, "x/b") == ["WaitingForRelease"]
+
+
+def test_a_promise_holds_against_work_of_no_higher_claim() -> None:
+    state = world(node("n0"), a=2, b=2)
+    full(state, "x/a", "a", 4, least=1)
+    state.set_workload(work("x/b", "b", 1, 2))
+    settle(state, schedule(state, 0), release=False)
+    leaving = [t.name for t in state.works["x/a"].tasks.values() if t.state is TaskState.RELEASING]
+    state.release_task("x/a", leaving[0])
+    state.set_workload(work("x/late", "a", 1, 1))
+    assert not bound(schedule(state, 0)), "half of the promised room is free, and stays promised"
+    state.release_task("x/a", leaving[1])
+    plan = schedule(state, 0)
+    assert [place[0] for place in bound(plan)] == ["x/b"]
+    settle(state, plan)
+    assert not schedule(state, 0).actions
+
+
+def test_higher_priority_takes_over_the_promise_without_further_evictions() -> None:
+    state = world(node("n0"), a=4)
+    full(state, "x/low", "a", 1, gpus=4, priority=0)
+    state.set_workload(work("x/mid", "a", 1, 4, priority=1))
+    settle(state, schedule(state, 0), release=False)
+    state.set_workload(work("x/high", "a", 1, 4, priority=2))
+    plan = schedule(state, 0)
+    assert not evicted(plan)
+    assert {a.workload: len(a.placements) for a in plan.actions if isinstance(a, Reserve)} == {
+        "x/mid": 0,
+        "x/high": 1,
+    }
+
+
+def test_the_lowest_priority_goes_and_only_as_much_as_needed() -> None:
+    state = world(node("n0"), a=8)
+    full(state, "x/p1", "a", 1, gpus=2, priority=1)
+    full(state, "x/p0", "a", 1, gpus=2, priority=0)
+    state.set_workload(work("x/p9", "a", 1, 2, priority=9))
+    assert evicted(schedule(state, 0)) == {"x/p0": 1}
+
+
+def test_a_gang_at_its_minimum_goes_whole_or_stays_whole() -> None:
+    state = world(node("n0"), a=4)
+    full(state, "x/gang", "a", 4)
+    state.set_workload(work("x/high", "a", 1, 1, priority=1))
+    assert evicted(schedule(state, 0)) == {"x/gang": 4}
+
+
+def test_room_for_a_whole_node_is_made_on_one_node() -> None:
+    state = world(node("n0"), node("n1"), a=4, b=4)
+    for at in range(8):
+        full(state, f"x/a{at}", "a", 1)
+    state.set_workload(work("x/b", "b", 1, 4))
+    plan = schedule(state, 0)
+    assert len(evicted(plan)) == 4
+    assert len({state.works[name].tasks["t0"].row for name in evicted(plan)}) == 1
+
+
+def test_reclaim_stops_at_the_share_of_the_gainer() -> None:
+    state = world(node("n0", 8), a=4, b=4)
+    full(state, "x/a", "a", 8, least=1)
+    state.set_workload(work("x/b", "b", 8, least=1))
+    plan = schedule(state, 0)
+    assert evicted(plan) == {"x/a": 4}
+
+
+def test_a_limit_is_made_room_under_only_by_those_below_it() -> None:
+    state = world(node("n0", 8), b=4)
+    state.set_queue(QueueSpec("a", quota={"gpu": 2000}, limit={"gpu": 2000}))
+    full(state, "x/low", "a", 2)
+    state.set_workload(work("x/high", "a", 1, 1, priority=5))
+    plan = schedule(state, 0)
+    assert evicted(plan) == {"x/low": 2}, "idle devices do not help against a limit"
+
+
+def test_a_broken_gang_is_refilled_or_after_its_grace_evicted() -> None:
+    state = world(node("n0"), node("n1"), a=8)
+    full(state, "x/gang", "a", 2, gpus=4)
+    state.remove_node("n1")
+    broken = work("x/gang", "a", 2, 4, broken_since=100.0)
+    state.set_workload(broken)
+    assert not schedule(state, 159.0).actions
+    assert evicted(schedule(state, 160.0)) == {"x/gang": 1}
+    state.set_node(node("n2"))
+    assert [place[1] for place in bound(schedule(state, 160.0))] == ["n2"]
+
+
+def test_two_queues_with_gangs_larger_than_their_share_do_not_evict_in_turns() -> None:
+    state = world(node("n0"), a=2, b=2)
+    full(state, "x/a", "a", 3)
+    state.set_workload(work("x/b", "b", 3))
+    assert not schedule(state, 0).actions
+
+
+def test_a_spent_budget_is_said() -> None:
+    from heddle.engine import Budget
+
+    state = world(a=4)
+    full(state, "x/low", "a", 4)
+    state.set_workload(work("x/high", "a", 4, priority=1))
+    plan = schedule(state, 0, Budget(victim_searches=0))
+    assert not plan.actions
+    assert "BudgetSpent" in codes(plan, "x/high")

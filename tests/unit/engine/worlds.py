@@ -1,0 +1,47 @@
+"""Small worlds for tests, in few words."""
+
+from __future__ import annotations
+
+from heddle.engine import Bind, Device, Evict, NodeSpec, Plan, PodSet, QueueSpec, State, WorkloadSpec
+
+
+def node(name: str, gpus: int = 4, *, cpu: int = 64, **labels: str) -> NodeSpec:
+    return NodeSpec(name, {"cpu": cpu * 1000}, tuple(Device(f"g{at}", at) for at in range(gpus)), labels)
+
+
+def world(*nodes: NodeSpec, **quotas: int | None) -> State:
+    """Nodes, and a queue per keyword with a quota of that many GPUs."""
+    state = State()
+    state.set_topology(["zone", "rack"])
+    for spec in nodes or (node("n0"),):
+        state.set_node(spec)
+    for name, gpus in quotas.items():
+        state.set_queue(QueueSpec(name, quota={"gpu": None if gpus is None else gpus * 1000}))
+    return state
+
+
+def work(name: str, queue: str, tasks: int = 1, gpus: float = 1, **more: object) -> WorkloadSpec:
+    least = more.pop("least", tasks)
+    selector = more.pop("selector", {})
+    cpu = more.pop("cpu", 0)
+    pods = PodSet(
+        "main", tuple(f"t{at}" for at in range(tasks)), least, {"cpu": cpu}, int(gpus * 1000), selector
+    )  # type: ignore[arg-type]
+    return WorkloadSpec(name, queue, (pods,), **more)  # type: ignore[arg-type]
+
+
+def settle(state: State, plan: Plan, *, release: bool = True) -> None:
+    for action in plan.actions:
+        state.apply(action)
+    for action in plan.actions if release else ():
+        if isinstance(action, Evict):
+            state.release_task(action.workload, action.task)
+
+
+def bound(plan: Plan) -> list[tuple[str, str, tuple[str, ...]]]:
+    places = [action.placement for action in plan.actions if isinstance(action, Bind)]
+    return [(place.workload, place.node, place.devices) for place in places]
+
+
+def codes(plan: Plan, name: str) -> list[str]:
+    return [str(reason.code) for reason in plan.verdicts[name].reasons]
