@@ -1,0 +1,177 @@
+"""Pod: the subset of core/v1 Pod that heddle reads and writes. Other fields are stored as they come."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from heddle.api.meta import Condition, Kind, LocalObjectReference, Resources, Struct
+
+
+class KeySelector(Struct):
+    """A key of a ConfigMap or Secret of the pod's namespace."""
+
+    name: Annotated[str, Meta(description="Object.")] = ""
+    key: Annotated[str, Meta(description="Key in its data.")]
+    optional: Annotated[bool, Meta(description="true: a missing key is no fault.")] = False
+
+
+class FieldRef(Struct):
+    """A field of the pod itself."""
+
+    field_path: Annotated[str, Meta(description="For instance metadata.name.")]
+    api_version: Annotated[str, Meta(description="Version of the schema.")] = ""
+
+
+class EnvVarSource(Struct):
+    """Where a variable's value comes from; resolved when the container starts."""
+
+    config_map_key_ref: Annotated[KeySelector | None, Meta(description="Key of a ConfigMap.")] = None
+    secret_key_ref: Annotated[KeySelector | None, Meta(description="Key of a Secret.")] = None
+    field_ref: Annotated[FieldRef | None, Meta(description="Field of the pod.")] = None
+
+
+class EnvVar(Struct):
+    """An environment variable."""
+
+    name: Annotated[str, Meta(description="Name.", pattern="^[A-Za-z_][A-Za-z0-9_.-]*$")]
+    value: Annotated[str, Meta(description="Value.")] = ""
+    value_from: Annotated[EnvVarSource | None, Meta(description="Source of the value.")] = None
+
+
+class EnvFromSource(Struct):
+    """All keys of a ConfigMap or Secret as variables."""
+
+    prefix: str = ""
+    config_map_ref: LocalObjectReference | None = None
+    secret_ref: LocalObjectReference | None = None
+
+
+class ResourceRequirements(Struct):
+    """What a container asks for (requests) and is held to (limits)."""
+
+    requests: Resources = {}
+    limits: Resources = {}
+
+
+class ContainerPort(Struct):
+    """A port that the container listens on."""
+
+    container_port: int = 0
+    name: str = ""
+    host_port: int = 0
+    protocol: str = "TCP"
+
+
+class Container(Struct):
+    """One program of a pod."""
+
+    name: str
+    image: str = ""
+    command: list[str] = []
+    args: list[str] = []
+    working_dir: str = ""
+    env: list[EnvVar] = []
+    env_from: list[EnvFromSource] = []
+    resources: ResourceRequirements = ResourceRequirements()
+    ports: list[ContainerPort] = []
+
+
+class PodToleration(Struct):
+    """Accepts matching taints."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+    toleration_seconds: int | None = None
+
+
+class PodSpec(Struct):
+    """What runs, and where it may."""
+
+    containers: list[Container] = []
+    init_containers: list[Container] = []
+    node_name: str = ""
+    node_selector: dict[str, str] = {}
+    tolerations: list[PodToleration] = []
+    restart_policy: str = "Always"
+    scheduler_name: str = ""
+    termination_grace_period_seconds: int | None = None
+    priority: int | None = None
+
+
+class ContainerStateRunning(Struct):
+    """Since when it runs."""
+
+    started_at: str | None = None
+
+
+class ContainerStateTerminated(Struct):
+    """How it ended."""
+
+    exit_code: int = 0
+    signal: int = 0
+    reason: str = ""
+    message: str = ""
+    started_at: str | None = None
+    finished_at: str | None = None
+    container_id: Annotated[str, Meta()] = msgspec.field(default="", name="containerID")
+
+
+class ContainerStateWaiting(Struct):
+    """Why it does not run yet."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerState(Struct):
+    """Exactly one of its fields is set."""
+
+    running: ContainerStateRunning | None = None
+    terminated: ContainerStateTerminated | None = None
+    waiting: ContainerStateWaiting | None = None
+
+
+class ContainerStatus(Struct):
+    """State of one container."""
+
+    name: str
+    state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
+    ready: bool = False
+    restart_count: int = 0
+    image: str = ""
+    image_id: Annotated[str, Meta()] = msgspec.field(default="", name="imageID")
+    started: bool | None = None
+
+
+class PodStatus(Struct):
+    """Where the pod stands."""
+
+    phase: str = ""
+    conditions: list[Condition] = []
+    container_statuses: list[ContainerStatus] = []
+    init_container_statuses: list[Any] = []
+    message: str = ""
+    reason: str = ""
+    start_time: str | None = None
+    host_ip: Annotated[str, Meta()] = msgspec.field(default="", name="hostIP")
+    pod_ip: Annotated[str, Meta()] = msgspec.field(default="", name="podIP")
+    nominated_node_name: str = ""
+
+
+class Pod(Kind):
+    """One or more programs that run together on a node."""
+
+    API_VERSION = "v1"
+    KIND = "Pod"
+
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    @property
+    def finished(self) -> bool:
+        """It ran to its end and will not run again."""
+        return self.status.phase in ("Succeeded", "Failed")

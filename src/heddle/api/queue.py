@@ -1,0 +1,91 @@
+"""Queue: a node of the queue tree, who may use it, and what it is owed."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from heddle.api.meta import Condition, Kind, Name, Resources, Struct
+
+GROUP_VERSION = "heddle.dev/v1alpha1"
+
+
+class Subject(Struct):
+    """A user or a group, by the name that authentication gives it."""
+
+    kind: Annotated[Literal["User", "Group"], Meta(description="User or Group.")]
+    name: Annotated[str, Meta(description="Name of the user or group.", min_length=1)]
+
+
+class QueueAccess(Struct):
+    """Who may submit here, and who may claim what."""
+
+    submitters: Annotated[list[Subject], Meta(description="Who may submit; empty: everyone.")] = []
+    max_priority: Annotated[
+        int | None, Meta(description="Highest priority that submitters may claim; absent: no cap.")
+    ] = None
+    non_preemptible: Annotated[
+        Literal["Everyone", "Privileged"],
+        Meta(description="Who may submit work that is never evicted (it only ever runs within quota)."),
+    ] = "Everyone"
+    privileged: Annotated[
+        list[Subject],
+        Meta(
+            description="May submit, claim any priority, and mark work as not preemptible, whatever else is said."
+        ),
+    ] = []
+
+
+class QueueSpec(Struct):
+    """What a queue is owed, and from whom it inherits."""
+
+    parent: Annotated[
+        str, Meta(description="Queue above this one; empty: a root of the tree.", max_length=253)
+    ] = ""
+    quota: Annotated[
+        Resources,
+        Meta(
+            description="Owed before any surplus is shared, by resource. Absent: nothing of a GPU resource, "
+            "no constraint for other resources."
+        ),
+    ] = {}
+    limit: Annotated[
+        Resources, Meta(description="Hard cap on everything that runs below, by resource; absent: none.")
+    ] = {}
+    weight: Annotated[
+        int,
+        Meta(description="Claim on surplus among siblings of equal priority; 0: none.", ge=0, le=1_000_000),
+    ] = 1
+    priority: Annotated[
+        int,
+        Meta(description="Surplus goes to siblings of higher priority first; never affects quota.",
+             ge=-1_000_000_000, le=1_000_000_000),
+    ] = 0  # fmt: skip
+    access: Annotated[QueueAccess, Meta(description="Who may submit here, and who may claim what.")] = (
+        QueueAccess()
+    )
+
+
+class QueueStatus(Struct):
+    """What the scheduler last saw."""
+
+    observed_generation: Annotated[int, Meta(description="Generation that this speaks of.")] = 0
+    conditions: Annotated[list[Condition], Meta(description="Ready, and why not.")] = []
+    usage: Annotated[Resources, Meta(description="In use now, by all below.")] = {}
+    fair_share: Annotated[
+        Resources, Meta(description="Share that it is due now, given what all ask for.")
+    ] = {}
+    pending: Annotated[int, Meta(description="Workloads waiting below.")] = 0
+    running: Annotated[int, Meta(description="Workloads running below.")] = 0
+
+
+class Queue(Kind):
+    """A node of the queue tree: what it is owed (quota), capped at (limit) and due of the surplus (weight)."""
+
+    API_VERSION = GROUP_VERSION
+    KIND = "Queue"
+
+    spec: QueueSpec = QueueSpec()
+    status: QueueStatus = QueueStatus()
+
+
+QueueName = Annotated[Name, Meta(description="Queue that pays for it.")]

@@ -1,0 +1,114 @@
+"""TrainingJob: a distributed training that heddle schedules, launches, restarts and explains."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from heddle.api.meta import Condition, Kind, Resources, Struct
+from heddle.api.pod import EnvVar
+from heddle.api.queue import GROUP_VERSION
+from heddle.api.workload import TopologyWish
+
+DEFAULT_QUEUE = "default"
+
+
+class Checkpoint(Struct):
+    """Where the training keeps its checkpoints, so that a restart resumes."""
+
+    path: Annotated[
+        str, Meta(description="Directory; given to every process as HEDDLE_CHECKPOINT_DIR.", min_length=1)
+    ]
+
+
+class TrainingJobSpec(Struct):
+    """Command, size, queue and what to do when things go wrong."""
+
+    command: Annotated[list[str], Meta(description="Program and arguments of every node.", min_length=1)]
+    image: Annotated[str, Meta(description="Container image (embedded mode: see docs/embedded.md).")] = ""
+    working_dir: Annotated[str, Meta(description="Directory in which the command runs.")] = ""
+    env: Annotated[list[EnvVar], Meta(description="Additional environment.")] = []
+    queue: Annotated[str, Meta(description="Queue that pays for it.", min_length=1, max_length=253)] = (
+        DEFAULT_QUEUE
+    )
+    priority: Annotated[
+        int, Meta(description="Higher goes first in its queue.", ge=-1_000_000_000, le=1_000_000_000)
+    ] = 0
+    preemptible: Annotated[
+        bool, Meta(description="false: never evicted for others, and only within quota.")
+    ] = True
+    nodes: Annotated[int, Meta(description="Nodes (pods) wished for.", ge=1, le=100_000)] = 1
+    min_nodes: Annotated[
+        int | None,
+        Meta(
+            description="Elastic: runs with as few as these, restarting from its checkpoint. Absent: nodes.",
+            ge=1,
+        ),
+    ] = None
+    processes_per_node: Annotated[
+        int,
+        Meta(description="Processes that torchrun starts on each node (PET_NPROC_PER_NODE).", ge=1, le=1024),
+    ] = 1
+    resources_per_node: Annotated[
+        Resources,
+        Meta(description='Request of one node; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),
+    ] = {}
+    node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
+    topology: Annotated[TopologyWish, Meta(description="Where nodes go relative to each other.")] = (
+        TopologyWish()
+    )
+    placement: Annotated[
+        Literal["Pack", "Spread"], Meta(description="Pack fills nodes up; Spread takes the emptiest.")
+    ] = "Pack"
+    restart_policy: Annotated[
+        Literal["OnFailure", "Never"], Meta(description="Whether a failed process restarts the job.")
+    ] = "OnFailure"
+    max_restarts: Annotated[
+        int,
+        Meta(
+            description="Restarts after failures; being preempted or resized does not count.", ge=0, le=1000
+        ),
+    ] = 3
+    checkpoint: Annotated[
+        Checkpoint | None, Meta(description="Where the training keeps its checkpoints.")
+    ] = None
+    termination_grace_period_seconds: Annotated[
+        int, Meta(description="Between SIGTERM and SIGKILL: time to save a checkpoint.", ge=0, le=86_400)
+    ] = 30
+    ttl_seconds_after_finished: Annotated[
+        int | None, Meta(description="Deletes the job that long after it ended; absent: kept.", ge=0)
+    ] = None
+
+    @property
+    def minimum(self) -> int:
+        """`minNodes` with its default."""
+        return self.nodes if self.min_nodes is None else self.min_nodes
+
+
+class TrainingJobStatus(Struct):
+    """Where the job stands."""
+
+    observed_generation: Annotated[int, Meta(description="Generation that this speaks of.")] = 0
+    phase: Annotated[
+        Literal["", "Pending", "Running", "Restarting", "Succeeded", "Failed"],
+        Meta(description="Pending, Running, Restarting, Succeeded or Failed."),
+    ] = ""
+    conditions: Annotated[list[Condition], Meta(description="Running, Complete, Failed.")] = []
+    active_nodes: Annotated[int, Meta(description="Nodes of the present rendezvous.")] = 0
+    rendezvous: Annotated[int, Meta(description="How often the world was (re)formed.")] = 0
+    restarts: Annotated[int, Meta(description="Restarts after failures.")] = 0
+    resizes: Annotated[int, Meta(description="Restarts because nodes came or went.")] = 0
+    exit_code: Annotated[int | None, Meta(description="Exit code of the job once it ended.")] = None
+    start_time: Annotated[str | None, Meta(description="When it first ran.")] = None
+    completion_time: Annotated[str | None, Meta(description="When it ended.")] = None
+    gpu_seconds: Annotated[int, Meta(description="Milli-GPU-seconds held so far.", ge=0)] = 0
+    message: Annotated[str, Meta(description="The last news, for people.")] = ""
+
+
+class TrainingJob(Kind):
+    """A training: command, nodes, GPUs, elasticity, restarts, checkpoint."""
+
+    API_VERSION = GROUP_VERSION
+    KIND = "TrainingJob"
+
+    spec: TrainingJobSpec
+    status: TrainingJobStatus = TrainingJobStatus()

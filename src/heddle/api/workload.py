@@ -1,0 +1,118 @@
+"""Workload: what the scheduler places as one."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from heddle.api.meta import Condition, Kind, Resources, Struct
+from heddle.api.queue import GROUP_VERSION
+
+POD_GROUP_LABEL = "heddle.dev/workload"
+"""Label of a pod: name of the Workload (same namespace) that it belongs to."""
+POD_SET_LABEL = "heddle.dev/pod-set"
+"""Label of a pod: its pod set in that Workload."""
+GPU_SHARE_ANNOTATION = "heddle.dev/gpu-share"
+"""Annotation of a pod: share of one GPU that it uses, for instance 500m (a pod's resources are whole)."""
+DEVICES_ANNOTATION = "heddle.dev/devices"
+"""Annotation of a bound pod: ids of its devices, comma-separated. Written by the scheduler."""
+USER_ANNOTATION = "heddle.dev/submitted-by"
+"""Annotation: user who created the object. Written by the API server, refused from clients."""
+GROUPS_ANNOTATION = "heddle.dev/submitted-by-groups"
+"""Annotation: groups of that user, comma-separated. Written by the API server, refused from clients."""
+
+
+class TopologyWish(Struct):
+    """Where the pods should be relative to each other."""
+
+    required: Annotated[
+        str,
+        Meta(description="Node label of the level of which one domain must hold all pods.", max_length=317),
+    ] = ""
+    preferred: Annotated[
+        str, Meta(description="Node label of the level of which one domain should.", max_length=317)
+    ] = ""
+
+
+class PodSet(Struct):
+    """Identical pods of a workload."""
+
+    name: Annotated[str, Meta(description="Unique in the workload.", min_length=1, max_length=63)]
+    count: Annotated[int, Meta(description="Pods wished for.", ge=1, le=100_000)]
+    min_count: Annotated[
+        int | None,
+        Meta(description="All-or-nothing minimum; absent: count. Pods beyond it are elastic.", ge=1),
+    ] = None
+    resources: Annotated[
+        Resources,
+        Meta(description='One pod\'s request; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),
+    ] = {}
+    node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
+
+    @property
+    def minimum(self) -> int:
+        """`minCount` with its default."""
+        return self.count if self.min_count is None else self.min_count
+
+
+class WorkloadSpec(Struct):
+    """What to place, who pays, and how it ranks."""
+
+    queue: Annotated[str, Meta(description="Queue that pays for it.", min_length=1, max_length=253)]
+    pod_sets: Annotated[list[PodSet], Meta(description="Its pods.", min_length=1, max_length=64)]
+    priority: Annotated[
+        int, Meta(description="Higher goes first in its queue.", ge=-1_000_000_000, le=1_000_000_000)
+    ] = 0
+    preemptible: Annotated[
+        bool, Meta(description="false: never evicted for others, and only within quota.")
+    ] = True
+    topology: Annotated[TopologyWish, Meta(description="Where pods go relative to each other.")] = (
+        TopologyWish()
+    )
+    placement: Annotated[
+        Literal["Pack", "Spread"], Meta(description="Pack fills nodes up; Spread takes the emptiest.")
+    ] = "Pack"
+
+
+class WorkloadReason(Struct):
+    """Why it waits: a code with numbers, and the sentence made of them."""
+
+    code: Annotated[str, Meta(description="Reason code (docs/reasons.md).")]
+    message: Annotated[str, Meta(description="The sentence for people.")]
+
+
+class ReservedPlace(Struct):
+    """A place held for a pod while those who must leave it do so."""
+
+    pod_set: Annotated[str, Meta(description="Pod set.")]
+    pod: Annotated[str, Meta(description="Pod.")]
+    node: Annotated[str, Meta(description="Node.")]
+    devices: Annotated[list[str], Meta(description="Device ids.")] = []
+
+
+class WorkloadStatus(Struct):
+    """Where it stands."""
+
+    observed_generation: Annotated[int, Meta(description="Generation that this speaks of.")] = 0
+    phase: Annotated[
+        Literal["", "Pending", "Running", "Finished"],
+        Meta(description="Pending: below its minimum; Running: at or above; Finished: its owner is done."),
+    ] = ""
+    conditions: Annotated[list[Condition], Meta(description="Admitted, and why not.")] = []
+    reasons: Annotated[list[WorkloadReason], Meta(description="Why it is pending.")] = []
+    position: Annotated[int | None, Meta(description="Place in its queue's line, from 1.")] = None
+    bound: Annotated[int, Meta(description="Pods that have a node.")] = 0
+    reservation: Annotated[list[ReservedPlace], Meta(description="Places held for it.")] = []
+    broken_since: Annotated[str | None, Meta(description="When the running gang fell below its minimum.")] = (
+        None
+    )
+    evictions: Annotated[int, Meta(description="Pods evicted so far for other work.")] = 0
+
+
+class Workload(Kind):
+    """What the scheduler places as one: pod sets with min/max counts, queue, priority, topology wish."""
+
+    API_VERSION = GROUP_VERSION
+    KIND = "Workload"
+
+    spec: WorkloadSpec
+    status: WorkloadStatus = WorkloadStatus()
