@@ -30,9 +30,7 @@ def differences(scenario: dict[str, Any]) -> str:
         result = run_scenario(scenario)
     except UnsupportedScenarioError as missing:
         return str(missing)
-    return "; ".join(
-        f"{d.subject} {d.what}: expected {d.expected}, was {d.actual}" for d in result.differences
-    )
+    return "; ".join(f"{d.subject} {d.what}: expected {d.expected}, was {d.actual}" for d in result.differences)
 
 
 @pytest.mark.parametrize("scenario", load(OWN), ids=lambda scenario: scenario["name"])

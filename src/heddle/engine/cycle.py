@@ -32,6 +32,7 @@ class Cycle:
         self.evict_reason: dict[Task, Reason] = {}
         self.unsearched: set[str] = set()
         self.gainers: set[str] = set()  # others leave for these: what they gained is not taken again
+        self.redeemed: set[str] = set()  # these took up promises made in earlier cycles
         self._open: dict[str, list[str]] = {}
         self.searches = 0  # for work to evict, so far
         self.loosened = False  # room fell free at once while room was made: it may serve others yet

@@ -188,8 +188,7 @@ def _others_leave(ask: _WhatIf) -> Reason | None:
             leaving = [
                 task
                 for task in victim.tasks.values()
-                if task.state is TaskState.RELEASING
-                and (ask.cycle.evict_reason.get(task) == search.rule.reason())
+                if task.state is TaskState.RELEASING and (ask.cycle.evict_reason.get(task) == search.rule.reason())
             ]
             if leaving:
                 gone[victim.name] = sum(task.cls.gpu for task in leaving)

@@ -39,9 +39,7 @@ def water_fill(amount: float, want: Floats, weight: Floats) -> Floats:
     if full < claims.size:
         left = amount - (filled[full - 1] if full else 0.0)
         open_claims = claims[full:]
-        given[open_claims] = np.minimum(
-            left * weight[open_claims] / weight[open_claims].sum(), want[open_claims]
-        )
+        given[open_claims] = np.minimum(left * weight[open_claims] / weight[open_claims].sum(), want[open_claims])
     return given
 
 

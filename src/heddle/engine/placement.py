@@ -49,9 +49,7 @@ class Placer:
         placed: list[Task] = []
         order = need
         if len(need) > 1:  # the largest first: they are the hardest to fit
-            order = tuple(
-                sorted(need, key=lambda item: (-work.parts[item[0]].gpu, work.parts[item[0]].needs, item[0]))
-            )
+            order = tuple(sorted(need, key=lambda item: (-work.parts[item[0]].gpu, work.parts[item[0]].needs, item[0])))
         for part, count in order:
             cls = work.parts[part]
             tasks = waiting(work, part, count)
@@ -127,9 +125,7 @@ class Placer:
             return np.zeros(0, np.int64)
         return level.rows[domains.pop()]
 
-    def _domains(
-        self, level: Level, work: Work, need: Need, anchors: list[int], *, land: bool
-    ) -> Iterator[Ints]:
+    def _domains(self, level: Level, work: Work, need: Need, anchors: list[int], *, land: bool) -> Iterator[Ints]:
         """Domains of a level that may hold the need, those of running members first, then best fit, then
         name."""
         counts = self.counts(level, work, need, land=land)

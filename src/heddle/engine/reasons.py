@@ -99,9 +99,7 @@ def amount(resource: str, value: int) -> str:
 def _holders(reason: Reason) -> str:
     if not reason.holders:
         return ""
-    return "; held by " + ", ".join(
-        f"{name} ({amount(reason.resource, held)})" for name, held in reason.holders
-    )
+    return "; held by " + ", ".join(f"{name} ({amount(reason.resource, held)})" for name, held in reason.holders)
 
 
 def render(reason: Reason) -> str:

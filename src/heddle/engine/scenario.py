@@ -74,9 +74,7 @@ def run_scenario(data: Data) -> Result:
             raise UnsupportedScenarioError("walltimes and backfill are not supported yet")
         found = _divided(data) if "total" in data else _scheduled(data)
     except (KeyError, TypeError, AttributeError) as fault:
-        raise ValueError(
-            f"scenario {data.get('name', '?')}: {fault!r}; see docs/engine.md for the format"
-        ) from fault
+        raise ValueError(f"scenario {data.get('name', '?')}: {fault!r}; see docs/engine.md for the format") from fault
     return Result(str(data["name"]), data.get("strength") == "necessary", tuple(found))
 
 
@@ -114,9 +112,7 @@ def build_state(data: Data) -> State:
     state = State()
     state.set_topology(data.get("topology", {}).get("levels", ()))
     for node in data["nodes"]:
-        devices = tuple(
-            Device(f"g{at:03}", at, memory_mib=node.get("gpu_memory_mib", 0)) for at in range(node["gpus"])
-        )
+        devices = tuple(Device(f"g{at:03}", at, memory_mib=node.get("gpu_memory_mib", 0)) for at in range(node["gpus"]))
         resources = {
             "cpu": node.get("cpu_milli", _PLENTY),
             "memory": node["memory_mib"] * _MIB if "memory_mib" in node else _PLENTY,
@@ -201,9 +197,7 @@ def _start(state: State, data: Data) -> None:
             devices = tuple(idle[:count])
         used.update(devices)
         pod_set = work.spec.pod_sets[found.part].name
-        state.bind(
-            Placement(work.name, pod_set, task["name"], task["node"], devices), float(workload["created"])
-        )
+        state.bind(Placement(work.name, pod_set, task["name"], task["node"], devices), float(workload["created"]))
 
 
 def play_round(state: State) -> tuple[set[str], bool]:
@@ -231,9 +225,7 @@ def _scheduled(data: Data) -> list[Difference]:
         lost, _moved = play_round(state)
         evicted |= lost
         if not before and (found := _compare(state, data, evicted)):
-            found.append(
-                Difference("rounds", "settled", f"within {rounds['reach']}", f"moved in {late + 1} after")
-            )
+            found.append(Difference("rounds", "settled", f"within {rounds['reach']}", f"moved in {late + 1} after"))
             break
     return found
 

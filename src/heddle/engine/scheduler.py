@@ -33,14 +33,13 @@ def fair_shares(state: State) -> dict[str, dict[str, dict[str, int | None]]]:
 
     ``pending`` is what its own waiting tasks, and those of all queues below, ask for.
     """
-    cycle = Cycle(state, 0.0, Budget())
+    Cycle(state, 0.0, Budget())  # works the shares out
     pending: dict[str, list[int]] = {name: [0] * len(state.resources) for name in state.tree.queues}
     for queue in state.tree.queues.values():
         for column in range(len(state.resources)):
             open_request = queue.request[column] - (0 if queue.children else queue.running[column])
             for at in queue.path:
                 pending[at.name][column] += open_request
-    del cycle
     return {
         name: {
             resource: {

@@ -183,9 +183,7 @@ class ScoreCache:
         row = int(scores.argmax()) if scores.size else -1
         if row >= 0 and scores[row] < 0:
             row = -1
-        cls.hint[at] = (
-            (row, int(ledger[row, 0]), int(ledger[row, 1])) if cls.steady and row >= 0 else _NO_HINT
-        )
+        cls.hint[at] = (row, int(ledger[row, 0]), int(ledger[row, 1])) if cls.steady and row >= 0 else _NO_HINT
         return row
 
     def rescore(self, cls: RequestClass, rows: Ints, *, land: bool) -> Ints:
@@ -220,16 +218,10 @@ class ScoreCache:
                 ok = ok & (left < _NONE)
                 if cls.key.spread:
                     most = devices.max(axis=1) - cls.gpu
-                    cost = (((999 - np.minimum(most, 999)) // 8) << 13) + (
-                        (255 - np.minimum(gpu_left // 64, 255)) << 5
-                    )
+                    cost = (((999 - np.minimum(most, 999)) // 8) << 13) + ((255 - np.minimum(gpu_left // 64, 255)) << 5)
                     cost = cost + (31 - cpu_left)
                 else:
-                    cost = (
-                        ((np.minimum(left, 1016) // 8) << 13)
-                        + (np.minimum(gpu_left // 64, 255) << 5)
-                        + cpu_left
-                    )
+                    cost = ((np.minimum(left, 1016) // 8) << 13) + (np.minimum(gpu_left // 64, 255) << 5) + cpu_left
         score = (((1 << 20) - 1 - cost) << _SHIFT) + nodes.order[rows]
         return np.where(ok, score, -1)
 

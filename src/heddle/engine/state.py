@@ -369,16 +369,10 @@ class State:
         self.settle()
         work, task, row, devices = self._resolve(placement)
         if task.state is not TaskState.PENDING:
-            raise ValueError(
-                f"placement.task: {task.name!r} of {work.name} already has a place; release it first"
-            )
+            raise ValueError(f"placement.task: {task.name!r} of {work.name} already has a place; release it first")
         nodes = self.nodes
         for device in devices:
-            held = (
-                nodes.dev_land[row, device]
-                + nodes.dev_reserved[row, device]
-                - nodes.dev_releasing[row, device]
-            )
+            held = nodes.dev_land[row, device] + nodes.dev_reserved[row, device] - nodes.dev_releasing[row, device]
             if held < task.cls.share:
                 raise ValueError(
                     f"placement.devices: device {device} of {placement.node} has {held} thousandths free, "
@@ -398,9 +392,7 @@ class State:
         self.settle()
         found = self._task(workload, task)
         if found.state is not TaskState.BOUND:
-            raise ValueError(
-                f"task: {task!r} of {workload} does not run; only running tasks can be releasing"
-            )
+            raise ValueError(f"task: {task!r} of {workload} does not run; only running tasks can be releasing")
         self.move(found, TaskState.RELEASING, found.row, found.devices, found.since)
         self._index(found.work)
 
@@ -428,14 +420,10 @@ class State:
         places = []
         for placement in placements:
             if placement.workload != workload:
-                raise ValueError(
-                    f"placement.workload: {placement.workload!r} is not {workload!r}; reserve for one"
-                )
+                raise ValueError(f"placement.workload: {placement.workload!r} is not {workload!r}; reserve for one")
             _, task, row, devices = self._resolve(placement)
             if task.state is TaskState.BOUND:
-                raise ValueError(
-                    f"placement.task: {task.name!r} of {workload} runs; reserve only for pending tasks"
-                )
+                raise ValueError(f"placement.task: {task.name!r} of {workload} runs; reserve only for pending tasks")
             places.append((task, row, devices))
         for task in work.tasks.values():
             if task.hold:
@@ -475,14 +463,11 @@ class State:
         index = self.nodes.device_index[row]
         unknown = [device for device in placement.devices if device not in index]
         if unknown:
-            raise ValueError(
-                f"placement.devices: {unknown!r} are not on {placement.node}; name its own devices"
-            )
+            raise ValueError(f"placement.devices: {unknown!r} are not on {placement.node}; name its own devices")
         wanted = task.cls.count or int(task.cls.dev)
         if len(set(placement.devices)) != wanted or len(placement.devices) != wanted:
             raise ValueError(
-                f"placement.devices: {placement.devices!r} is not valid; "
-                f"{work.name} uses {wanted} devices a task"
+                f"placement.devices: {placement.devices!r} is not valid; {work.name} uses {wanted} devices a task"
             )
         return work, task, row, tuple(sorted(index[device] for device in placement.devices))
 
@@ -505,9 +490,7 @@ class State:
 
     # -- moves and transactions --------------------------------------------------------------------
 
-    def move(
-        self, task: Task, to: TaskState, row: int = -1, devices: tuple[int, ...] = (), since: float = 0.0
-    ) -> None:
+    def move(self, task: Task, to: TaskState, row: int = -1, devices: tuple[int, ...] = (), since: float = 0.0) -> None:
         """Takes a task from its state to another and adjusts every counter; undoable inside a transaction."""
         was = task.state
         if self._log is not None:

@@ -64,9 +64,7 @@ class Verdicts:
             return (self.cycle.reason(ReasonCode.QUEUE_HAS_CHILDREN, name),)
         if work.held:
             rows = {task.hold[0] for task in work.tasks.values() if task.hold}
-            leaving = sum(
-                t.state is TaskState.RELEASING for row in rows for t in self.state.on_row.get(row, ())
-            )
+            leaving = sum(t.state is TaskState.RELEASING for row in rows for t in self.state.on_row.get(row, ()))
             return (Reason(ReasonCode.WAITING_FOR_RELEASE, queue=name, tasks=leaving),)
         need = self.cycle.minimum(work) or self.cycle.growth(work)
         if need is None:
@@ -140,9 +138,7 @@ class Verdicts:
         everywhere = np.array(sorted(nodes.row.values()), np.int64)
         fits = []
         for part, _ in need:
-            per_node = np.minimum(
-                self.state.cache.count(work.parts[part], everywhere, land=False, empty=True), 1 << 20
-            )
+            per_node = np.minimum(self.state.cache.count(work.parts[part], everywhere, land=False, empty=True), 1 << 20)
             if level is not None:
                 domain = level.domain[everywhere]
                 inside = domain >= 0
@@ -150,11 +146,7 @@ class Verdicts:
                 fits.append(sums.astype(np.int64))
             else:
                 fits.append(np.array([per_node.sum()], np.int64))
-        enough = (
-            np.all([f >= n for f, (_, n) in zip(fits, need, strict=True)], axis=0)
-            if fits
-            else np.array([True])
-        )
+        enough = np.all([f >= n for f, (_, n) in zip(fits, need, strict=True)], axis=0) if fits else np.array([True])
         if enough.any():
             return None
         part, count = min(
@@ -214,11 +206,7 @@ class Verdicts:
         }
         if label:
             level = state.topology.level(label)
-            fits = (
-                self.cycle.placer.counts(level, work, ((part, count),), land=False)[0]
-                if level
-                else np.zeros(1)
-            )
+            fits = self.cycle.placer.counts(level, work, ((part, count),), land=False)[0] if level else np.zeros(1)
             return Reason(ReasonCode.NO_DOMAIN, level=label, fits=int(fits.max(initial=0)), **common)  # type: ignore[arg-type]
         counts = np.minimum(state.cache.count(cls, rows, land=False), count) if rows.size else np.zeros(1)
         return Reason(ReasonCode.NO_ROOM, fits=int(min(counts.sum(), count)), **common)  # type: ignore[arg-type]
@@ -226,11 +214,7 @@ class Verdicts:
     def _nothing_to_take(self, queue: Queue, demand: list[int]) -> Reason:
         column = next((c for c, wanted in enumerate(demand) if wanted), 0)
         others = sorted(
-            (
-                (q.name, q.used(column))
-                for q in self.state.tree.queues.values()
-                if not q.children and q is not queue
-            ),
+            ((q.name, q.used(column)) for q in self.state.tree.queues.values() if not q.children and q is not queue),
             key=lambda item: (-item[1], item[0]),
         )
         return Reason(

@@ -55,12 +55,14 @@ class RoomSearch:
         self.rule = rule
         self.demand = cycle.demand(work, need)
         self.gone: list[Unit] = []
+        self._by_row: dict[int, list[Work]] | None = None
         found = (victim for victim in rule.candidates() if victim is not work)
         self.victims = sorted(found, key=lambda victim: victim.name)
 
     def run(self) -> bool:
         """Makes room and promises the places, or changes nothing. True when the need has its places."""
-        if not self.victims or not self._could_ever_fit():
+        alone = sum(count for _, count in self.need) == 1  # then trying is no dearer than asking
+        if not self.victims or not (alone or self._could_ever_fit()):
             return False
         point = self.state.checkpoint()
         if self._lift_caps() and self._find_places():
@@ -126,9 +128,7 @@ class RoomSearch:
         point = self.state.checkpoint()
         for victim in self.victims:
             self._leave(victim, [t for t in victim.tasks.values() if t.state is TaskState.BOUND], quiet=True)
-        found = [
-            rows for rows in self.cycle.placer.arenas(self.work, self.need, land=True) if rows is not None
-        ]
+        found = [rows for rows in self.cycle.placer.arenas(self.work, self.need, land=True) if rows is not None]
         self.state.rollback(point)
         return found
 
@@ -150,30 +150,30 @@ class RoomSearch:
         """Evicts on the cheapest node until the task fits there; -1 = nowhere."""
         state = self.state
         inside = None if rows is None else set(rows.tolist())
-        ranks = {victim: self.rule.rank(victim) for victim in self.victims}
-        by_row: dict[int, list[Work]] = {}
-        for victim in self.victims:
-            for member in victim.tasks.values():
-                at = member.row if member.state is TaskState.BOUND else member.hold[0] if member.hold else -1
-                if at >= 0 and (inside is None or at in inside):
-                    here = by_row.setdefault(at, [])
-                    if not here or here[-1] is not victim:
-                        here.append(victim)
+        by_row = self._rows()
+        if inside is not None:
+            by_row = {row: works for row, works in by_row.items() if row in inside}
         nodes = state.nodes
         usable = [row for row in by_row if task.cls.accepts(nodes.specs[row])]
-        usable.sort(key=lambda row: (-int(nodes.land[row, 0]), nodes.names[row]))
+        free = nodes.land[usable, 0].tolist()
+        order = sorted((-most, nodes.names[row], row) for most, row in zip(free, usable, strict=True))
+        usable = [row for _, _, row in order]
         best: tuple[tuple[object, ...], int] | None = None
         compared = 0
         for row in usable:
             if compared >= self.cycle.budget.victim_nodes and best is not None:
                 break
             point, mark = state.checkpoint(), len(self.gone)
+            ranks = {victim: self.rule.rank(victim) for victim in by_row[row]}
             if self._clear(task, row, by_row[row], ranks):
                 compared += 1
                 spent = self.gone[mark:]
                 running = [t for _, tasks, _ in spent for t in tasks]
                 cost = (
-                    max((ranks[victim] for victim, tasks, _ in spent if tasks), default=()),
+                    max(
+                        (ranks.get(victim) or self.rule.rank(victim) for victim, tasks, _ in spent if tasks),
+                        default=(),
+                    ),
                     sum(t.cls.gpu for t in running),
                     len(running),
                     nodes.names[row],
@@ -184,8 +184,22 @@ class RoomSearch:
             del self.gone[mark:]
         if best is None:
             return -1
-        self._clear(task, best[1], by_row[best[1]], ranks)
-        return best[1]
+        row = best[1]
+        self._clear(task, row, by_row[row], {victim: self.rule.rank(victim) for victim in by_row[row]})
+        return row
+
+    def _rows(self) -> dict[int, list[Work]]:
+        """The candidates on each row, worked out once: what leaves meanwhile is passed over later."""
+        if self._by_row is None:
+            self._by_row = {}
+            for victim in self.victims:
+                for member in victim.tasks.values():
+                    at = member.row if member.state is TaskState.BOUND else member.hold[0] if member.hold else -1
+                    if at >= 0:
+                        here = self._by_row.setdefault(at, [])
+                        if not here or here[-1] is not victim:
+                            here.append(victim)
+        return self._by_row
 
     def _clear(self, task: Task, row: int, here: Sequence[Work], ranks: dict[Work, tuple[int, ...]]) -> bool:
         """Evicts candidates on a row, cheapest first, until the task fits there; then puts needless ones
@@ -230,8 +244,7 @@ class RoomSearch:
         elastic = [
             task
             for task in running
-            if victim.bound[task.part] > victim.spec.pod_sets[task.part].min
-            and (row is None or task.row == row)
+            if victim.bound[task.part] > victim.spec.pod_sets[task.part].min and (row is None or task.row == row)
         ]
         if elastic and victim.whole():
             newest = max(elastic, key=lambda t: (self._fresh(t), t.since, victim.order[t.part].index(t)))

@@ -13,9 +13,7 @@ def check_state(state: State) -> None:
     nodes = state.nodes
     devices: dict[tuple[int, int], int] = {}
     used = np.zeros_like(nodes.capacity)
-    running: dict[str, np.ndarray] = {
-        name: np.zeros(len(state.resources), np.int64) for name in state.tree.queues
-    }
+    running: dict[str, np.ndarray] = {name: np.zeros(len(state.resources), np.int64) for name in state.tree.queues}
     for work in state.works.values():
         for task in work.tasks.values():
             if task.state is TaskState.PENDING:
@@ -53,9 +51,7 @@ def check_plan(state: State, plan: Plan) -> None:
                 assert work.spec.preemptible, f"{action.workload} is not preemptible, yet evicted"
                 assert action.reason.beneficiary in gains, f"nobody gains from evicting {action.workload}"
     verdicts = plan.verdicts
-    assert {n for n, w in state.works.items() if any(w.pending)} == set(verdicts), (
-        "a waiting workload has no verdict"
-    )
+    assert {n for n, w in state.works.items() if any(w.pending)} == set(verdicts), "a waiting workload has no verdict"
     assert all(v.reasons for v in verdicts.values() if not v.admitted), "a verdict gives no reason"
 
 

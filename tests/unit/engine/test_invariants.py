@@ -36,9 +36,7 @@ class EngineWorld(RuleBasedStateMachine):
         self.made = 0
 
     @initialize(
-        nodes=st.lists(
-            st.tuples(st.integers(0, 4), st.integers(2, 9), st.integers(0, 3)), min_size=1, max_size=4
-        )
+        nodes=st.lists(st.tuples(st.integers(0, 4), st.integers(2, 9), st.integers(0, 3)), min_size=1, max_size=4)
     )
     def begin(self, nodes: list[tuple[int, int, int]]) -> None:
         self.state.set_topology(["zone", "rack"])
@@ -61,9 +59,7 @@ class EngineWorld(RuleBasedStateMachine):
     @rule(
         queue=st.sampled_from(LEAVES),
         sizes=st.lists(
-            st.tuples(
-                st.integers(1, 4), st.integers(0, 3), st.sampled_from([0, 300, 500, 1000, 1000, 2000, 4000])
-            ),
+            st.tuples(st.integers(1, 4), st.integers(0, 3), st.sampled_from([0, 300, 500, 1000, 1000, 2000, 4000])),
             min_size=1,
             max_size=2,
         ),
@@ -106,9 +102,7 @@ class EngineWorld(RuleBasedStateMachine):
             self.state.remove_node(f"n{at}")
         else:
             spec = node(at, gpus, 9000, at)
-            self.state.set_node(
-                NodeSpec(spec.name, spec.resources, spec.devices, spec.labels, schedulable=not cordon)
-            )
+            self.state.set_node(NodeSpec(spec.name, spec.resources, spec.devices, spec.labels, schedulable=not cordon))
 
     @rule()
     def cycle(self) -> None:
@@ -172,9 +166,7 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         count = draw.randint(1, 4)
         names = tuple(f"p{part}t{at}" for at in range(count))
         gpu = draw.choice([0, 300, 500, 1000, 1000, 2000, 4000])
-        pod_sets.append(
-            PodSet(f"p{part}", names, draw.randint(0, count), {"cpu": draw.choice([0, 500, 1000])}, gpu)
-        )
+        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), {"cpu": draw.choice([0, 500, 1000])}, gpu))
     return WorkloadSpec(
         f"x/w{number}",
         draw.choice(LEAVES),
@@ -221,8 +213,6 @@ def settle_and_check(state: State) -> None:
             if action.reason.beneficiary:
                 gainer = state.works[action.reason.beneficiary]
                 assert gainer.whole(), f"{gainer.name} does not run, yet {action.workload} was evicted for it"
-                assert any(gainer.bound), (
-                    f"{gainer.name} does not run, yet {action.workload} was evicted for it"
-                )
+                assert any(gainer.bound), f"{gainer.name} does not run, yet {action.workload} was evicted for it"
     assert not schedule(state, 0.0).actions, "the world does not come to rest"
     check_state(state)

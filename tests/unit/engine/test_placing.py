@@ -145,9 +145,7 @@ def test_a_parent_that_comes_late_counts_what_already_runs() -> None:
         ({"quota": {"gpu": 8000}}, (2, 4), "NoRoom"),
     ],
 )
-def test_the_verdict_names_what_stands_in_the_way(
-    queue: dict, sizes: tuple[int, float], expected: str
-) -> None:
+def test_the_verdict_names_what_stands_in_the_way(queue: dict, sizes: tuple[int, float], expected: str) -> None:
     state = world(node("n0", 4), node("n1", 4))
     state.set_queue(QueueSpec("a", **queue))
     state.set_queue(QueueSpec("other", quota={"gpu": 8000}))

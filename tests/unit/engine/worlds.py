@@ -24,9 +24,7 @@ def work(name: str, queue: str, tasks: int = 1, gpus: float = 1, **more: object)
     least = more.pop("least", tasks)
     selector = more.pop("selector", {})
     cpu = more.pop("cpu", 0)
-    pods = PodSet(
-        "main", tuple(f"t{at}" for at in range(tasks)), least, {"cpu": cpu}, int(gpus * 1000), selector
-    )  # type: ignore[arg-type]
+    pods = PodSet("main", tuple(f"t{at}" for at in range(tasks)), least, {"cpu": cpu}, int(gpus * 1000), selector)  # type: ignore[arg-type]
     return WorkloadSpec(name, queue, (pods,), **more)  # type: ignore[arg-type]
 
 

@@ -71,9 +71,7 @@ def _start(cycle: Cycle, work: Work, need: Need, *, grow: bool, within: bool) ->
 
 def _lift(cycle: Cycle, work: Work) -> list[tuple[Task, int, tuple[int, ...]]]:
     """Takes a workload's promises back for a while, so that it can look for a place that is free already."""
-    held = [
-        (task, *task.hold) for task in work.tasks.values() if task.hold and task.state is TaskState.PENDING
-    ]
+    held = [(task, *task.hold) for task in work.tasks.values() if task.hold and task.state is TaskState.PENDING]
     for task, _row, _devices in held:
         cycle.state.unhold(task)
     return held

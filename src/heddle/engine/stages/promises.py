@@ -11,7 +11,8 @@ from heddle.engine.state import Task, TaskState, Work
 def keep_promises(cycle: Cycle) -> None:
     """Binds every workload whose reserved places have become free."""
     for name in sorted(cycle.state.holders):
-        redeem(cycle, cycle.state.works[name])
+        if redeem(cycle, cycle.state.works[name]):
+            cycle.redeemed.add(name)
 
 
 def redeem(cycle: Cycle, work: Work) -> bool:
@@ -27,15 +28,9 @@ def redeem(cycle: Cycle, work: Work) -> bool:
     if leaving:
         return False
     short = [
-        max(0, missing - sum(1 for task in held if task.part == part))
-        for part, missing in enumerate(work.missing())
+        max(0, missing - sum(1 for task in held if task.part == part)) for part, missing in enumerate(work.missing())
     ]
-    if (
-        queue is None
-        or not cycle.active(queue)
-        or any(short)
-        or not all(_stands(cycle, task) for task in held)
-    ):
+    if queue is None or not cycle.active(queue) or any(short) or not all(_stands(cycle, task) for task in held):
         for task in held:
             state.unhold(task)
         return False

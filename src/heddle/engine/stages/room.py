@@ -18,7 +18,7 @@ from heddle.engine.stages.place import (
     place_within_fair_share,
 )
 from heddle.engine.stages.promises import redeem
-from heddle.engine.state import State, TaskState, Work
+from heddle.engine.state import TaskState, Work
 from heddle.engine.victims import RoomSearch, Rule
 
 _SWEEPS = 3
@@ -120,9 +120,7 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
     and gangs do not divide as shares do.
     """
     state = cycle.state
-    if all(
-        at.used(c) <= min(at.share[c], at.quota[c]) for at in queue.path for c, n in enumerate(demand) if n
-    ):
+    if all(at.used(c) <= min(at.share[c], at.quota[c]) for at in queue.path for c, n in enumerate(demand) if n):
         rivals = queue.waiting  # what is within quota on every level yields to higher priority only
     else:
         rivals = [key for other in state.tree.queues.values() for key in other.waiting]
@@ -174,9 +172,12 @@ def yields(cycle: Cycle, work: Work) -> bool:
     return (any(work.bound) or work.held > 0) and work.name not in cycle.gainers
 
 
-def fresh(state: State, work: Work) -> bool:
-    """Whether all that runs of a workload was placed in this very cycle."""
-    before = state.touched or {}
+def fresh(cycle: Cycle, work: Work) -> bool:
+    """Whether all that runs of a workload was placed in this very cycle, and not on room that others
+    left for it."""
+    if work.name in cycle.redeemed:
+        return False
+    before = cycle.state.touched or {}
     running = [task for task in work.tasks.values() if task.state is TaskState.BOUND]
     return bool(running) and all(t in before and before[t][0] is TaskState.PENDING for t in running)
 
@@ -198,7 +199,7 @@ class PreemptLowerPriorityInQueue:
         """Strictly lower priority, and preemptible or placed in this very cycle."""
         if victim.spec.priority >= self.work.spec.priority or not yields(self.cycle, victim):
             return False
-        return victim.spec.preemptible or fresh(self.state, victim)
+        return victim.spec.preemptible or fresh(self.cycle, victim)
 
     def rank(self, victim: Work) -> tuple[int, ...]:
         """Lowest priority first, newest first."""
@@ -229,9 +230,7 @@ class ReclaimTowardsFairShare:
         for at in queue.path:
             for bound in ("share", "quota"):
                 amounts = getattr(at, bound)
-                within[bound] = within[bound] and all(
-                    at.used(c) + demand[c] <= amounts[c] for c in self.columns
-                )
+                within[bound] = within[bound] and all(at.used(c) + demand[c] <= amounts[c] for c in self.columns)
             self.gains[at] = dict(within)
 
     def candidates(self) -> list[Work]:
@@ -241,17 +240,21 @@ class ReclaimTowardsFairShare:
         found = []
         for queue in self.state.tree.queues.values():
             if queue is not self.queue and queue.works and self._over(queue):
-                found += [victim for victim in queue.works.values() if self.allows(victim)]
+                found += [victim for victim in queue.works.values() if self._may(victim)]
         return found
 
     def allows(self, victim: Work) -> bool:
         """As the class says, and preemptible or placed in this very cycle."""
         queue = victim.queue
-        if queue is None or queue is self.queue or not yields(self.cycle, victim):
+        return queue is not None and queue is not self.queue and self._may(victim) and self._over(queue)
+
+    def _may(self, victim: Work) -> bool:
+        """What does not depend on where the queues stand."""
+        if not yields(self.cycle, victim):
             return False
-        if not (victim.spec.preemptible or fresh(self.state, victim)):
+        if not (victim.spec.preemptible or fresh(self.cycle, victim)):
             return False
-        return any(cls.needs[c] for cls in victim.parts for c in self.columns) and self._over(queue)
+        return any(cls.needs[c] for cls in victim.parts for c in self.columns)
 
     def _over(self, queue: Queue) -> bool:
         sides = QueueTree.sides(self.queue, queue)
