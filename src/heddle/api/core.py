@@ -2,8 +2,7 @@
 
 from typing import Annotated, Any
 
-import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 from heddle.api.meta import Condition, Kind, ObjectMeta, Resources, Struct
 
@@ -28,7 +27,7 @@ class NodeSpec(Struct):
 
     unschedulable: bool = False
     taints: list[NodeTaint] = []
-    provider_id: Annotated[str, Meta()] = msgspec.field(default="", name="providerID")
+    provider_id: Annotated[str, Meta()] = field(default="", name="providerID")
 
 
 class NodeAddress(Struct):
@@ -53,9 +52,9 @@ class NodeInfo(Struct):
     kernel_version: str = ""
     kubelet_version: str = ""
     container_runtime_version: str = ""
-    machine_id: Annotated[str, Meta()] = msgspec.field(default="", name="machineID")
-    system_uuid: Annotated[str, Meta()] = msgspec.field(default="", name="systemUUID")
-    boot_id: Annotated[str, Meta()] = msgspec.field(default="", name="bootID")
+    machine_id: Annotated[str, Meta()] = field(default="", name="machineID")
+    system_uuid: Annotated[str, Meta()] = field(default="", name="systemUUID")
+    boot_id: Annotated[str, Meta()] = field(default="", name="bootID")
     kube_proxy_version: str = ""
 
 
@@ -66,7 +65,7 @@ class NodeStatus(Struct):
     allocatable: Resources = {}
     conditions: list[NodeCondition] = []
     addresses: list[NodeAddress] = []
-    node_info: NodeInfo = NodeInfo()
+    node_info: NodeInfo = field(default_factory=NodeInfo)
 
 
 class Node(Kind):
@@ -75,8 +74,8 @@ class Node(Kind):
     API_VERSION = "v1"
     KIND = "Node"
 
-    spec: NodeSpec = NodeSpec()
-    status: NodeStatus = NodeStatus()
+    spec: NodeSpec = field(default_factory=NodeSpec)
+    status: NodeStatus = field(default_factory=NodeStatus)
 
 
 class NamespaceStatus(Struct):
@@ -92,7 +91,7 @@ class Namespace(Kind):
     KIND = "Namespace"
 
     spec: dict[str, Any] = {}
-    status: NamespaceStatus = NamespaceStatus()
+    status: NamespaceStatus = field(default_factory=NamespaceStatus)
 
 
 class ObjectReference(Struct):
@@ -120,10 +119,10 @@ class Event(Kind):
     API_VERSION = "v1"
     KIND = "Event"
 
-    involved_object: ObjectReference = ObjectReference()
+    involved_object: ObjectReference = field(default_factory=ObjectReference)
     reason: str = ""
     message: str = ""
-    source: EventSource = EventSource()
+    source: EventSource = field(default_factory=EventSource)
     type: str = ""
     count: int = 0
     first_timestamp: str | None = None
@@ -151,7 +150,7 @@ class Lease(Kind):
     API_VERSION = "coordination.k8s.io/v1"
     KIND = "Lease"
 
-    spec: LeaseSpec = LeaseSpec()
+    spec: LeaseSpec = field(default_factory=LeaseSpec)
 
 
 class ConfigMap(Kind):

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, ClassVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 Quantity = int | str
 """A Kubernetes quantity: 4, "500m", "16Gi". Parsed by `heddle.api.quantity`."""
@@ -60,9 +60,7 @@ class Condition(Struct):
     status: Annotated[str, Meta(description="True, False or Unknown.", pattern="^(True|False|Unknown)$")]
     reason: Annotated[str, Meta(description="Machine-readable cause, in CamelCase.")] = ""
     message: Annotated[str, Meta(description="The same for people.")] = ""
-    last_transition_time: Annotated[str | None, Meta(description="When status last changed (RFC 3339).")] = (
-        None
-    )
+    last_transition_time: Annotated[str | None, Meta(description="When status last changed (RFC 3339).")] = None
     observed_generation: Annotated[int, Meta(description="Generation that this speaks of.")] = 0
 
 
@@ -80,7 +78,7 @@ class Kind(Struct):
 
     api_version: str = ""
     kind: str = ""
-    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
+    metadata: ObjectMeta = field(default_factory=ObjectMeta)
 
     def __post_init__(self) -> None:
         """List answers leave out apiVersion and kind of their items; the class knows them."""

@@ -2,13 +2,12 @@
 
 from typing import Annotated, Any
 
-import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 from heddle.api.meta import Condition, Kind, LocalObjectReference, Resources, Struct
 
 
-class KeySelector(Struct):
+class KeySelector(Struct, kw_only=True):
     """A key of a ConfigMap or Secret of the pod's namespace."""
 
     name: Annotated[str, Meta(description="Object.")] = ""
@@ -73,7 +72,7 @@ class Container(Struct):
     working_dir: str = ""
     env: list[EnvVar] = []
     env_from: list[EnvFromSource] = []
-    resources: ResourceRequirements = ResourceRequirements()
+    resources: ResourceRequirements = field(default_factory=ResourceRequirements)
     ports: list[ContainerPort] = []
 
 
@@ -116,7 +115,7 @@ class ContainerStateTerminated(Struct):
     message: str = ""
     started_at: str | None = None
     finished_at: str | None = None
-    container_id: Annotated[str, Meta()] = msgspec.field(default="", name="containerID")
+    container_id: Annotated[str, Meta()] = field(default="", name="containerID")
 
 
 class ContainerStateWaiting(Struct):
@@ -138,12 +137,12 @@ class ContainerStatus(Struct):
     """State of one container."""
 
     name: str
-    state: ContainerState = ContainerState()
-    last_state: ContainerState = ContainerState()
+    state: ContainerState = field(default_factory=ContainerState)
+    last_state: ContainerState = field(default_factory=ContainerState)
     ready: bool = False
     restart_count: int = 0
     image: str = ""
-    image_id: Annotated[str, Meta()] = msgspec.field(default="", name="imageID")
+    image_id: Annotated[str, Meta()] = field(default="", name="imageID")
     started: bool | None = None
 
 
@@ -157,8 +156,8 @@ class PodStatus(Struct):
     message: str = ""
     reason: str = ""
     start_time: str | None = None
-    host_ip: Annotated[str, Meta()] = msgspec.field(default="", name="hostIP")
-    pod_ip: Annotated[str, Meta()] = msgspec.field(default="", name="podIP")
+    host_ip: Annotated[str, Meta()] = field(default="", name="hostIP")
+    pod_ip: Annotated[str, Meta()] = field(default="", name="podIP")
     nominated_node_name: str = ""
 
 
@@ -168,8 +167,8 @@ class Pod(Kind):
     API_VERSION = "v1"
     KIND = "Pod"
 
-    spec: PodSpec = PodSpec()
-    status: PodStatus = PodStatus()
+    spec: PodSpec = field(default_factory=PodSpec)
+    status: PodStatus = field(default_factory=PodStatus)
 
     @property
     def finished(self) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from heddle.api.meta import Condition, Kind, Name, Resources, Struct
 
@@ -29,18 +29,14 @@ class QueueAccess(Struct):
     ] = "Everyone"
     privileged: Annotated[
         list[Subject],
-        Meta(
-            description="May submit, claim any priority, and mark work as not preemptible, whatever else is said."
-        ),
+        Meta(description="May submit, claim any priority, and mark work as not preemptible, whatever else is said."),
     ] = []
 
 
 class QueueSpec(Struct):
     """What a queue is owed, and from whom it inherits."""
 
-    parent: Annotated[
-        str, Meta(description="Queue above this one; empty: a root of the tree.", max_length=253)
-    ] = ""
+    parent: Annotated[str, Meta(description="Queue above this one; empty: a root of the tree.", max_length=253)] = ""
     quota: Annotated[
         Resources,
         Meta(
@@ -60,8 +56,8 @@ class QueueSpec(Struct):
         Meta(description="Surplus goes to siblings of higher priority first; never affects quota.",
              ge=-1_000_000_000, le=1_000_000_000),
     ] = 0  # fmt: skip
-    access: Annotated[QueueAccess, Meta(description="Who may submit here, and who may claim what.")] = (
-        QueueAccess()
+    access: Annotated[QueueAccess, Meta(description="Who may submit here, and who may claim what.")] = field(
+        default_factory=QueueAccess
     )
 
 
@@ -71,9 +67,7 @@ class QueueStatus(Struct):
     observed_generation: Annotated[int, Meta(description="Generation that this speaks of.")] = 0
     conditions: Annotated[list[Condition], Meta(description="Ready, and why not.")] = []
     usage: Annotated[Resources, Meta(description="In use now, by all below.")] = {}
-    fair_share: Annotated[
-        Resources, Meta(description="Share that it is due now, given what all ask for.")
-    ] = {}
+    fair_share: Annotated[Resources, Meta(description="Share that it is due now, given what all ask for.")] = {}
     pending: Annotated[int, Meta(description="Workloads waiting below.")] = 0
     running: Annotated[int, Meta(description="Workloads running below.")] = 0
 
@@ -84,8 +78,8 @@ class Queue(Kind):
     API_VERSION = GROUP_VERSION
     KIND = "Queue"
 
-    spec: QueueSpec = QueueSpec()
-    status: QueueStatus = QueueStatus()
+    spec: QueueSpec = field(default_factory=QueueSpec)
+    status: QueueStatus = field(default_factory=QueueStatus)
 
 
 QueueName = Annotated[Name, Meta(description="Queue that pays for it.")]

@@ -1,5 +1,6 @@
 """All resources that heddle serves: names, scope, Struct, and how kubectl shows them."""
 
+import builtins
 from dataclasses import dataclass
 
 from heddle.api.core import ConfigMap, Event, Lease, Namespace, Node, Secret
@@ -31,7 +32,7 @@ class Resource:
     kind: str
     plural: str
     namespaced: bool
-    type: type[Kind] | None = None
+    type: builtins.type[Kind] | None = None
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     subresources: tuple[str, ...] = ("status",)

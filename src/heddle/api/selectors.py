@@ -66,7 +66,7 @@ FIELDS: dict[str, frozenset[str]] = {
                         "involvedObject.uid", "involvedObject.apiVersion", "involvedObject.resourceVersion",
                         "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type"]),
 }  # fmt: skip
-"""Selectable fields by kind, beside metadata.name and metadata.namespace (kubernetes/pkg/apis/core/v1/conversion.go)."""
+"""Selectable fields by kind, beside name and namespace (kubernetes pkg/apis/core/v1/conversion.go)."""
 
 _EVERYWHERE = frozenset(["metadata.name", "metadata.namespace"])
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from heddle.api.meta import Kind, Struct
 from heddle.api.queue import GROUP_VERSION
@@ -13,9 +13,7 @@ class TopologyLevel(Struct):
 
     node_label: Annotated[
         str,
-        Meta(
-            description="Node label, for instance topology.kubernetes.io/zone.", min_length=1, max_length=317
-        ),
+        Meta(description="Node label, for instance topology.kubernetes.io/zone.", min_length=1, max_length=317),
     ]
 
 
@@ -38,4 +36,4 @@ class Topology(Kind):
     API_VERSION = GROUP_VERSION
     KIND = "Topology"
 
-    spec: TopologySpec = TopologySpec(levels=[])
+    spec: TopologySpec = field(default_factory=lambda: TopologySpec(levels=[]))

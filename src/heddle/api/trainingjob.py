@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from heddle.api.meta import Condition, Kind, Resources, Struct
 from heddle.api.pod import EnvVar
@@ -15,9 +15,7 @@ DEFAULT_QUEUE = "default"
 class Checkpoint(Struct):
     """Where the training keeps its checkpoints, so that a restart resumes."""
 
-    path: Annotated[
-        str, Meta(description="Directory; given to every process as HEDDLE_CHECKPOINT_DIR.", min_length=1)
-    ]
+    path: Annotated[str, Meta(description="Directory; given to every process as HEDDLE_CHECKPOINT_DIR.", min_length=1)]
 
 
 class TrainingJobSpec(Struct):
@@ -27,15 +25,11 @@ class TrainingJobSpec(Struct):
     image: Annotated[str, Meta(description="Container image (embedded mode: see docs/embedded.md).")] = ""
     working_dir: Annotated[str, Meta(description="Directory in which the command runs.")] = ""
     env: Annotated[list[EnvVar], Meta(description="Additional environment.")] = []
-    queue: Annotated[str, Meta(description="Queue that pays for it.", min_length=1, max_length=253)] = (
-        DEFAULT_QUEUE
-    )
+    queue: Annotated[str, Meta(description="Queue that pays for it.", min_length=1, max_length=253)] = DEFAULT_QUEUE
     priority: Annotated[
         int, Meta(description="Higher goes first in its queue.", ge=-1_000_000_000, le=1_000_000_000)
     ] = 0
-    preemptible: Annotated[
-        bool, Meta(description="false: never evicted for others, and only within quota.")
-    ] = True
+    preemptible: Annotated[bool, Meta(description="false: never evicted for others, and only within quota.")] = True
     nodes: Annotated[int, Meta(description="Nodes (pods) wished for.", ge=1, le=100_000)] = 1
     min_nodes: Annotated[
         int | None,
@@ -53,8 +47,8 @@ class TrainingJobSpec(Struct):
         Meta(description='Request of one node; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),
     ] = {}
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
-    topology: Annotated[TopologyWish, Meta(description="Where nodes go relative to each other.")] = (
-        TopologyWish()
+    topology: Annotated[TopologyWish, Meta(description="Where nodes go relative to each other.")] = field(
+        default_factory=TopologyWish
     )
     placement: Annotated[
         Literal["Pack", "Spread"], Meta(description="Pack fills nodes up; Spread takes the emptiest.")
@@ -64,13 +58,9 @@ class TrainingJobSpec(Struct):
     ] = "OnFailure"
     max_restarts: Annotated[
         int,
-        Meta(
-            description="Restarts after failures; being preempted or resized does not count.", ge=0, le=1000
-        ),
+        Meta(description="Restarts after failures; being preempted or resized does not count.", ge=0, le=1000),
     ] = 3
-    checkpoint: Annotated[
-        Checkpoint | None, Meta(description="Where the training keeps its checkpoints.")
-    ] = None
+    checkpoint: Annotated[Checkpoint | None, Meta(description="Where the training keeps its checkpoints.")] = None
     termination_grace_period_seconds: Annotated[
         int, Meta(description="Between SIGTERM and SIGKILL: time to save a checkpoint.", ge=0, le=86_400)
     ] = 30
@@ -104,11 +94,11 @@ class TrainingJobStatus(Struct):
     message: Annotated[str, Meta(description="The last news, for people.")] = ""
 
 
-class TrainingJob(Kind):
+class TrainingJob(Kind, kw_only=True):
     """A training: command, nodes, GPUs, elasticity, restarts, checkpoint."""
 
     API_VERSION = GROUP_VERSION
     KIND = "TrainingJob"
 
     spec: TrainingJobSpec
-    status: TrainingJobStatus = TrainingJobStatus()
+    status: TrainingJobStatus = field(default_factory=TrainingJobStatus)

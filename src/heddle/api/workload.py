@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from heddle.api.meta import Condition, Kind, Resources, Struct
 from heddle.api.queue import GROUP_VERSION
@@ -62,11 +62,9 @@ class WorkloadSpec(Struct):
     priority: Annotated[
         int, Meta(description="Higher goes first in its queue.", ge=-1_000_000_000, le=1_000_000_000)
     ] = 0
-    preemptible: Annotated[
-        bool, Meta(description="false: never evicted for others, and only within quota.")
-    ] = True
-    topology: Annotated[TopologyWish, Meta(description="Where pods go relative to each other.")] = (
-        TopologyWish()
+    preemptible: Annotated[bool, Meta(description="false: never evicted for others, and only within quota.")] = True
+    topology: Annotated[TopologyWish, Meta(description="Where pods go relative to each other.")] = field(
+        default_factory=TopologyWish
     )
     placement: Annotated[
         Literal["Pack", "Spread"], Meta(description="Pack fills nodes up; Spread takes the emptiest.")
@@ -102,17 +100,15 @@ class WorkloadStatus(Struct):
     position: Annotated[int | None, Meta(description="Place in its queue's line, from 1.")] = None
     bound: Annotated[int, Meta(description="Pods that have a node.")] = 0
     reservation: Annotated[list[ReservedPlace], Meta(description="Places held for it.")] = []
-    broken_since: Annotated[str | None, Meta(description="When the running gang fell below its minimum.")] = (
-        None
-    )
+    broken_since: Annotated[str | None, Meta(description="When the running gang fell below its minimum.")] = None
     evictions: Annotated[int, Meta(description="Pods evicted so far for other work.")] = 0
 
 
-class Workload(Kind):
+class Workload(Kind, kw_only=True):
     """What the scheduler places as one: pod sets with min/max counts, queue, priority, topology wish."""
 
     API_VERSION = GROUP_VERSION
     KIND = "Workload"
 
     spec: WorkloadSpec
-    status: WorkloadStatus = WorkloadStatus()
+    status: WorkloadStatus = field(default_factory=WorkloadStatus)
