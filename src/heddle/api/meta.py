@@ -11,6 +11,9 @@ Quantity = int | str
 Resources = dict[str, Quantity]
 """Resource name as in Kubernetes ("cpu", "memory", "nvidia.com/gpu") to quantity."""
 
+Positive = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+
 Name = Annotated[str, Meta(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """A DNS-1123 subdomain, the form of object names."""
 

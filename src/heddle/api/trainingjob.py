@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from heddle.api.meta import Condition, Kind, Resources, Struct
+from heddle.api.meta import Condition, Count, Kind, Positive, Resources, Struct
 from heddle.api.pod import EnvVar
 from heddle.api.queue import GROUP_VERSION
 from heddle.api.workload import TopologyWish
@@ -32,11 +32,8 @@ class TrainingJobSpec(Struct):
     preemptible: Annotated[bool, Meta(description="false: never evicted for others, and only within quota.")] = True
     nodes: Annotated[int, Meta(description="Nodes (pods) wished for.", ge=1, le=100_000)] = 1
     min_nodes: Annotated[
-        int | None,
-        Meta(
-            description="Elastic: runs with as few as these, restarting from its checkpoint. Absent: nodes.",
-            ge=1,
-        ),
+        Positive | None,
+        Meta(description="Elastic: runs with as few as these, restarting from its checkpoint. Absent: nodes."),
     ] = None
     processes_per_node: Annotated[
         int,
@@ -65,7 +62,7 @@ class TrainingJobSpec(Struct):
         int, Meta(description="Between SIGTERM and SIGKILL: time to save a checkpoint.", ge=0, le=86_400)
     ] = 30
     ttl_seconds_after_finished: Annotated[
-        int | None, Meta(description="Deletes the job that long after it ended; absent: kept.", ge=0)
+        Count | None, Meta(description="Deletes the job that long after it ended; absent: kept.")
     ] = None
 
     @property

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from heddle.api.meta import Condition, Kind, Resources, Struct
+from heddle.api.meta import Condition, Kind, Positive, Resources, Struct
 from heddle.api.queue import GROUP_VERSION
 
 POD_GROUP_LABEL = "heddle.dev/workload"
@@ -39,8 +39,8 @@ class PodSet(Struct):
     name: Annotated[str, Meta(description="Unique in the workload.", min_length=1, max_length=63)]
     count: Annotated[int, Meta(description="Pods wished for.", ge=1, le=100_000)]
     min_count: Annotated[
-        int | None,
-        Meta(description="All-or-nothing minimum; absent: count. Pods beyond it are elastic.", ge=1),
+        Positive | None,
+        Meta(description="All-or-nothing minimum; absent: count. Pods beyond it are elastic."),
     ] = None
     resources: Annotated[
         Resources,

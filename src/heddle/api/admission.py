@@ -1,0 +1,107 @@
+"""What happens to an object on its way into the embedded store: identity, defaults, validation.
+
+On Kubernetes the schema and CEL rules of the CustomResourceDefinitions do the same for heddle's kinds.
+"""
+
+from typing import Any, Literal
+
+from heddle.api.errors import Invalid
+from heddle.api.registry import Resource
+from heddle.api.status import StatusCause
+from heddle.api.validate import check
+from heddle.api.workload import GROUPS_ANNOTATION, USER_ANNOTATION
+
+Operation = Literal["CREATE", "UPDATE", "STATUS"]
+
+
+def admit(
+    resource: Resource,
+    old: dict[str, Any] | None,
+    new: dict[str, Any],
+    operation: Operation,
+    *,
+    user: str = "",
+    groups: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """The object to store, or an error that lists every fault.
+
+    Args:
+        resource: collection that it goes to.
+        old: what is stored now; None on create.
+        new: what a client wants stored (decoded JSON); may be changed in place.
+        operation: CREATE, UPDATE, or STATUS for a write of the status subresource.
+        user: who writes, as authentication names them; "" when heddle itself does.
+        groups: that user's groups.
+
+    Raises:
+        Invalid: the object breaks its rules.
+    """
+    new.setdefault("apiVersion", resource.api_version)
+    new.setdefault("kind", resource.kind)
+    if resource.own:
+        _stamp(old, new, user, groups)
+    check(resource, new)
+    if operation == "CREATE":
+        _defaults(resource, new)
+    elif old is not None:
+        _immutable(resource, old, new)
+    return new
+
+
+def _stamp(old: dict[str, Any] | None, new: dict[str, Any], user: str, groups: tuple[str, ...]) -> None:
+    """Who submitted an object is for the server to say; a controller passes on what its owner carries."""
+    meta = new.get("metadata")
+    if not isinstance(meta, dict) or not user:
+        return
+    annotations = meta.setdefault("annotations", {})
+    if not isinstance(annotations, dict):
+        return
+    if old is None:
+        annotations[USER_ANNOTATION] = user
+        annotations[GROUPS_ANNOTATION] = ",".join(groups)
+        return
+    before = old.get("metadata", {}).get("annotations", {})
+    for name in (USER_ANNOTATION, GROUPS_ANNOTATION):
+        if name in before:
+            annotations[name] = before[name]
+        else:
+            annotations.pop(name, None)
+
+
+def _defaults(resource: Resource, new: dict[str, Any]) -> None:
+    match resource.kind:
+        case "Pod":
+            spec = new.setdefault("spec", {})
+            spec.setdefault("restartPolicy", "Always")
+            spec.setdefault("terminationGracePeriodSeconds", 30)
+            spec.setdefault("schedulerName", "heddle")
+            new.setdefault("status", {}).setdefault("phase", "Pending")
+        case "Namespace":
+            new.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
+            new.setdefault("status", {}).setdefault("phase", "Active")
+        case "Secret":
+            new.setdefault("type", "Opaque")
+        case _:
+            pass
+
+
+_FIXED: dict[str, tuple[str, ...]] = {
+    "TrainingJob": ("command", "image", "workingDir", "env", "nodes", "minNodes", "processesPerNode",
+                    "resourcesPerNode", "nodeSelector", "topology", "placement", "queue"),
+}  # fmt: skip
+"""Fields of spec that pods are already made of; a new job is the way to change them."""
+
+
+def _immutable(resource: Resource, old: dict[str, Any], new: dict[str, Any]) -> None:
+    before, after = old.get("spec") or {}, new.get("spec") or {}
+    changed = [name for name in _FIXED.get(resource.kind, ()) if before.get(name) != after.get(name)]
+    if changed:
+        remedy = "field is immutable: pods are made of it; delete the job and submit it anew"
+        raise Invalid(
+            f"{resource.kind} {new['metadata'].get('name')!r} is invalid: "
+            + ", ".join(f"spec.{name}: {remedy}" for name in changed),
+            kind=resource.kind,
+            group=resource.group,
+            name=new["metadata"].get("name", ""),
+            causes=[StatusCause(reason="FieldValueInvalid", message=remedy, field=f"spec.{n}") for n in changed],
+        )

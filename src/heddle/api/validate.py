@@ -1,0 +1,283 @@
+"""Every fault of an object at once, each with its field path, the value and the remedy.
+
+msgspec stops at the first fault, so a tolerant walk over the same type information comes first: it reports wrong
+types, broken bounds, missing and (in heddle's own kinds) unknown fields. Where an object has the right shape, the
+rules of its kind, which compare fields with each other, follow.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import msgspec
+from msgspec import inspect as mi
+
+from heddle.api import quantity
+from heddle.api.core import GPU_RESOURCE
+from heddle.api.errors import Invalid
+from heddle.api.meta import Kind, Resources
+from heddle.api.queue import Queue
+from heddle.api.registry import Resource
+from heddle.api.status import StatusCause
+from heddle.api.topology import Topology
+from heddle.api.trainingjob import TrainingJob
+from heddle.api.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with an object.
+
+    Attributes:
+        field: path such as `spec.quota[nvidia.com/gpu]`.
+        reason: one of Kubernetes' cause types: FieldValueInvalid, FieldValueRequired, FieldValueNotSupported,
+            FieldValueTypeInvalid, FieldValueUnknown (a field that does not exist), FieldValueForbidden.
+        value: what was there.
+        remedy: what to write instead.
+    """
+
+    field: str
+    reason: str
+    value: Any
+    remedy: str
+
+    def __str__(self) -> str:
+        if self.reason == "FieldValueRequired":
+            return f"{self.field}: required; {self.remedy}"
+        if self.reason == "FieldValueUnknown":
+            return f"{self.field}: unknown field; {self.remedy}"
+        return f"{self.field}: {_show(self.value)} is not valid; {self.remedy}"
+
+
+def _show(value: Any) -> str:
+    text = repr(value) if isinstance(value, str | float | int | bool | None) else msgspec.json.encode(value).decode()
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def faults(resource: Resource, obj: Any) -> list[Fault]:
+    """All faults of an object (as decoded JSON or YAML) of this resource, in field order."""
+    if resource.type is None:
+        return []
+    if not isinstance(obj, dict):
+        return [Fault("(object)", "FieldValueTypeInvalid", obj, "give an object with apiVersion, kind and metadata")]
+    found = list(_identity(resource, obj)) + list(_walk(_info(resource.type), obj, "", strict=resource.own))
+    if not found and (rules := _RULES.get(resource.type)):
+        found = list(rules(msgspec.convert(obj, resource.type)))
+    return found
+
+
+def check(resource: Resource, obj: Any) -> None:
+    """Refuse an object with faults.
+
+    Raises:
+        Invalid: lists every fault.
+    """
+    if found := faults(resource, obj):
+        name = obj.get("metadata", {}).get("name", "") if isinstance(obj, dict) else ""
+        lines = "; ".join(map(str, found)) if len(found) == 1 else "[" + ", ".join(map(str, found)) + "]"
+        raise Invalid(
+            f"{resource.kind}{'.' + resource.group if resource.group else ''} {name!r} is invalid: {lines}",
+            kind=resource.kind,
+            group=resource.group,
+            name=str(name),
+            causes=[StatusCause(reason=f.reason, message=str(f).split(": ", 1)[1], field=f.field) for f in found],
+        )
+
+
+@cache
+def _info(type_: type[msgspec.Struct]) -> mi.StructType:
+    info = mi.type_info(type_)
+    assert isinstance(info, mi.StructType)
+    return info
+
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+
+
+def _identity(resource: Resource, obj: dict[str, Any]) -> Iterator[Fault]:
+    for field, wanted in (("apiVersion", resource.api_version), ("kind", resource.kind)):
+        if obj.get(field, wanted) != wanted:
+            yield Fault(field, "FieldValueInvalid", obj[field], f"write {wanted}")
+    meta = obj.get("metadata")
+    if not isinstance(meta, dict):
+        if meta is not None:
+            return
+        meta = {}
+    name = meta.get("name")
+    if not name and not meta.get("generateName"):
+        yield Fault("metadata.name", "FieldValueRequired", name, "give name or generateName")
+    elif isinstance(name, str) and name and (len(name) > 253 or not _NAME.fullmatch(name)):
+        remedy = "use lower case letters, digits, '-' and '.', 253 at most, beginning and ending with a letter or digit"
+        yield Fault("metadata.name", "FieldValueInvalid", name, remedy)
+    labels = meta.get("labels")
+    for key, value in labels.items() if isinstance(labels, dict) else ():
+        if isinstance(value, str) and value and (len(value) > 63 or not _LABEL.fullmatch(value)):
+            remedy = "use letters, digits, '-', '_' and '.', 63 at most"
+            yield Fault(f"metadata.labels[{key}]", "FieldValueInvalid", value, remedy)
+
+
+_WORDS: dict[type, str] = {
+    mi.StructType: "an object", mi.DictType: "an object", mi.ListType: "a list", mi.StrType: "a string",
+    mi.BoolType: "true or false", mi.IntType: "a whole number",
+}  # fmt: skip
+
+
+def _walk(info: mi.Type, value: Any, path: str, *, strict: bool) -> Iterator[Fault]:
+    """Faults of a value against a type; goes on past each."""
+    match info:
+        case mi.Metadata(type=inner):
+            yield from _walk(inner, value, path, strict=strict)
+        case mi.StructType() if isinstance(value, dict):
+            yield from _walk_struct(info, value, path, strict=strict)
+        case mi.DictType(value_type=inner) if isinstance(value, dict):
+            for key, item in value.items():
+                yield from _walk(inner, item, f"{path}[{key}]", strict=strict)
+        case mi.ListType(item_type=inner) if isinstance(value, list):
+            yield from _length(info, value, path, "entries")
+            for i, item in enumerate(value):
+                yield from _walk(inner, item, f"{path}[{i}]", strict=strict)
+        case mi.StrType() if isinstance(value, str):
+            yield from _length(info, value, path, "characters")
+            if info.pattern and not re.search(info.pattern, value):
+                yield Fault(path, "FieldValueInvalid", value, f"it must match {info.pattern}")
+        case mi.BoolType() if isinstance(value, bool):
+            pass
+        case mi.IntType() if isinstance(value, int) and not isinstance(value, bool):
+            if info.ge is not None and value < info.ge:
+                yield Fault(path, "FieldValueInvalid", value, f"give {info.ge} or more")
+            elif info.le is not None and value > info.le:
+                yield Fault(path, "FieldValueInvalid", value, f"give {info.le} or less")
+        case mi.LiteralType(values=values):
+            if value not in values:
+                choice = ", ".join(str(v) for v in values if v != "")
+                yield Fault(path, "FieldValueNotSupported", value, f"choose one of {choice}")
+        case mi.UnionType(types=types):
+            yield from _walk_union(types, value, path, strict=strict)
+        case mi.AnyType():
+            pass
+        case _:
+            yield Fault(path or "(object)", "FieldValueTypeInvalid", value, f"give {_WORDS.get(type(info), 'a value')}")
+
+
+def _walk_struct(info: mi.StructType, value: dict[str, Any], path: str, *, strict: bool) -> Iterator[Fault]:
+    known = {f.encode_name: f for f in info.fields}
+    for name, field in known.items():
+        where = f"{path}.{name}" if path else name
+        if name in value and not (value[name] is None and not field.required):
+            # the server's own fields in metadata need no second opinion
+            yield from _walk(field.type, value[name], where, strict=strict and name != "managedFields")
+        elif field.required:
+            yield Fault(where, "FieldValueRequired", None, f"give {_words_of(field.type)}")
+    if strict and path != "metadata":
+        for name in value:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                remedy = f"did you mean {close[0]}?" if close else f"known fields: {', '.join(sorted(known))}"
+                yield Fault(f"{path}.{name}" if path else name, "FieldValueUnknown", value[name], remedy)
+
+
+def _walk_union(types: tuple[mi.Type, ...], value: Any, path: str, *, strict: bool) -> Iterator[Fault]:
+    concrete = [t for t in types if not isinstance(t, mi.NoneType)]
+    if value is None and len(concrete) < len(types):
+        return
+    if {type(t) for t in concrete} == {mi.IntType, mi.StrType}:
+        yield from _quantity(value, path)
+    else:
+        yield from _walk(concrete[0], value, path, strict=strict)
+
+
+def _quantity(value: Any, path: str) -> Iterator[Fault]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield Fault(path, "FieldValueInvalid", value, "give a finite number")
+        return
+    if isinstance(value, float):
+        yield Fault(path, "FieldValueTypeInvalid", value, f'write it as "{round(value * 1000)}m"')
+        return
+    try:
+        if quantity.milli(value) < 0:
+            yield Fault(path, "FieldValueInvalid", value, "give 0 or more")
+    except (ValueError, ArithmeticError, TypeError):
+        yield Fault(path, "FieldValueInvalid", value, 'give a quantity such as 4, "500m" or "16Gi"')
+
+
+def _length(info: mi.ListType | mi.StrType, value: Any, path: str, what: str) -> Iterator[Fault]:
+    if info.min_length and len(value) < info.min_length:
+        if not value:
+            yield Fault(path, "FieldValueRequired", value, "it must not be empty")
+        else:
+            yield Fault(path, "FieldValueInvalid", value, f"give at least {info.min_length} {what}")
+    elif info.max_length is not None and len(value) > info.max_length:
+        yield Fault(path, "FieldValueInvalid", value, f"give at most {info.max_length} {what}")
+
+
+def _words_of(info: mi.Type) -> str:
+    while isinstance(info, mi.Metadata):
+        info = info.type
+    return _WORDS.get(type(info), "a value")
+
+
+# --- rules between fields of one object -------------------------------------------------------------------------
+
+
+def _gpu_share(resources: Resources, path: str) -> Iterator[Fault]:
+    if (asked := resources.get(GPU_RESOURCE)) is not None:
+        thousandths = quantity.milli(asked)
+        if thousandths > 1000 and thousandths % 1000:
+            remedy = "give a share of one GPU below 1, or a whole number of GPUs"
+            yield Fault(f"{path}[{GPU_RESOURCE}]", "FieldValueInvalid", asked, remedy)
+
+
+def _queue(queue: Queue) -> Iterator[Fault]:
+    spec = queue.spec
+    if spec.parent and spec.parent == queue.metadata.name:
+        yield Fault("spec.parent", "FieldValueInvalid", spec.parent, "a queue is not its own parent; name another")
+    for resource, limit in spec.limit.items():
+        quota = spec.quota.get(resource)
+        if quota is not None and quantity.milli(quota) > quantity.milli(limit):
+            remedy = f"quota is over the limit of {limit}; lower quota or raise limit"
+            yield Fault(f"spec.quota[{resource}]", "FieldValueInvalid", quota, remedy)
+
+
+def _topology(topology: Topology) -> Iterator[Fault]:
+    seen: set[str] = set()
+    for i, level in enumerate(topology.spec.levels):
+        if level.node_label in seen:
+            remedy = "each level needs a label of its own"
+            yield Fault(f"spec.levels[{i}].nodeLabel", "FieldValueInvalid", level.node_label, remedy)
+        seen.add(level.node_label)
+
+
+def _workload(workload: Workload) -> Iterator[Fault]:
+    seen: set[str] = set()
+    for i, pod_set in enumerate(workload.spec.pod_sets):
+        where = f"spec.podSets[{i}]"
+        if pod_set.name in seen:
+            yield Fault(f"{where}.name", "FieldValueInvalid", pod_set.name, "each pod set needs a name of its own")
+        seen.add(pod_set.name)
+        if pod_set.minimum > pod_set.count:
+            remedy = f"give at most count ({pod_set.count})"
+            yield Fault(f"{where}.minCount", "FieldValueInvalid", pod_set.min_count, remedy)
+        yield from _gpu_share(pod_set.resources, f"{where}.resources")
+
+
+def _training_job(job: TrainingJob) -> Iterator[Fault]:
+    spec = job.spec
+    if spec.minimum > spec.nodes:
+        yield Fault("spec.minNodes", "FieldValueInvalid", spec.min_nodes, f"give at most nodes ({spec.nodes})")
+    if len(job.metadata.name) > 50:
+        remedy = "use at most 50 characters: pods are named after the job"
+        yield Fault("metadata.name", "FieldValueInvalid", job.metadata.name, remedy)
+    yield from _gpu_share(spec.resources_per_node, "spec.resourcesPerNode")
+
+
+_RULES: dict[type[Kind], Callable[[Any], Iterator[Fault]]] = {
+    Queue: _queue,
+    Topology: _topology,
+    Workload: _workload,
+    TrainingJob: _training_job,
+}
