@@ -14,15 +14,7 @@ from heddle.api.workload import GROUPS_ANNOTATION, USER_ANNOTATION
 Operation = Literal["CREATE", "UPDATE", "STATUS"]
 
 
-def admit(
-    resource: Resource,
-    old: dict[str, Any] | None,
-    new: dict[str, Any],
-    operation: Operation,
-    *,
-    user: str = "",
-    groups: tuple[str, ...] = (),
-) -> dict[str, Any]:
+def admit(resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], operation: Operation) -> dict[str, Any]:
     """The object to store, or an error that lists every fault.
 
     Args:
@@ -30,42 +22,46 @@ def admit(
         old: what is stored now; None on create.
         new: what a client wants stored (decoded JSON); may be changed in place.
         operation: CREATE, UPDATE, or STATUS for a write of the status subresource.
-        user: who writes, as authentication names them; "" when heddle itself does.
-        groups: that user's groups.
 
     Raises:
         Invalid: the object breaks its rules.
     """
     new.setdefault("apiVersion", resource.api_version)
     new.setdefault("kind", resource.kind)
-    if resource.own:
-        _stamp(old, new, user, groups)
     check(resource, new)
     if operation == "CREATE":
         _defaults(resource, new)
     elif old is not None:
+        _keep_submitter(old, new)
         _immutable(resource, old, new)
     return new
 
 
-def _stamp(old: dict[str, Any] | None, new: dict[str, Any], user: str, groups: tuple[str, ...]) -> None:
-    """Who submitted an object is for the server to say; a controller passes on what its owner carries."""
-    meta = new.get("metadata")
-    if not isinstance(meta, dict) or not user:
+def stamp(obj: dict[str, Any], user: str, groups: tuple[str, ...]) -> None:
+    """Record who submits an object, whatever the client wrote there. The server calls it on each create."""
+    meta = obj.get("metadata")
+    if not isinstance(meta, dict):
         return
-    annotations = meta.setdefault("annotations", {})
-    if not isinstance(annotations, dict):
-        return
-    if old is None:
+    annotations = meta.get("annotations")
+    if annotations is None:
+        annotations = meta["annotations"] = {}
+    if isinstance(annotations, dict):
         annotations[USER_ANNOTATION] = user
         annotations[GROUPS_ANNOTATION] = ",".join(groups)
-        return
-    before = old.get("metadata", {}).get("annotations", {})
+
+
+def _keep_submitter(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Who submitted an object never changes."""
+    before = old.get("metadata", {}).get("annotations") or {}
+    meta = new["metadata"]
     for name in (USER_ANNOTATION, GROUPS_ANNOTATION):
         if name in before:
+            annotations = meta.get("annotations")
+            if annotations is None:
+                annotations = meta["annotations"] = {}
             annotations[name] = before[name]
-        else:
-            annotations.pop(name, None)
+        elif isinstance(meta.get("annotations"), dict):
+            meta["annotations"].pop(name, None)
 
 
 def _defaults(resource: Resource, new: dict[str, Any]) -> None:

@@ -97,6 +97,7 @@ class PodSpec(Struct):
     restart_policy: str = "Always"
     scheduler_name: str = ""
     termination_grace_period_seconds: int | None = None
+    active_deadline_seconds: int | None = None
     priority: int | None = None
 
 
@@ -169,6 +170,11 @@ class Pod(Kind):
 
     spec: PodSpec = field(default_factory=PodSpec)
     status: PodStatus = field(default_factory=PodStatus)
+
+    @property
+    def bound(self) -> bool:
+        """It has a node, is not leaving, and has not ended."""
+        return bool(self.spec.node_name) and not self.metadata.deletion_timestamp and not self.finished
 
     @property
     def finished(self) -> bool:

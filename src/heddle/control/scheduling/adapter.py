@@ -1,0 +1,146 @@
+"""Objects to engine values, and back. Pure: no store, no clock."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from heddle.api import quantity
+from heddle.api.clock import to_seconds
+from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, GPU_RESOURCE, Node
+from heddle.api.meta import Resources
+from heddle.api.pod import Pod
+from heddle.api.queue import Queue
+from heddle.api.workload import DEVICES_ANNOTATION, POD_SET_LABEL, Workload
+from heddle.engine import Device, NodeSpec, Placement, PodSet, QueueSpec, Taint, Toleration, WorkloadSpec
+
+_UNITS = {"cpu": "cpu", "memory": "memory", GPU_RESOURCE: "gpu"}
+
+
+def amounts(resources: Resources, *, gpu: bool = True) -> dict[str, int]:
+    """Kubernetes resources in the engine's units: cpu and gpu in thousandths, memory in bytes, others whole."""
+    found = {}
+    for name, value in resources.items():
+        if name == GPU_RESOURCE and not gpu:
+            continue
+        own = _UNITS.get(name, name)
+        found[own] = quantity.milli(value) if own in ("cpu", "gpu") else quantity.whole(value)
+    return found
+
+
+def resources(values: dict[str, int]) -> Resources:
+    """Engine amounts as Kubernetes resources."""
+    back = {own: name for name, own in _UNITS.items()}
+    return {
+        back.get(own, own): quantity.render(v) if own in ("cpu", "gpu") else quantity.render_bytes(v)
+        for own, v in sorted(values.items())
+    }
+
+
+def node_spec(node: Node) -> NodeSpec:
+    """A machine for the engine; one that is not Ready, or cordoned, takes nothing new."""
+    ready = any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
+    taints = tuple(
+        Taint(t.key, t.value)
+        for t in node.spec.taints
+        if t.effect in ("NoSchedule", "NoExecute") and not t.key.startswith("node.kubernetes.io/")
+    )
+    return NodeSpec(
+        name=node.metadata.name,
+        resources=amounts(node.status.allocatable, gpu=False),
+        devices=_devices(node),
+        labels=dict(node.metadata.labels),
+        schedulable=ready and not node.spec.unschedulable,
+        taints=taints,
+    )
+
+
+def _devices(node: Node) -> tuple[Device, ...]:
+    count = quantity.whole(node.status.allocatable.get(GPU_RESOURCE, 0))
+    try:
+        listed: list[dict[str, Any]] = json.loads(node.metadata.annotations.get(DEVICES_INVENTORY_ANNOTATION, "[]"))
+        known = tuple(
+            Device(
+                id=str(d["id"]), index=int(d["index"]), model=str(d.get("model", "")),
+                memory_mib=int(d.get("memoryMiB", 0)), numa=int(d.get("numa", -1)), link=int(d.get("link", -1)),
+            )
+            for d in listed
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError):
+        known = ()
+    if len(known) >= count:
+        return known[:count]
+    return tuple(Device(id=f"{node.metadata.name}/{i}", index=i) for i in range(count))
+
+
+def queue_spec(queue: Queue) -> QueueSpec:
+    """A queue for the engine: without a stated GPU quota it is owed no GPUs."""
+    quota: dict[str, int | None] = {"gpu": 0, **amounts(queue.spec.quota)}
+    return QueueSpec(
+        name=queue.metadata.name,
+        parent=queue.spec.parent or None,
+        quota=quota,
+        limit={**amounts(queue.spec.limit)},
+        weight=queue.spec.weight,
+        priority=queue.spec.priority,
+    )
+
+
+def workload_spec(workload: Workload, pods: Iterable[Pod]) -> WorkloadSpec:
+    """A workload for the engine, made of the pods of it that exist.
+
+    A pod that has ended needs no place any more, so that the minimum shrinks with it.
+    """
+    by_set: dict[str, list[Pod]] = {}
+    for pod in pods:
+        by_set.setdefault(pod.metadata.labels.get(POD_SET_LABEL, ""), []).append(pod)
+    sets = []
+    for pod_set in workload.spec.pod_sets:
+        mine = by_set.get(pod_set.name, [])
+        living = sorted((p for p in mine if not p.finished), key=_order)
+        tolerations = {(t.key, t.value) for p in living[:1] for t in p.spec.tolerations}
+        asked = amounts(pod_set.resources)
+        sets.append(
+            PodSet(
+                name=pod_set.name,
+                tasks=tuple(p.metadata.name for p in living),
+                min=max(0, pod_set.minimum - sum(p.finished for p in mine)),
+                request={name: value for name, value in asked.items() if name != "gpu"},
+                gpu=asked.get("gpu", 0),
+                node_selector=dict(pod_set.node_selector),
+                tolerations=tuple(Toleration(k, v or None) for k, v in sorted(tolerations)),
+            )
+        )
+    spec = workload.spec
+    return WorkloadSpec(
+        name=workload.key,
+        queue=spec.queue,
+        pod_sets=tuple(sets),
+        priority=spec.priority,
+        preemptible=spec.preemptible,
+        created=to_seconds(workload.metadata.creation_timestamp),
+        topology_required=spec.topology.required or None,
+        topology_preferred=spec.topology.preferred or None,
+        strategy=spec.placement.lower(),
+        broken_since=to_seconds(workload.status.broken_since) if workload.status.broken_since else None,
+    )
+
+
+def _order(pod: Pod) -> tuple[int, str]:
+    index = pod.metadata.name.rsplit("-", 1)[-1]
+    return (int(index) if index.isdigit() else 0, pod.metadata.name)
+
+
+def devices_of(pod: Pod) -> tuple[str, ...]:
+    """Device ids that the scheduler gave a bound pod."""
+    return tuple(filter(None, pod.metadata.annotations.get(DEVICES_ANNOTATION, "").split(",")))
+
+
+def placement(workload: str, pod: Pod) -> Placement:
+    """Where a bound pod is, as the engine says it."""
+    return Placement(
+        workload=workload,
+        pod_set=pod.metadata.labels.get(POD_SET_LABEL, ""),
+        task=pod.metadata.name,
+        node=pod.spec.node_name,
+        devices=devices_of(pod),
+    )

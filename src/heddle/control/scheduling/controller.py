@@ -1,0 +1,366 @@
+"""The scheduler's loop: watch -> deltas -> schedule() -> binds, evictions, reasons.
+
+One cycle runs at a time. Changes that come in meanwhile are collected and applied before the next; planning runs in a
+thread, off the event loop, and nothing touches the engine's state while it does. What a plan says is written at once
+(binds of all pods together) and assumed in the state until the watch confirms it, or undone where the write failed.
+Everything that must outlive the process (reservations, broken-since) is in Workload.status, so that after kill -9 the
+next process rebuilds the same state from the objects.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter, defaultdict
+from typing import Any
+
+import msgspec
+
+from heddle.api.clock import to_text
+from heddle.api.core import Node
+from heddle.api.errors import ApiError, NotFound
+from heddle.api.meta import Condition, Kind, find_condition, set_condition
+from heddle.api.pod import Pod
+from heddle.api.queue import Queue, QueueStatus
+from heddle.api.registry import NODES, PODS, QUEUES, TOPOLOGIES, WORKLOADS
+from heddle.api.topology import Topology
+from heddle.api.workload import (
+    DEVICES_ANNOTATION,
+    GROUPS_ANNOTATION,
+    POD_GROUP_LABEL,
+    USER_ANNOTATION,
+    ReservedPlace,
+    Workload,
+    WorkloadReason,
+    WorkloadStatus,
+)
+from heddle.control import tree
+from heddle.control.access import refusal
+from heddle.control.events import EventRecorder
+from heddle.control.scheduling import adapter
+from heddle.control.scheduling.mirror import Mirror
+from heddle.engine import (
+    Bind,
+    Budget,
+    Evict,
+    Explanation,
+    Plan,
+    Reserve,
+    Verdict,
+    explain,
+    fair_shares,
+    render,
+    schedule,
+)
+from heddle.store.client import Client
+from heddle.store.informer import Informer
+from heddle.store.port import Store
+
+_log = logging.getLogger(__name__)
+
+_EVERY = 1.0  # seconds between cycles while something waits on time alone (grace of a broken gang)
+
+
+class SchedulingController:
+    """Places the pods of Workloads."""
+
+    def __init__(self, store: Store, *, budget: Budget | None = None) -> None:
+        """Schedule the Workloads of a store; `budget` also carries the policy that is not part of an object."""
+        self._client = Client(store)
+        self._events = EventRecorder(self._client, "heddle-scheduler")
+        self._budget = budget or Budget()
+        self._mirror = Mirror()
+        self._wake = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._dirty: dict[str, set[str]] = defaultdict(set)
+        self._pods_of: dict[str, dict[str, Pod]] = defaultdict(dict)
+        self._told: dict[str, tuple[str, ...]] = {}
+        self._informers: dict[str, Informer[Any]] = {
+            r.kind: Informer(store, r) for r in (NODES, QUEUES, TOPOLOGIES, WORKLOADS, PODS)
+        }
+        for kind, informer in self._informers.items():
+            informer.on_change(self._handler(kind))
+        self.cycles = 0
+
+    def _handler(self, kind: str) -> Any:
+        def changed(type_: str, old: Kind | None, new: Kind | None) -> None:
+            obj = new or old
+            assert obj is not None
+            if isinstance(obj, Pod):
+                self._pod_changed(obj, gone=type_ == "DELETED")
+            else:
+                self._dirty[kind].add(obj.key)
+                if kind == "Queue":  # who may submit may have changed
+                    self._dirty["Workload"].update(self._workloads())
+            self._wake.set()
+
+        return changed
+
+    def _pod_changed(self, pod: Pod, *, gone: bool) -> None:
+        name = pod.metadata.labels.get(POD_GROUP_LABEL)
+        if not name:
+            return
+        key = f"{pod.metadata.namespace}/{name}"
+        if gone:
+            self._pods_of[key].pop(pod.metadata.name, None)
+        else:
+            self._pods_of[key][pod.metadata.name] = pod
+        self._dirty["Workload"].add(key)
+
+    def _workloads(self) -> dict[str, Workload]:
+        return self._informers["Workload"].objects
+
+    async def run(self) -> None:
+        """Schedule until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for informer in self._informers.values():
+                group.create_task(informer.run())
+            for informer in self._informers.values():
+                await informer.synced()
+            while True:
+                waits = await self._cycle()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), _EVERY if waits else None)
+
+    async def _cycle(self) -> bool:
+        """One round; returns whether time alone may change the next plan."""
+        async with self._lock:
+            self._wake.clear()
+            self._apply_deltas()
+            now = time.time()
+            plan = await asyncio.to_thread(schedule, self._mirror.state, now, self._budget)
+            self.cycles += 1
+            await self._commit(plan, now)
+            await self._report(plan, now)
+            return any(w.status.broken_since for w in self._workloads().values())
+
+    def _apply_deltas(self) -> None:
+        dirty, self._dirty = self._dirty, defaultdict(set)
+        for name in dirty["Node"]:
+            node: Node | None = self._informers["Node"].objects.get(name)
+            dirty["Workload"] |= self._mirror.node(name, node)
+        for name in dirty["Queue"]:
+            queue: Queue | None = self._informers["Queue"].objects.get(name)
+            self._mirror.queue(name, queue)
+        if dirty["Topology"]:
+            topologies: dict[str, Topology] = self._informers["Topology"].objects
+            self._mirror.topology(topologies)
+        for key in sorted(dirty["Workload"]):
+            workload = self._workloads().get(key)
+            pods = list(self._pods_of.get(key, {}).values())
+            if workload is not None and self._refusal(workload):
+                workload = None
+            if workload is None and not pods:
+                self._pods_of.pop(key, None)
+            try:
+                self._mirror.workload(key, workload, pods)
+                self._mirror.problems.pop(key, None)
+            except ValueError as error:
+                self._mirror.problems[key] = str(error)
+                _log.warning("workload %s: %s", key, error)
+
+    def _refusal(self, workload: Workload) -> str:
+        queue: Queue | None = self._informers["Queue"].objects.get(workload.spec.queue)
+        if queue is None:
+            return ""
+        annotations = workload.metadata.annotations
+        return refusal(
+            queue,
+            user=annotations.get(USER_ANNOTATION, ""),
+            groups=tuple(filter(None, annotations.get(GROUPS_ANNOTATION, "").split(","))),
+            priority=workload.spec.priority,
+            preemptible=workload.spec.preemptible,
+        )
+
+    # acting on a plan
+
+    async def _commit(self, plan: Plan, now: float) -> None:
+        """Promises first, so that a crash in between never evicts for a promise that nobody remembers."""
+        reserves = [a for a in plan.actions if isinstance(a, Reserve)]
+        evicts = [a for a in plan.actions if isinstance(a, Evict)]
+        binds = [a for a in plan.actions if isinstance(a, Bind)]
+        await asyncio.gather(*(self._reserve(action) for action in reserves))
+        await asyncio.gather(*(self._evict(action, now) for action in evicts))
+        await asyncio.gather(*(self._bind(action) for action in binds))
+
+    async def _reserve(self, action: Reserve) -> None:
+        namespace, name = action.workload.split("/")
+        places = [
+            ReservedPlace(pod_set=p.pod_set, pod=p.task, node=p.node, devices=list(p.devices))
+            for p in action.placements
+        ]
+        patch = {"status": {"reservation": msgspec.to_builtins(places) or None}}
+        with contextlib.suppress(NotFound):
+            await self._client.patch(WORKLOADS, name, patch, namespace=namespace, subresource="status")
+        if workload := self._workloads().get(action.workload):
+            workload.status.reservation = places
+        self._mirror.state.set_reservation(action.workload, action.placements)
+
+    async def _evict(self, action: Evict, now: float) -> None:
+        namespace = action.workload.split("/")[0]
+        message = render(action.reason)
+        pod = self._pods_of[action.workload].get(action.task)
+        if pod is None:
+            return
+        condition = Condition(
+            type="DisruptionTarget",
+            status="True",
+            reason=str(action.reason.code),
+            message=message,
+            last_transition_time=to_text(now),
+        )
+        conditions = msgspec.to_builtins(set_condition(pod.status.conditions, condition))
+        with contextlib.suppress(NotFound):
+            await self._client.patch(
+                PODS, action.task, {"status": {"conditions": conditions}}, namespace=namespace, subresource="status"
+            )
+            await self._client.delete(PODS, action.task, namespace, uid=pod.metadata.uid)
+        self._mirror.assume_leaving(action.workload, action.task)
+        await self._events.record(pod, str(action.reason.code), message, warning=True)
+        if workload := self._workloads().get(action.workload):
+            await self._events.record(workload, str(action.reason.code), f"{action.task}: {message}", warning=True)
+
+    async def _bind(self, action: Bind) -> None:
+        place = action.placement
+        namespace = place.workload.split("/")[0]
+        self._mirror.assume_bound(place)
+        try:
+            annotations = {DEVICES_ANNOTATION: ",".join(place.devices)} if place.devices else {}
+            await self._client.bind(place.task, namespace, place.node, annotations=annotations)
+        except ApiError as error:
+            _log.warning("bind of %s to %s: %s", place.task, place.node, error)
+            self._mirror.forget_bound(place)
+            self._dirty["Workload"].add(place.workload)
+            self._wake.set()
+            return
+        if pod := self._pods_of[place.workload].get(place.task):
+            devices = f", devices {','.join(place.devices)}" if place.devices else ""
+            await self._events.record(pod, "Scheduled", f"{render(action.reason)}: node {place.node}{devices}")
+
+    # telling people
+
+    async def _report(self, plan: Plan, now: float) -> None:
+        jobs = [self._report_workload(key, w, plan.verdicts.get(key), now) for key, w in self._workloads().items()]
+        await asyncio.gather(*filter(None, jobs))
+        await self._report_queues(now)
+
+    def _report_workload(self, key: str, workload: Workload, verdict: Verdict | None, now: float) -> Any:
+        """The write that makes a workload's status true, or None when it is."""
+        if workload.status.phase == "Finished":
+            return None
+        status = self._status(key, workload, verdict, now)
+        if status == workload.status:
+            return None
+        news = tuple(r.code for r in status.reasons)
+        changed = self._told.get(key) != news
+        self._told[key] = news
+        workload.status = status
+        return self._write_status(workload, announce=changed and bool(status.reasons))
+
+    async def _write_status(self, workload: Workload, *, announce: bool) -> None:
+        meta = workload.metadata
+        body = msgspec.to_builtins(workload.status)
+        body.pop("reservation", None)
+        fields = ("phase", "conditions", "reasons", "position", "bound", "brokenSince", "observedGeneration")
+        patch = {"status": {name: body.get(name) for name in fields}}
+        with contextlib.suppress(NotFound):
+            await self._client.patch(WORKLOADS, meta.name, patch, namespace=meta.namespace, subresource="status")
+        if announce:
+            reason = workload.status.reasons[0]
+            text = "; ".join(r.message for r in workload.status.reasons)
+            await self._events.record(workload, reason.code, text, warning=True)
+
+    def _status(self, key: str, workload: Workload, verdict: Verdict | None, now: float) -> WorkloadStatus:
+        bound = self._mirror.bound(key)
+        minimum = sum(p.minimum for p in workload.spec.pod_sets)
+        finished = sum(p.finished for p in self._pods_of.get(key, {}).values())
+        running = bound + finished >= minimum and bound + finished > 0
+        old = workload.status
+        if refused := self._refusal(workload):
+            reasons = [WorkloadReason(code="NotPermitted", message=refused)]
+        elif problem := self._mirror.problems.get(key):
+            reasons = [WorkloadReason(code="Refused", message=problem)]
+        elif running or verdict is None:
+            reasons = []
+        else:
+            reasons = [WorkloadReason(code=str(r.code), message=render(r)) for r in verdict.reasons]
+        was_admitted = (c := find_condition(old.conditions, "Admitted")) is not None and c.status == "True"
+        if running:
+            broken = None
+        elif bound and was_admitted:
+            broken = old.broken_since or to_text(now)
+        else:
+            broken = old.broken_since if bound else None
+        admitted = Condition(
+            type="Admitted",
+            status="True" if running else "False",
+            reason="Admitted" if running else (reasons[0].code if reasons else "Pending"),
+            message="" if running else "; ".join(r.message for r in reasons),
+            last_transition_time=to_text(now),
+            observed_generation=workload.metadata.generation,
+        )
+        return msgspec.structs.replace(
+            old,
+            observed_generation=workload.metadata.generation,
+            phase="Running" if running else "Pending",
+            conditions=set_condition(old.conditions, admitted),
+            reasons=reasons,
+            position=None if running or verdict is None else verdict.position,
+            bound=bound + finished,
+            broken_since=broken,
+        )
+
+    async def _report_queues(self, now: float) -> None:
+        queues: dict[str, Queue] = self._informers["Queue"].objects
+        faults = tree.faults({name: q.spec.parent for name, q in queues.items()})
+        shares = fair_shares(self._mirror.state)
+        phases: dict[str, Counter[str]] = defaultdict(Counter)
+        for workload in self._workloads().values():
+            name, seen = workload.spec.queue, set[str]()
+            while name in queues and name not in seen:
+                seen.add(name)
+                phases[name][workload.status.phase] += 1
+                name = queues[name].spec.parent
+        for name, queue in list(queues.items()):
+            reason, message = faults.get(name, ("Ready", ""))
+            ready = Condition(
+                type="Ready",
+                status="False" if name in faults else "True",
+                reason=reason,
+                message=message,
+                last_transition_time=to_text(now),
+                observed_generation=queue.metadata.generation,
+            )
+            rows = shares.get(name, {})
+            usage = {r: int(row["usage"] or 0) for r, row in rows.items() if row["usage"] or r == "gpu"}
+            gpu_share = rows.get("gpu", {}).get("share")
+            share = {} if gpu_share is None else {"gpu": int(gpu_share)}
+            status = QueueStatus(
+                observed_generation=queue.metadata.generation,
+                conditions=set_condition(queue.status.conditions, ready),
+                usage=adapter.resources(usage),
+                fair_share=adapter.resources(share),
+                pending=phases[name]["Pending"],
+                running=phases[name]["Running"],
+            )
+            if status != queue.status:
+                queue.status = status
+                body = msgspec.to_builtins(status)
+                fields = ("observedGeneration", "conditions", "usage", "fairShare", "pending", "running")
+                patch = {"status": {f: body.get(f, 0 if f in ("pending", "running") else None) for f in fields}}
+                with contextlib.suppress(NotFound):
+                    await self._client.patch(QUEUES, name, patch, subresource="status")
+
+    # answers
+
+    async def explain(self, key: str) -> Explanation:
+        """Why a workload waits and what would help, by real what-ifs on the present state.
+
+        Raises:
+            NotFound: there is no such workload.
+        """
+        async with self._lock:
+            if key not in self._workloads():
+                raise NotFound(f'workloads.heddle.dev "{key}" not found')
+            self._apply_deltas()
+            return await asyncio.to_thread(explain, self._mirror.state, time.time(), key, self._budget)

@@ -1,0 +1,128 @@
+"""Keeps the engine's state equal to the objects, by deltas.
+
+The mirror remembers which pods it has told the engine of, so that each watch event becomes the one delta that it
+means, and so that a bind or eviction of ours is known before its watch event comes back.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from heddle.api.core import Node
+from heddle.api.pod import Pod
+from heddle.api.queue import Queue
+from heddle.api.topology import Topology
+from heddle.api.workload import Workload
+from heddle.control.scheduling import adapter
+from heddle.engine import Placement, State
+
+_log = logging.getLogger(__name__)
+
+
+class Mirror:
+    """The engine's state and what of the objects it holds."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.problems: dict[str, str] = {}
+        """Workload, queue or node to why the engine refuses it."""
+        self._workloads: set[str] = set()
+        self._bound: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
+        self._leaving: set[tuple[str, str]] = set()
+
+    def node(self, name: str, node: Node | None) -> set[str]:
+        """A node changed or went; returns the workloads that lost a place."""
+        lost = self.state.remove_node(name) if node is None else self.state.set_node(adapter.node_spec(node))
+        for task in lost:
+            self._bound.pop(task, None)
+            self._leaving.discard(task)
+        return {workload for workload, _ in lost}
+
+    def queue(self, name: str, queue: Queue | None) -> None:
+        """A queue changed or went."""
+        if queue is None:
+            self.state.remove_queue(name)
+        else:
+            self.state.set_queue(adapter.queue_spec(queue))
+
+    def topology(self, topologies: Mapping[str, Topology]) -> None:
+        """The topologies changed: the first by name counts."""
+        first = topologies[min(topologies)] if topologies else None
+        self.state.set_topology([level.node_label for level in first.spec.levels] if first else [])
+
+    def workload(self, key: str, workload: Workload | None, pods: list[Pod]) -> None:
+        """A workload or one of its pods changed, or it went."""
+        if workload is None or workload.status.phase == "Finished":
+            if key in self._workloads:
+                self.state.remove_workload(key)
+                self._workloads.discard(key)
+                for task in [t for t in self._bound if t[0] == key]:
+                    del self._bound[task]
+                    self._leaving.discard(task)
+            return
+        spec = adapter.workload_spec(workload, pods)
+        present = {task for pod_set in spec.pod_sets for task in pod_set.tasks}
+        for gone in [t for t in self._bound if t[0] == key and t[1] not in present]:
+            self.state.release_task(*gone)
+            del self._bound[gone]
+            self._leaving.discard(gone)
+        self.state.set_workload(spec)
+        self._workloads.add(key)
+        for pod in pods:
+            self._pod(key, pod)
+        if workload.status.reservation:
+            self._reserve(workload)
+
+    def _pod(self, key: str, pod: Pod) -> None:
+        task = (key, pod.metadata.name)
+        if pod.finished:
+            return
+        if pod.spec.node_name:
+            place = adapter.placement(key, pod)
+            held = self._bound.get(task)
+            if held != (place.node, place.devices):
+                if held is not None:
+                    self.state.release_task(*task)
+                    self._bound.pop(task)
+                try:
+                    self.state.bind(place, since=0.0)
+                except ValueError as error:  # its node or device is gone: nothing of it is in use here
+                    _log.warning("pod %s of %s: %s", pod.metadata.name, key, error)
+                    return
+                self._bound[task] = (place.node, place.devices)
+                self._leaving.discard(task)
+            if pod.metadata.deletion_timestamp and task not in self._leaving:
+                self.state.mark_releasing(*task)
+                self._leaving.add(task)
+
+    def _reserve(self, workload: Workload) -> None:
+        key = workload.key
+        places = [
+            Placement(key, r.pod_set, r.pod, r.node, tuple(r.devices))
+            for r in workload.status.reservation
+            if (key, r.pod) not in self._bound
+        ]
+        try:
+            self.state.set_reservation(key, places)
+        except ValueError as error:  # a node or pod of the promise is gone: the next cycle makes a new one
+            _log.info("reservation of %s dropped: %s", key, error)
+            self.state.set_reservation(key, [])
+
+    def assume_bound(self, place: Placement) -> None:
+        """We bound a pod; its watch event will say the same."""
+        self.state.bind(place, since=0.0)
+        self._bound[place.workload, place.task] = (place.node, place.devices)
+
+    def forget_bound(self, place: Placement) -> None:
+        """A bind of ours failed."""
+        if self._bound.pop((place.workload, place.task), None):
+            self.state.release_task(place.workload, place.task)
+
+    def assume_leaving(self, workload: str, task: str) -> None:
+        """We evicted a pod; its watch event will say the same."""
+        if (workload, task) in self._bound and (workload, task) not in self._leaving:
+            self.state.mark_releasing(workload, task)
+            self._leaving.add((workload, task))
+
+    def bound(self, key: str) -> int:
+        """Pods of a workload that have a place and are not leaving."""
+        return sum(1 for task in self._bound if task[0] == key and task not in self._leaving)

@@ -1,0 +1,325 @@
+"""Reconciles TrainingJobs.
+
+A job owns one Workload, up to `nodes` pods and one rendezvous ConfigMap. Its members are the pods that have a node.
+Whenever that set differs from the one in the ConfigMap and is whole (the scheduler's `status.bound` agrees, and the
+minimum is met), a new generation of the world is written, and the members' processes are restarted in place: they
+resume from their checkpoint with the new size. Everything is derived from objects, so that a controller that was
+killed anywhere goes on where it was.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from heddle.api.clock import to_seconds, to_text
+from heddle.api.core import ConfigMap
+from heddle.api.errors import AlreadyExists, NotFound
+from heddle.api.meta import Condition, set_condition
+from heddle.api.pod import ContainerStateTerminated, Pod
+from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
+from heddle.api.trainingjob import TrainingJob, TrainingJobStatus
+from heddle.api.workload import RESTART_ANNOTATION, Workload
+from heddle.control.events import EventRecorder
+from heddle.control.training import pods as build
+from heddle.control.workqueue import WorkQueue
+from heddle.store.client import Client
+from heddle.store.informer import Informer
+from heddle.store.port import Store
+
+_log = logging.getLogger(__name__)
+
+Meeting = Callable[[TrainingJob, Pod], tuple[str, int]]
+"""Address and port at which the first member of a job's world listens."""
+
+
+class TrainingController:
+    """Brings TrainingJobs from wish to result."""
+
+    def __init__(self, store: Store, meeting: Meeting) -> None:
+        """Reconcile the jobs of a store; `meeting` knows where processes of this place can meet."""
+        self._client = Client(store)
+        self._events = EventRecorder(self._client, "heddle-training")
+        self._meeting = meeting
+        self._queue = WorkQueue("trainingjob", self.reconcile)
+        self._jobs: Informer[TrainingJob] = Informer(store, TRAININGJOBS)
+        self._pods: Informer[Pod] = Informer(store, PODS)
+        self._workloads: Informer[Workload] = Informer(store, WORKLOADS)
+        self._worlds: Informer[ConfigMap] = Informer(store, CONFIGMAPS)
+        for informer in self._informers:
+            informer.on_change(self._changed)
+
+    @property
+    def _informers(self) -> tuple[Informer[Any], ...]:
+        return (self._jobs, self._pods, self._workloads, self._worlds)
+
+    def _changed(self, type_: str, old: Any, new: Any) -> None:
+        obj = new or old
+        name = obj.metadata.name if isinstance(obj, TrainingJob) else obj.metadata.labels.get(build.JOB_LABEL)
+        if name:
+            self._queue.add(f"{obj.metadata.namespace}/{name}")
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for informer in self._informers:
+                group.create_task(informer.run())
+            for informer in self._informers:
+                await informer.synced()
+            group.create_task(self._queue.run())
+
+    async def reconcile(self, key: str) -> float | None:
+        """Bring one job a step towards its wish; returns seconds after which to look again."""
+        job = self._jobs.objects.get(key)
+        if job is None or job.metadata.deletion_timestamp:
+            return None
+        if job.status.phase in ("Succeeded", "Failed"):
+            return await self._finished(job)
+        namespace = job.metadata.namespace
+        workload = self._workloads.objects.get(key)
+        if workload is None:
+            with contextlib.suppress(AlreadyExists):
+                await self._client.create(WORKLOADS, build.workload(job))
+            return None
+        mine = self._mine(job)
+        await self._make_missing(job, mine)
+        ended = [p for p in mine.values() if p.status.phase == "Succeeded"]
+        if len(ended) == len(self._world_members(job)) and ended:
+            return await self._end(job, workload, mine, success=True, exit_code=0, message="all processes succeeded")
+        world = self._worlds.objects.get(f"{namespace}/{build.rendezvous_name(job)}")
+        generation = int(world.data.get("generation", "0")) if world else 0
+        if failed := self._failed(mine, generation):
+            return await self._fail(job, workload, mine, *failed)
+        await self._form(job, workload, mine, world, generation)
+        await self._note(job, workload, mine)
+        return None
+
+    # parts of a reconcile
+
+    def _mine(self, job: TrainingJob) -> dict[int, Pod]:
+        found = {}
+        for index in range(job.spec.nodes):
+            pod = self._pods.objects.get(f"{job.metadata.namespace}/{build.pod_name(job, index)}")
+            if pod is not None and any(o.uid == job.metadata.uid for o in pod.metadata.owner_references):
+                found[index] = pod
+        return found
+
+    def _world_members(self, job: TrainingJob) -> list[str]:
+        world = self._worlds.objects.get(f"{job.metadata.namespace}/{build.rendezvous_name(job)}")
+        return [m for m in (world.data.get("members", "") if world else "").split(",") if m]
+
+    async def _make_missing(self, job: TrainingJob, mine: dict[int, Pod]) -> None:
+        async def make(index: int) -> None:
+            with contextlib.suppress(AlreadyExists):
+                await self._client.create(PODS, build.pod(job, index))
+
+        await asyncio.gather(*(make(index) for index in range(job.spec.nodes) if index not in mine))
+
+    def _failed(self, mine: dict[int, Pod], generation: int) -> tuple[Pod, int, str] | None:
+        """The first member whose process failed in the present generation, with exit code and reason."""
+        for pod in mine.values():
+            if pod.metadata.deletion_timestamp or not pod.spec.node_name:
+                continue
+            if int(pod.metadata.annotations.get(RESTART_ANNOTATION, "0")) != generation:
+                continue
+            if end := _failure(pod):
+                return pod, end.exit_code, end.reason or "Error"
+        return None
+
+    async def _fail(
+        self, job: TrainingJob, workload: Workload, mine: dict[int, Pod], pod: Pod, code: int, why: str
+    ) -> float | None:
+        text = f"{pod.metadata.name} failed with exit code {code} ({why})"
+        if job.spec.restart_policy == "Never" or job.status.restarts >= job.spec.max_restarts:
+            if job.spec.restart_policy != "Never":
+                text += f"; {job.status.restarts} of {job.spec.max_restarts} restarts were used"
+            return await self._end(job, workload, mine, success=False, exit_code=code or 1, message=text)
+        await self._status(job, phase="Restarting", restarts=job.status.restarts + 1, message=text)
+        await self._events.record(job, "Restarting", text, warning=True)
+        for other in mine.values():  # a pod that has ended cannot start again: a new one takes its place
+            if other.finished:
+                with contextlib.suppress(NotFound):
+                    await self._client.delete(PODS, other.metadata.name, other.metadata.namespace, grace_period=0)
+        members = [p for p in mine.values() if p.bound]
+        world = self._worlds.objects[f"{job.metadata.namespace}/{build.rendezvous_name(job)}"]
+        await self._write_world(job, members, int(world.data["generation"]) + 1)
+        return None
+
+    async def _form(
+        self, job: TrainingJob, workload: Workload, mine: dict[int, Pod], world: ConfigMap | None, generation: int
+    ) -> None:
+        members = [p for p in mine.values() if p.spec.node_name and not p.metadata.deletion_timestamp]
+        if any(p.status.phase == "Failed" for p in members):
+            for pod in members:
+                if pod.status.phase == "Failed":  # its node was lost, or it was stopped from outside
+                    with contextlib.suppress(NotFound):
+                        await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, grace_period=0)
+            return
+        whole = len(members) >= job.spec.minimum
+        if not whole:
+            members = []
+        elif workload.status.bound != len(members):
+            return  # binds or evictions of the same plan are still on their way
+        if world is not None and world.data.get("members", "") == build.members_text(members):
+            await self._restart_members(members, generation)
+        elif world is not None or members:
+            await self._write_world(job, members, generation + 1)
+            if world is not None and members and self._world_members(job):
+                text = f"{len(members)} nodes instead of {len(self._world_members(job))}: resuming from checkpoint"
+                await self._status(job, phase="Restarting", resizes=job.status.resizes + 1, message=text)
+                await self._events.record(job, "Resized", text)
+
+    async def _write_world(self, job: TrainingJob, members: list[Pod], generation: int) -> None:
+        address, port = self._meeting(job, members[0]) if members else ("", 0)
+        world = build.rendezvous(job, members, generation, address, port)
+        key = f"{job.metadata.namespace}/{world.metadata.name}"
+        old = self._worlds.objects.get(key)
+        if old is None:
+            with contextlib.suppress(AlreadyExists):
+                await self._client.create(CONFIGMAPS, world)
+        else:
+            gone: dict[str, Any] = dict.fromkeys(old.data)
+            await self._client.patch(
+                CONFIGMAPS,
+                world.metadata.name,
+                {"metadata": {"resourceVersion": old.metadata.resource_version}, "data": gone | world.data},
+                namespace=job.metadata.namespace,
+            )
+        await self._restart_members(members, generation)
+
+    async def _restart_members(self, members: list[Pod], generation: int) -> None:
+        async def mark(pod: Pod) -> None:
+            patch = {"metadata": {"annotations": {RESTART_ANNOTATION: str(generation)}}}
+            with contextlib.suppress(NotFound):
+                await self._client.patch(PODS, pod.metadata.name, patch, namespace=pod.metadata.namespace)
+
+        stale = [p for p in members if p.metadata.annotations.get(RESTART_ANNOTATION) != str(generation)]
+        await asyncio.gather(*(mark(pod) for pod in stale if not pod.finished))
+
+    async def _note(self, job: TrainingJob, workload: Workload, mine: dict[int, Pod]) -> None:
+        members = self._world_members(job)
+        running = [p for p in mine.values() if p.status.phase == "Running" and not p.metadata.deletion_timestamp]
+        if members and len(running) + sum(p.status.phase == "Succeeded" for p in mine.values()) >= len(members):
+            text = f"{len(members)} of {job.spec.nodes} nodes"
+            phase = "Running"
+        elif members:
+            phase, text = (job.status.phase or "Pending"), job.status.message
+        else:
+            reasons = "; ".join(r.message for r in workload.status.reasons)
+            phase, text = "Pending", reasons
+        await self._status(job, phase=phase, message=text, active_nodes=len(members))
+
+    async def _end(
+        self,
+        job: TrainingJob,
+        workload: Workload,
+        mine: dict[int, Pod],
+        *,
+        success: bool,
+        exit_code: int,
+        message: str,
+    ) -> float | None:
+        """The job's result first; what is left of it is then stopped, after a crash as well."""
+        await self._status(
+            job,
+            phase="Succeeded" if success else "Failed",
+            message=message,
+            exit_code=exit_code,
+            active_nodes=0,
+            completion_time=to_text(time.time()),
+        )
+        await self._events.record(job, "Succeeded" if success else "Failed", message, warning=not success)
+        return await self._finished(job)
+
+    async def _finished(self, job: TrainingJob) -> float | None:
+        """Stop what still runs (keeping its logs), tell the scheduler, and collect the job when its time is up."""
+        key = job.key
+        for pod in self._mine(job).values():
+            if pod.finished or pod.metadata.deletion_timestamp:
+                continue
+            with contextlib.suppress(NotFound):
+                if pod.spec.node_name:
+                    if pod.spec.active_deadline_seconds is None:
+                        patch = {"spec": {"activeDeadlineSeconds": 1}}
+                        await self._client.patch(PODS, pod.metadata.name, patch, namespace=pod.metadata.namespace)
+                else:
+                    await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace)
+        workload = self._workloads.objects.get(key)
+        stopping = any(p.bound for p in self._mine(job).values())
+        if workload is not None and workload.status.phase != "Finished" and not stopping:
+            patch2: dict[str, Any] = {"status": {"phase": "Finished", "reasons": None, "position": None}}
+            with contextlib.suppress(NotFound):
+                await self._client.patch(
+                    WORKLOADS, workload.metadata.name, patch2, namespace=workload.metadata.namespace,
+                    subresource="status",
+                )  # fmt: skip
+        if job.spec.ttl_seconds_after_finished is None:
+            return None
+        left = to_seconds(job.status.completion_time) + job.spec.ttl_seconds_after_finished - time.time()
+        if left > 0:
+            return left
+        with contextlib.suppress(NotFound):
+            await self._client.delete(TRAININGJOBS, job.metadata.name, job.metadata.namespace, uid=job.metadata.uid)
+        return None
+
+    async def _status(self, job: TrainingJob, **changes: Any) -> None:
+        """Write what changed in the job's status, with the GPU time held since the last write."""
+        now = time.time()
+        old = job.status
+        status = msgspec.structs.replace(old, **changes)
+        status.observed_generation = job.metadata.generation
+        world = self._worlds.objects.get(f"{job.metadata.namespace}/{build.rendezvous_name(job)}")
+        status.rendezvous = int(world.data.get("generation", "0")) if world else 0
+        if status.phase == "Running" and not status.start_time:
+            status.start_time = to_text(now)
+        status.conditions = _conditions(job, status, now)
+        if status == old:
+            return
+        held = old.active_nodes * build.gpus(job)
+        since = to_seconds(old.accounted_time) or now
+        status.gpu_seconds = old.gpu_seconds + round(held * max(0.0, now - since))
+        status.accounted_time = to_text(now)
+        body = msgspec.to_builtins(status)
+        patch = {"status": {name: body.get(name) for name in _STATUS_FIELDS}}
+        with contextlib.suppress(NotFound):
+            await self._client.patch(
+                TRAININGJOBS, job.metadata.name, patch, namespace=job.metadata.namespace, subresource="status"
+            )
+        job.status = status
+
+
+_STATUS_FIELDS = tuple(f.encode_name for f in msgspec.structs.fields(TrainingJobStatus))
+
+
+def _failure(pod: Pod) -> ContainerStateTerminated | None:
+    """How a container of the pod failed, if it did and has not been started again since."""
+    for container in pod.status.container_statuses:
+        end = container.state.terminated
+        if end is None and container.state.waiting and container.state.waiting.reason == "CrashLoopBackOff":
+            end = container.last_state.terminated
+        if end is not None and end.exit_code != 0:
+            return end
+    return None
+
+
+def _conditions(job: TrainingJob, status: TrainingJobStatus, now: float) -> list[Condition]:
+    conditions = list(status.conditions)
+    for type_, phase in (("Running", "Running"), ("Complete", "Succeeded"), ("Failed", "Failed")):
+        holds = status.phase == phase
+        known = any(c.type == type_ for c in conditions)
+        if not (holds or known):
+            continue
+        new = Condition(
+            type=type_,
+            status="True" if holds else "False",
+            reason=status.phase,
+            message=status.message if holds else "",
+            last_transition_time=to_text(now),
+            observed_generation=job.metadata.generation,
+        )
+        conditions = set_condition(conditions, new)
+    return conditions

@@ -1,0 +1,210 @@
+"""What a TrainingJob is made of: its Workload, its pods and its rendezvous. Pure: objects to objects."""
+
+from typing import Any
+
+from heddle.api import quantity
+from heddle.api.core import GPU_RESOURCE, ConfigMap
+from heddle.api.meta import ObjectMeta, OwnerReference, Resources
+from heddle.api.pod import (
+    Container,
+    EnvVar,
+    EnvVarSource,
+    FieldRef,
+    KeySelector,
+    Pod,
+    PodSpec,
+    ResourceRequirements,
+)
+from heddle.api.trainingjob import TrainingJob
+from heddle.api.workload import (
+    GPU_SHARE_ANNOTATION,
+    GROUPS_ANNOTATION,
+    POD_GROUP_LABEL,
+    POD_SET_LABEL,
+    USER_ANNOTATION,
+    PodSet,
+    Workload,
+    WorkloadSpec,
+)
+
+POD_SET = "nodes"
+JOB_LABEL = "heddle.dev/training-job"
+CONTAINER = "main"
+SCHEDULER = "heddle"
+
+
+def pod_name(job: TrainingJob, index: int) -> str:
+    """Name of the pod with this index."""
+    return f"{job.metadata.name}-{index}"
+
+
+def rendezvous_name(job: TrainingJob) -> str:
+    """Name of the ConfigMap in which the job's processes find each other."""
+    return f"{job.metadata.name}-rendezvous"
+
+
+def owner(job: TrainingJob) -> OwnerReference:
+    """Reference that makes everything of a job go with it."""
+    return OwnerReference(
+        api_version=job.api_version, kind=job.kind, name=job.metadata.name, uid=job.metadata.uid, controller=True
+    )
+
+
+def _submitter(job: TrainingJob) -> dict[str, str]:
+    annotations = job.metadata.annotations
+    return {name: annotations[name] for name in (USER_ANNOTATION, GROUPS_ANNOTATION) if name in annotations}
+
+
+def workload(job: TrainingJob) -> Workload:
+    """What the scheduler places for the job."""
+    spec = job.spec
+    pod_set = PodSet(
+        name=POD_SET,
+        count=spec.nodes,
+        min_count=spec.min_nodes,
+        resources=spec.resources_per_node,
+        node_selector=spec.node_selector,
+    )
+    return Workload(
+        metadata=ObjectMeta(
+            name=job.metadata.name,
+            namespace=job.metadata.namespace,
+            labels={JOB_LABEL: job.metadata.name},
+            annotations=_submitter(job),
+            owner_references=[owner(job)],
+        ),
+        spec=WorkloadSpec(
+            queue=spec.queue,
+            pod_sets=[pod_set],
+            priority=spec.priority,
+            preemptible=spec.preemptible,
+            topology=spec.topology,
+            placement=spec.placement,
+        ),
+    )
+
+
+def pod(job: TrainingJob, index: int) -> Pod:
+    """The pod with this index.
+
+    What changes with the world (ranks, size, address) comes from the rendezvous ConfigMap, which is read whenever a
+    container starts: a resized job restarts its processes where they are, and no pod has to be made anew.
+    """
+    spec = job.spec
+    whole, share = _split(spec.resources_per_node)
+    annotations = _submitter(job)
+    if share:
+        annotations[GPU_SHARE_ANNOTATION] = share
+    name = pod_name(job, index)
+    return Pod(
+        metadata=ObjectMeta(
+            name=name,
+            namespace=job.metadata.namespace,
+            labels={POD_GROUP_LABEL: job.metadata.name, POD_SET_LABEL: POD_SET, JOB_LABEL: job.metadata.name},
+            annotations=annotations,
+            owner_references=[owner(job)],
+        ),
+        spec=PodSpec(
+            containers=[
+                Container(
+                    name=CONTAINER,
+                    image=spec.image or "local",
+                    command=spec.command,
+                    working_dir=spec.working_dir,
+                    env=[*_environment(job, name), *spec.env],
+                    resources=ResourceRequirements(requests=whole, limits=whole),
+                )
+            ],
+            restart_policy="OnFailure",
+            scheduler_name=SCHEDULER,
+            node_selector=spec.node_selector,
+            termination_grace_period_seconds=spec.termination_grace_period_seconds,
+        ),
+    )
+
+
+def _split(resources: Resources) -> tuple[Resources, str]:
+    """Resources of the pod, which are whole, and the share of one GPU as text where one is asked for."""
+    asked = resources.get(GPU_RESOURCE)
+    if asked is not None and 0 < quantity.milli(asked) < 1000:
+        return {k: v for k, v in resources.items() if k != GPU_RESOURCE}, quantity.render(quantity.milli(asked))
+    return dict(resources), ""
+
+
+def _environment(job: TrainingJob, name: str) -> list[EnvVar]:
+    """The contract of torchrun (PET_*), of torch.distributed's env:// and of JAX.
+
+    https://docs.pytorch.org/docs/stable/elastic/run.html and jax.distributed.initialize.
+    """
+    processes = str(job.spec.processes_per_node)
+
+    def world(variable: str, key: str) -> EnvVar:
+        ref = KeySelector(name=rendezvous_name(job), key=key)
+        return EnvVar(name=variable, value_from=EnvVarSource(config_map_key_ref=ref))
+
+    fixed = {
+        "PET_NPROC_PER_NODE": processes,
+        "LOCAL_WORLD_SIZE": processes,
+        "LOCAL_RANK": "0",
+        "PET_RDZV_ID": job.metadata.uid,
+        "HEDDLE_JOB": job.metadata.name,
+    }
+    if job.spec.checkpoint:
+        fixed["HEDDLE_CHECKPOINT_DIR"] = job.spec.checkpoint.path
+    pod_field = EnvVarSource(field_ref=FieldRef(field_path="metadata.name"))
+    return [
+        EnvVar(name="HEDDLE_POD", value_from=pod_field),
+        *(EnvVar(name=variable, value=value) for variable, value in fixed.items()),
+        world("HEDDLE_GENERATION", "generation"),
+        world("MASTER_ADDR", "address"),
+        world("MASTER_PORT", "port"),
+        world("WORLD_SIZE", "processes"),
+        world("RANK", f"rank.{name}"),
+        world("PET_NNODES", "nodes"),
+        world("PET_NODE_RANK", f"node-rank.{name}"),
+        world("PET_MASTER_ADDR", "address"),
+        world("PET_MASTER_PORT", "port"),
+        world("JAX_COORDINATOR_ADDRESS", "coordinator"),
+        world("JAX_NUM_PROCESSES", "nodes"),
+        world("JAX_PROCESS_ID", f"node-rank.{name}"),
+    ]
+
+
+def rendezvous(job: TrainingJob, members: list[Pod], generation: int, address: str, port: int) -> ConfigMap:
+    """The world of one generation: who is in it, with which rank, and where they meet.
+
+    Without members nobody has a rank, so that processes wait.
+    """
+    processes = job.spec.processes_per_node
+    data = {"generation": str(generation), "members": members_text(members)}
+    if members:
+        data |= {
+            "address": address,
+            "port": str(port),
+            "coordinator": f"{address}:{port}",
+            "nodes": str(len(members)),
+            "processes": str(len(members) * processes),
+        }
+    for rank, member in enumerate(members):
+        data[f"node-rank.{member.metadata.name}"] = str(rank)
+        data[f"rank.{member.metadata.name}"] = str(rank * processes)
+    return ConfigMap(
+        metadata=ObjectMeta(
+            name=rendezvous_name(job),
+            namespace=job.metadata.namespace,
+            labels={JOB_LABEL: job.metadata.name},
+            owner_references=[owner(job)],
+        ),
+        data=data,
+    )
+
+
+def members_text(members: list[Pod]) -> str:
+    """The members of a world, by UID: a pod of the same name that was made anew is another member."""
+    return ",".join(f"{p.metadata.name}={p.metadata.uid}" for p in members)
+
+
+def gpus(job: TrainingJob) -> float:
+    """GPUs of one node of the job."""
+    asked: Any = job.spec.resources_per_node.get(GPU_RESOURCE, 0)
+    return quantity.milli(asked) / 1000

@@ -1,0 +1,80 @@
+"""Validation reports every fault at once, with field, value and remedy."""
+
+import pytest
+
+from heddle.api import registry, validate
+from heddle.api.errors import Invalid
+
+
+def fields(resource: registry.Resource, obj: object) -> list[str]:
+    return [fault.field for fault in validate.faults(resource, obj)]
+
+
+def queue(**spec: object) -> dict[str, object]:
+    return {"metadata": {"name": "q"}, "spec": spec}
+
+
+def job(**spec: object) -> dict[str, object]:
+    return {"metadata": {"name": "j"}, "spec": {"command": ["true"], **spec}}
+
+
+def test_a_sound_object_has_no_faults() -> None:
+    assert validate.faults(registry.QUEUES, queue(quota={"nvidia.com/gpu": 4, "memory": "16Gi"}, weight=2)) == []
+    assert validate.faults(registry.TRAININGJOBS, job(resourcesPerNode={"nvidia.com/gpu": "500m"})) == []
+
+
+def test_all_faults_come_at_once() -> None:
+    spec = {"quota": {"nvidia.com/gpu": -1, "cpu": float("nan")}, "weight": "x", "wieght": 1}
+    assert fields(registry.QUEUES, {"metadata": {"name": "Q"}, "spec": spec}) == [
+        "metadata.name",
+        "spec.quota[nvidia.com/gpu]",
+        "spec.quota[cpu]",
+        "spec.weight",
+        "spec.wieght",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("resource", "obj", "field", "remedy"),
+    [
+        (registry.QUEUES, queue(quta={}), "spec.quta", "did you mean quota?"),
+        (registry.QUEUES, queue(quota={"cpu": 4}, limit={"cpu": 2}), "spec.quota[cpu]", "raise limit"),
+        (registry.QUEUES, queue(parent="q"), "spec.parent", "not its own parent"),
+        (registry.QUEUES, queue(quota={"cpu": 0.5}), "spec.quota[cpu]", '"500m"'),
+        (registry.QUEUES, queue(weight=-1), "spec.weight", "0 or more"),
+        (registry.TRAININGJOBS, job(nodes=2, minNodes=3), "spec.minNodes", "at most nodes (2)"),
+        (registry.TRAININGJOBS, job(command=[]), "spec.command", "must not be empty"),
+        (registry.TRAININGJOBS, job(restartPolicy="Sometimes"), "spec.restartPolicy", "OnFailure, Never"),
+        (
+            registry.TRAININGJOBS,
+            job(resourcesPerNode={"nvidia.com/gpu": "1500m"}),
+            "spec.resourcesPerNode[nvidia.com/gpu]",
+            "below 1",
+        ),
+        (
+            registry.TOPOLOGIES,
+            {"metadata": {"name": "t"}, "spec": {"levels": [{"nodeLabel": "a"}, {"nodeLabel": "a"}]}},
+            "spec.levels[1].nodeLabel",
+            "of its own",
+        ),
+        (registry.PODS, {"metadata": {"name": "p"}, "spec": {"containers": "x"}}, "spec.containers", "a list"),
+    ],
+)
+def test_a_fault_names_field_and_remedy(resource: registry.Resource, obj: object, field: str, remedy: str) -> None:
+    (fault,) = validate.faults(resource, obj)
+    assert fault.field == field
+    assert remedy.lower() in fault.remedy.lower() or all(w in fault.remedy for w in remedy.split(", "))
+
+
+def test_unknown_fields_of_core_kinds_are_kept() -> None:
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "livenessProbe": {}}], "hostPID": True}}
+    assert validate.faults(registry.PODS, pod) == []
+
+
+def test_the_error_carries_a_cause_for_each_fault() -> None:
+    with pytest.raises(Invalid) as caught:
+        validate.check(registry.QUEUES, queue(weight=-1, priority="high"))
+    assert [cause.field for cause in caught.value.causes] == ["spec.priority", "spec.weight"] or [
+        cause.field for cause in caught.value.causes
+    ] == ["spec.weight", "spec.priority"]
+    assert caught.value.status.code == 422
