@@ -1,33 +1,38 @@
-"""A cache of all objects of one resource, kept true by list and watch.
+"""A cache of one resource, kept by list and watch.
 
-One task an informer. Handlers run on the event loop, in the order of events, before the cache's next event; they must
-not block. After an interruption the watch resumes where it was; where the store no longer keeps so much, the informer
-lists again and reports the differences. Nothing polls.
+One task lists, watches from the list's version, and resumes from the last version it saw. When that is no longer
+kept (Expired) it lists again and reports the difference; other failures are retried with a growing pause. Handlers
+run on the event loop, in the order of changes, and must not block.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from heddle.api.errors import ApiError, Expired
-from heddle.api.meta import Kind
 from heddle.api.registry import Resource
-from heddle.store.client import Client, decode
+from heddle.store.client import decode
 from heddle.store.port import Store
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-T = TypeVar("T", bound=Kind)
+T = TypeVar("T")
 
 Handler = Callable[[str, Any, Any], None]
-"""(ADDED | MODIFIED | DELETED, old or None, new or None)."""
+"""(type, old or None, new or None): ADDED has no old, DELETED no new object."""
 
-_FIRST_DELAY, _LAST_DELAY = 0.05, 10.0
+_PAUSE, _LONGEST = 0.1, 30.0
 
 
 class Informer(Generic[T]):
-    """Objects of one resource by key (`namespace/name`, or the name)."""
+    """Typed objects of a resource by `namespace/name`, always at hand.
+
+    Use it as `async with Informer(store, PODS) as pods: await pods.synced()`.
+    """
 
     def __init__(
         self,
@@ -38,80 +43,133 @@ class Informer(Generic[T]):
         label_selector: str = "",
         field_selector: str = "",
     ) -> None:
-        self._store, self._resource, self._namespace = store, resource, namespace
-        self._selectors = {"label_selector": label_selector, "field_selector": field_selector}
+        self.resource = resource
+        self._store = store
+        self._namespace = namespace
+        self._selectors: dict[str, Any] = {"label_selector": label_selector, "field_selector": field_selector}
+        self._objects: dict[str, T] = {}
         self._handlers: list[Handler] = []
         self._synced = asyncio.Event()
-        self._version = ""
-        self.objects: dict[str, T] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.resource_version = ""
+
+    @property
+    def objects(self) -> Mapping[str, T]:
+        """The cache, by `namespace/name` (or name). Treat its objects as read-only."""
+        return MappingProxyType(self._objects)
+
+    def get(self, name: str, namespace: str = "") -> T | None:
+        """An object from the cache."""
+        return self._objects.get(f"{namespace}/{name}" if namespace else name)
 
     def on_change(self, handler: Handler) -> None:
-        """Call this on every change, the present objects included (as ADDED)."""
+        """Call a handler at each change; one that is added late is first told what is there."""
         self._handlers.append(handler)
+        for obj in list(self._objects.values()):
+            handler("ADDED", None, obj)
 
     async def synced(self) -> None:
-        """Return once the cache has held everything at least once."""
+        """Wait for the first list."""
         await self._synced.wait()
 
+    def start(self) -> None:
+        """Begin to list and watch."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"informer of {self.resource.plural}")
+
     async def run(self) -> None:
-        """Follow the store until cancelled."""
-        delay = _FIRST_DELAY
+        """List and watch until cancelled, as a task of the caller's."""
+        await self._run()
+
+    async def stop(self) -> None:
+        """Stop watching; the cache stays as it is."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def __aenter__(self) -> "Informer[T]":
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _run(self) -> None:
+        pause = _PAUSE
         while True:
             try:
-                if not self._version:
+                if not self.resource_version:
                     await self._list()
-                    self._synced.set()
-                delay = _FIRST_DELAY
+                before = self.resource_version
                 await self._watch()
+                if self.resource_version != before:
+                    pause = _PAUSE
             except Expired:
-                self._version = ""
-            except (ApiError, OSError) as error:
-                _log.warning("%s: %s; again in %.1f s", self._resource.plural, error, delay)
-                await asyncio.sleep(delay)
-                delay = min(_LAST_DELAY, delay * 2)
+                self.resource_version = ""
+            except ApiError as error:
+                log.warning("watching %s: %s; trying again in about %.1f s", self.resource.plural, error, pause)
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            pause = min(pause * 2, _LONGEST)
 
     async def _list(self) -> None:
-        found: dict[str, T] = {}
-        continue_ = ""
-        while True:
-            page = await self._store.list(
-                self._resource, self._namespace, limit=500, continue_=continue_, **self._selectors
-            )
-            for blob in page.items:
-                obj = decode(self._resource, blob)
-                found[obj.key] = obj
-            if not (continue_ := page.continue_):
-                break
-        for key in [k for k in self.objects if k not in found]:
-            self._tell("DELETED", self.objects.pop(key), None)
-        for key, obj in found.items():
-            old = self.objects.get(key)
-            self.objects[key] = obj
-            if old is None or old.metadata.resource_version != obj.metadata.resource_version:
-                self._tell("MODIFIED" if old else "ADDED", old, obj)
-        self._version = page.resource_version
+        page = await self._store.list(self.resource, self._namespace, **self._selectors)
+        listed = [decode(self.resource, blob) for blob in page.items]
+        fresh = {_key(obj): obj for obj in listed}
+        for key in [k for k in self._objects if k not in fresh]:
+            self._tell("DELETED", self._objects.pop(key), None)
+        for key, obj in fresh.items():
+            self._put(key, obj)
+        self.resource_version = page.resource_version
+        self._synced.set()
 
     async def _watch(self) -> None:
-        client = Client(self._store)
-        events = client.watch(
-            self._resource, self._namespace, resource_version=self._version, bookmarks=True, **self._selectors
+        events = self._store.watch(
+            self.resource,
+            self._namespace,
+            resource_version=self.resource_version,
+            bookmarks=True,
+            **self._selectors,
         )
         async for event in events:
-            self._version = event.resource_version
-            if event.object is None:
-                continue
-            key = event.object.key
-            if event.type == "DELETED":
-                if (old := self.objects.pop(key, None)) is not None:
-                    self._tell("DELETED", old, None)
-            else:
-                old = self.objects.get(key)
-                self.objects[key] = event.object
-                self._tell("MODIFIED" if old else "ADDED", old, event.object)
+            if event.type != "BOOKMARK":
+                obj = decode(self.resource, event.object)
+                key = _key(obj)
+                if event.type == "DELETED":
+                    self._tell("DELETED", self._objects.pop(key, obj), None)
+                else:
+                    self._put(key, obj)
+            self.resource_version = event.resource_version
 
-    def _tell(self, type_: str, old: T | None, new: T | None) -> None:
+    def _put(self, key: str, obj: Any) -> None:
+        old = self._objects.get(key)
+        if old is not None and _version(old) == _version(obj):
+            return
+        self._objects[key] = obj
+        if old is not None and _uid(old) != _uid(obj):
+            self._tell("DELETED", old, None)
+            old = None
+        self._tell("ADDED" if old is None else "MODIFIED", old, obj)
+
+    def _tell(self, type_: str, old: Any, new: Any) -> None:
         for handler in self._handlers:
             try:
                 handler(type_, old, new)
             except Exception:
-                _log.exception("handler of %s", self._resource.plural)
+                log.exception("a handler of %s failed", self.resource.plural)
+
+
+def _key(obj: Any) -> str:
+    if isinstance(obj, dict):
+        m = obj["metadata"]
+        return f"{m['namespace']}/{m['name']}" if m.get("namespace") else str(m["name"])
+    return str(obj.key)
+
+
+def _version(obj: Any) -> str:
+    return str(obj["metadata"]["resourceVersion"] if isinstance(obj, dict) else obj.metadata.resource_version)
+
+
+def _uid(obj: Any) -> str:
+    return str(obj["metadata"]["uid"] if isinstance(obj, dict) else obj.metadata.uid)

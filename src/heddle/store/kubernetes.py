@@ -224,9 +224,13 @@ class KubernetesStore:
 
     async def close(self) -> None:
         """End all watches and close the session."""
-        await self._session.close()
-        for answer in self._watches:
+        for answer in list(self._watches):
             answer.close()
+        connector = self._session.connector
+        if connector is not None:
+            await connector.close(abort_ssl=True)
+        await self._session.close()
+        await asyncio.sleep(0)  # transports end in the loop's next round
 
     async def _call(
         self,

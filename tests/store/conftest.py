@@ -1,0 +1,32 @@
+"""The real control plane, shared by all tests of the run; they are skipped, with the reason, where it cannot be had."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / "tools" / "controlplane.py"
+
+
+def tool() -> Any:
+    """tools/controlplane.py as a module, loaded once for the process."""
+    name = "heddle_tools_controlplane"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, TOOL)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def controlplane() -> Any:
+    """url, token, ca, kubectl, kubeconfig of a real kube-apiserver with etcd and the garbage collector."""
+    module = tool()
+    try:
+        return module.shared()
+    except module.Unavailable as why:
+        pytest.skip(str(why))
