@@ -3,7 +3,7 @@
 On Kubernetes the schema and CEL rules of the CustomResourceDefinitions do the same for heddle's kinds.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from heddle.api.errors import Invalid
 from heddle.api.registry import Resource
@@ -11,10 +11,8 @@ from heddle.api.status import StatusCause
 from heddle.api.validate import check
 from heddle.api.workload import GROUPS_ANNOTATION, USER_ANNOTATION
 
-Operation = Literal["CREATE", "UPDATE", "STATUS"]
 
-
-def admit(resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], operation: Operation) -> dict[str, Any]:
+def admit(resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], operation: str) -> dict[str, Any]:
     """The object to store, or an error that lists every fault.
 
     Args:

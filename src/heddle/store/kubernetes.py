@@ -103,8 +103,8 @@ class KubernetesStore:
             tls.verify_mode = ssl.CERT_NONE
         if configuration.cert_file:
             tls.load_cert_chain(configuration.cert_file, configuration.key_file)
-        authorization = configuration.get_api_key_with_prefix("authorization") or ""
-        headers = {"Authorization": authorization} if authorization else {}
+        settings = configuration.auth_settings().values()
+        headers = {str(s["key"]).title(): str(s["value"]) for s in settings if s.get("in") == "header" and s.get("value")}
         return cls(configuration.host, ssl_context=tls, headers=headers)
 
     async def get(self, r: Resource, name: str, namespace: str = "") -> bytes:

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -107,7 +108,7 @@ class SchedulingController:
             self._pods_of[key][pod.metadata.name] = pod
         self._dirty["Workload"].add(key)
 
-    def _workloads(self) -> dict[str, Workload]:
+    def _workloads(self) -> Mapping[str, Workload]:
         return self._informers["Workload"].objects
 
     async def run(self) -> None:
@@ -143,7 +144,7 @@ class SchedulingController:
             queue: Queue | None = self._informers["Queue"].objects.get(name)
             self._mirror.queue(name, queue)
         if dirty["Topology"]:
-            topologies: dict[str, Topology] = self._informers["Topology"].objects
+            topologies: Mapping[str, Topology] = self._informers["Topology"].objects
             self._mirror.topology(topologies)
         for key in sorted(dirty["Workload"]):
             workload = self._workloads().get(key)
@@ -226,7 +227,7 @@ class SchedulingController:
         self._mirror.assume_bound(place)
         try:
             annotations = {DEVICES_ANNOTATION: ",".join(place.devices)} if place.devices else {}
-            await self._client.bind(place.task, namespace, place.node, annotations=annotations)
+            await self._client.bind(PODS, place.task, namespace, place.node, annotations=annotations)
         except ApiError as error:
             _log.warning("bind of %s to %s: %s", place.task, place.node, error)
             self._mirror.forget_bound(place)
@@ -311,7 +312,7 @@ class SchedulingController:
         )
 
     async def _report_queues(self, now: float) -> None:
-        queues: dict[str, Queue] = self._informers["Queue"].objects
+        queues: Mapping[str, Queue] = self._informers["Queue"].objects
         faults = tree.faults({name: q.spec.parent for name, q in queues.items()})
         shares = fair_shares(self._mirror.state)
         phases: dict[str, Counter[str]] = defaultdict(Counter)

@@ -92,7 +92,7 @@ class TrainingController:
             return await self._end(job, workload, mine, success=True, exit_code=0, message="all processes succeeded")
         world = self._worlds.objects.get(f"{namespace}/{build.rendezvous_name(job)}")
         generation = int(world.data.get("generation", "0")) if world else 0
-        if failed := self._failed(mine, generation):
+        if failed := self._failed(mine, world, generation):
             return await self._fail(job, workload, mine, *failed)
         await self._form(job, workload, mine, world, generation)
         await self._note(job, workload, mine)
@@ -119,13 +119,15 @@ class TrainingController:
 
         await asyncio.gather(*(make(index) for index in range(job.spec.nodes) if index not in mine))
 
-    def _failed(self, mine: dict[int, Pod], generation: int) -> tuple[Pod, int, str] | None:
+    def _failed(self, mine: dict[int, Pod], world: ConfigMap | None, generation: int) -> tuple[Pod, int, str] | None:
         """The first member whose process failed in the present generation, with exit code and reason."""
+        restarted = _restarted(world)
         for pod in mine.values():
             if pod.metadata.deletion_timestamp or not pod.spec.node_name:
                 continue
-            if int(pod.metadata.annotations.get(RESTART_ANNOTATION, "0")) != generation:
-                continue
+            told = pod.metadata.annotations.get(RESTART_ANNOTATION)
+            if pod.metadata.name in restarted and told != str(generation):
+                continue  # that was the process of an earlier world
             if end := _failure(pod):
                 return pod, end.exit_code, end.reason or "Error"
         return None
@@ -146,7 +148,7 @@ class TrainingController:
                     await self._client.delete(PODS, other.metadata.name, other.metadata.namespace, grace_period=0)
         members = [p for p in mine.values() if p.bound]
         world = self._worlds.objects[f"{job.metadata.namespace}/{build.rendezvous_name(job)}"]
-        await self._write_world(job, members, int(world.data["generation"]) + 1)
+        await self._write_world(job, mine, members, int(world.data["generation"]) + 1)
         return None
 
     async def _form(
@@ -165,17 +167,19 @@ class TrainingController:
         elif workload.status.bound != len(members):
             return  # binds or evictions of the same plan are still on their way
         if world is not None and world.data.get("members", "") == build.members_text(members):
-            await self._restart_members(members, generation)
+            await self._restart(mine, _restarted(world), generation)
         elif world is not None or members:
-            await self._write_world(job, members, generation + 1)
+            await self._write_world(job, mine, members, generation + 1)
             if world is not None and members and self._world_members(job):
                 text = f"{len(members)} nodes instead of {len(self._world_members(job))}: resuming from checkpoint"
                 await self._status(job, phase="Restarting", resizes=job.status.resizes + 1, message=text)
                 await self._events.record(job, "Resized", text)
 
-    async def _write_world(self, job: TrainingJob, members: list[Pod], generation: int) -> None:
+    async def _write_world(self, job: TrainingJob, mine: dict[int, Pod], members: list[Pod], generation: int) -> None:
         address, port = self._meeting(job, members[0]) if members else ("", 0)
-        world = build.rendezvous(job, members, generation, address, port)
+        before = set(self._world_members(job))
+        stale = [p.metadata.name for p in mine.values() if p.bound and build.members_text([p]) in before]
+        world = build.rendezvous(job, members, generation, address, port, restart=stale)
         key = f"{job.metadata.namespace}/{world.metadata.name}"
         old = self._worlds.objects.get(key)
         if old is None:
@@ -189,16 +193,25 @@ class TrainingController:
                 {"metadata": {"resourceVersion": old.metadata.resource_version}, "data": gone | world.data},
                 namespace=job.metadata.namespace,
             )
-        await self._restart_members(members, generation)
+        await self._restart(mine, set(stale), generation)
 
-    async def _restart_members(self, members: list[Pod], generation: int) -> None:
+    async def _restart(self, mine: dict[int, Pod], names: set[str], generation: int) -> None:
+        """Tell the processes of an earlier world to start again; done twice it changes nothing."""
+
         async def mark(pod: Pod) -> None:
             patch = {"metadata": {"annotations": {RESTART_ANNOTATION: str(generation)}}}
             with contextlib.suppress(NotFound):
                 await self._client.patch(PODS, pod.metadata.name, patch, namespace=pod.metadata.namespace)
 
-        stale = [p for p in members if p.metadata.annotations.get(RESTART_ANNOTATION) != str(generation)]
-        await asyncio.gather(*(mark(pod) for pod in stale if not pod.finished))
+        await asyncio.gather(
+            *(
+                mark(pod)
+                for pod in mine.values()
+                if pod.metadata.name in names
+                and pod.bound
+                and pod.metadata.annotations.get(RESTART_ANNOTATION) != str(generation)
+            )
+        )
 
     async def _note(self, job: TrainingJob, workload: Workload, mine: dict[int, Pod]) -> None:
         members = self._world_members(job)
@@ -293,6 +306,11 @@ class TrainingController:
 
 
 _STATUS_FIELDS = tuple(f.encode_name for f in msgspec.structs.fields(TrainingJobStatus))
+
+
+def _restarted(world: ConfigMap | None) -> set[str]:
+    """Pods whose processes the present generation restarts."""
+    return set(filter(None, world.data.get("restart", "").split(","))) if world else set()
 
 
 def _failure(pod: Pod) -> ContainerStateTerminated | None:

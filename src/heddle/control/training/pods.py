@@ -108,7 +108,7 @@ def pod(job: TrainingJob, index: int) -> Pod:
             containers=[
                 Container(
                     name=CONTAINER,
-                    image=spec.image or "local",
+                    image=spec.image,
                     command=spec.command,
                     working_dir=spec.working_dir,
                     env=[*_environment(job, name), *spec.env],
@@ -170,13 +170,16 @@ def _environment(job: TrainingJob, name: str) -> list[EnvVar]:
     ]
 
 
-def rendezvous(job: TrainingJob, members: list[Pod], generation: int, address: str, port: int) -> ConfigMap:
+def rendezvous(
+    job: TrainingJob, members: list[Pod], generation: int, address: str, port: int, *, restart: list[str]
+) -> ConfigMap:
     """The world of one generation: who is in it, with which rank, and where they meet.
 
-    Without members nobody has a rank, so that processes wait.
+    Without members nobody has a rank, so that processes wait. `restart` names the pods whose processes belong to an
+    earlier world; the others start by themselves as soon as they have a rank.
     """
     processes = job.spec.processes_per_node
-    data = {"generation": str(generation), "members": members_text(members)}
+    data = {"generation": str(generation), "members": members_text(members), "restart": ",".join(restart)}
     if members:
         data |= {
             "address": address,
