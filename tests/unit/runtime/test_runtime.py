@@ -254,7 +254,7 @@ async def test_a_killed_shim_is_told_and_leaves_nothing(tmp_path: Path, world: W
     os.kill(started["shimPid"], signal.SIGKILL)
     if down:
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(started["shimPid"], 0)
+            os.waitpid(started["shimPid"], 0)  # noqa: ASYNC222 - it was just killed
         world = World()
         runtime = start(tmp_path, world)
         await runtime.adopt()
