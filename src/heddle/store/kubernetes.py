@@ -104,7 +104,9 @@ class KubernetesStore:
         if configuration.cert_file:
             tls.load_cert_chain(configuration.cert_file, configuration.key_file)
         settings = configuration.auth_settings().values()
-        headers = {str(s["key"]).title(): str(s["value"]) for s in settings if s.get("in") == "header" and s.get("value")}
+        headers = {
+            str(s["key"]).title(): str(s["value"]) for s in settings if s.get("in") == "header" and s.get("value")
+        }
         return cls(configuration.host, ssl_context=tls, headers=headers)
 
     async def get(self, r: Resource, name: str, namespace: str = "") -> bytes:
@@ -166,6 +168,7 @@ class KubernetesStore:
                     return
                 finally:
                     self._watches.discard(answer)
+                    _abort(answer)
         except (aiohttp.ClientError, OSError) as error:
             if self._session.closed:
                 return
@@ -222,15 +225,31 @@ class KubernetesStore:
             options["gracePeriodSeconds"] = grace_period
         return await self._call("DELETE", r.path(namespace, name), {}, options)
 
+    async def read(self, path: str, query: dict[str, str] | None = None) -> bytes:
+        """What the server answers at a path that is no object, such as /version."""
+        return await self._call("GET", path, query)
+
+    async def stream(self, path: str, query: dict[str, str] | None = None) -> AsyncIterator[bytes]:
+        """The body at a path as it comes, for instance a log that is followed."""
+        try:
+            async with self._session.get(self._server + path, params=query or {}) as answer:
+                if answer.status >= 400:
+                    raise _error(await answer.read(), answer.status)
+                async for chunk in answer.content.iter_any():
+                    yield chunk
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"{self._server}: {error or type(error).__name__}") from error
+
     async def close(self) -> None:
         """End all watches and close the session."""
         for answer in list(self._watches):
-            answer.close()
+            _abort(answer)
         connector = self._session.connector
         if connector is not None:
             await connector.close(abort_ssl=True)
         await self._session.close()
-        await asyncio.sleep(0)  # transports end in the loop's next round
+        for _ in range(4):  # aborted transports end in the loop's next rounds
+            await asyncio.sleep(0)
 
     async def _call(
         self,
@@ -252,6 +271,14 @@ class KubernetesStore:
         if answer.status >= 400:
             raise _error(content, answer.status)
         return content
+
+
+def _abort(answer: aiohttp.ClientResponse) -> None:
+    """Drop an unfinished watch at once: a TLS farewell would wait for a server that is still sending."""
+    transport = answer.connection.transport if answer.connection else None
+    if transport is not None:
+        transport.abort()
+    answer.close()
 
 
 def _typed(r: Resource, obj: Object) -> Object:
