@@ -4,10 +4,10 @@ import json
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 import msgspec
 
-from heddle import __version__
 from heddle.api.core import (
     DEVICES_INVENTORY_ANNOTATION,
     GPU_RESOURCE,
@@ -106,8 +106,8 @@ def describe_node(
                 architecture=architecture(),
                 operating_system=platform.system().lower(),
                 kernel_version=platform.release(),
-                kubelet_version=f"heddle-{__version__}",
-                container_runtime_version=f"heddle://{__version__}",
+                kubelet_version=f"heddle-{version('heddle')}",
+                container_runtime_version=f"heddle://{version('heddle')}",
             ),
         ),
     )

@@ -21,6 +21,9 @@ from heddle.runtime.status import now, pod_status
 
 log = logging.getLogger(__name__)
 
+REPORT_PATIENCE = 5.0
+"""How long a stop waits for its last reports to be taken, in seconds."""
+
 
 class PodRunner:
     """One pod on this machine."""
@@ -44,6 +47,7 @@ class PodRunner:
         self._events: list[tuple[str, str, str]] = []
         self._ended = False
         self._gone_told = False
+        self._silent = False
         self.finished = asyncio.Event()
 
     def begin(self) -> None:
@@ -66,6 +70,9 @@ class PodRunner:
         self.synced.set()
         with contextlib.suppress(OSError):
             process.write_whole(self.directory / "pod.json", msgspec.json.encode(pod))
+        if pod.finished and not self._ended:  # declared over by others: what runs must not outlive that
+            self._silent = True
+            self.stop()
         if pod.metadata.deletion_timestamp:
             self.stop()
         for runner in (*self.init, *self.main):
@@ -127,7 +134,7 @@ class PodRunner:
             )
             events, self._events = self._events, []
             try:
-                if status != self.status:
+                if status != self.status and not self._silent:
                     await self.sink.pod_status(self.pod, status)
                     self.status = status
                 for event in events:
@@ -267,7 +274,9 @@ class LocalRuntime:
         tasks = {runner._tasks[0] for runner in self.pods.values()}
         if tasks:
             await asyncio.wait(tasks)
-        await asyncio.gather(*(runner.finished.wait() for runner in self.pods.values()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REPORT_PATIENCE):
+                await asyncio.gather(*(runner.finished.wait() for runner in self.pods.values()))
 
     def _add(self, pod: Pod, directory: Path) -> PodRunner:
         runner = PodRunner(pod, directory, self.references, self.sink, self.settings)

@@ -141,6 +141,7 @@ class Log:
 
     def write(self, data: bytes) -> None:
         """Appends records, rotating; a full disk loses lines, never the program."""
+        chunk = b""
         try:
             if self.fd < 0:
                 self.fd = os.open(f"{self.prefix}.{self.sequence}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -155,7 +156,7 @@ class Log:
                 if data or self.size >= self.max_bytes:
                     self.rotate()
         except OSError as error:
-            self.lost += len(data)
+            self.lost += len(chunk) + len(data)
             self.error = error.strerror or str(error)
 
     def rotate(self) -> None:
@@ -185,8 +186,9 @@ def child(
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         if run.get("cgroup"):
-            with open(os.path.join(run["cgroup"], "cgroup.procs"), "w") as file:
-                file.write("0")
+            with contextlib.suppress(OSError):  # better without its limits than not at all
+                with open(os.path.join(run["cgroup"], "cgroup.procs"), "w") as file:
+                    file.write("0")
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.dup2(streams[0], 1)

@@ -292,3 +292,51 @@ async def test_pods_run_side_by_side(runtime: LocalRuntime, world: World) -> Non
     await asyncio.gather(*(runtime.sync(shell("true", uid=f"s{n}")) for n in range(10)))
     for n in range(10):
         await world.phase("Succeeded", f"s{n}")
+
+
+async def test_a_full_disk_is_told_and_tried_again(
+    runtime: LocalRuntime, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(process, "write_whole", full)
+        wanted = shell("true")
+        await runtime.sync(wanted)
+        state = await world.until(
+            lambda: (
+                world.last().container_statuses
+                and (w := world.last().container_statuses[0].state.waiting)
+                and w.reason == "CreateContainerError"
+                and w
+            ),
+            "told",
+        )
+        assert "No space left on device; free space" in state.message
+    await runtime.sync(wanted)
+    await world.phase("Succeeded")
+
+
+async def test_a_pod_that_others_declared_over_is_stopped(runtime: LocalRuntime, world: World) -> None:
+    wanted = shell("exec sleep 60")
+    await runtime.sync(wanted)
+    await world.phase("Running")
+    pid = process.decode_json(runtime.root / "u1/main/started.0.json")["pid"]
+    over = msgspec.structs.replace(wanted, status=msgspec.structs.replace(world.last(), phase="Failed"))
+    await runtime.sync(over)
+    await eventually(lambda: not alive(pid), "stopped")
+    assert world.last().phase == "Running"  # the verdict of others is not overwritten
+
+
+async def test_a_log_is_followed_to_the_end(runtime: LocalRuntime, world: World) -> None:
+    await runtime.sync(shell("for i in 1 2 3 4 5; do echo $i; sleep 0.05; done"))
+    await world.phase("Running")
+    assert await text(runtime, follow=True) == "1\n2\n3\n4\n5\n"
+
+
+async def test_restart_policy_always_starts_again_after_success(runtime: LocalRuntime, world: World) -> None:
+    await runtime.sync(shell("exit 0", policy="Always"))
+    await world.phase("Running")
+    await world.until(lambda: world.last().container_statuses[0].restart_count >= 2, "restarts")
+    assert world.last().phase == "Running"
