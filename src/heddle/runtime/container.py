@@ -203,11 +203,15 @@ class ContainerRunner:
             policy = "OnFailure"
         asked = ended.stop_requested and self.generation != generation(self.home.pod)
         final = not asked and (policy == "Never" or (policy == "OnFailure" and ended.exit_code == 0))
-        self.state = ContainerState(terminated=terminated)
         if final:
-            self.done = True
+            self.state, self.done = ContainerState(terminated=terminated), True
             self.home.changed()
             return
+        if asked:  # a pod that is about to go on must not look finished, whatever its policy
+            self.last_state = ContainerState(terminated=terminated)
+            self.state = ContainerState(waiting=ContainerStateWaiting(reason="ContainerCreating"))
+        else:
+            self.state = ContainerState(terminated=terminated)
         self.home.changed()
         await may_start()
         if not self._restart_asked() and not self.stopping():

@@ -33,7 +33,7 @@ def phase(pod: Pod, init: list[ContainerStatus], main: list[ContainerStatus]) ->
     ends = [status.state.terminated for status in main]
     if all(end is not None and end.exit_code == 0 for end in ends):
         return "Succeeded"
-    if policy == "Never":
+    if policy == "Never" and all(end is not None for end in ends):
         return "Failed"
     return "Running"
 

@@ -131,17 +131,24 @@ async def test_failing_containers_back_off(runtime: LocalRuntime, world: World) 
     assert last.exit_code == 1
 
 
-async def test_a_new_restart_generation_is_no_failure(runtime: LocalRuntime, world: World) -> None:
-    wanted = shell("echo run; exec sleep 60", policy="OnFailure")
+@pytest.mark.parametrize("policy", ["Always", "OnFailure", "Never"])
+@pytest.mark.parametrize("code", [0, 3])
+async def test_a_new_restart_generation_is_no_failure(
+    runtime: LocalRuntime, world: World, policy: str, code: int
+) -> None:
+    wanted = shell(f"trap 'exit {code}' TERM; echo run; while :; do sleep 0.02; done", policy=policy)
     await runtime.sync(wanted)
     await world.phase("Running")
+    assert await anext(_follow(runtime, world)) == b"run\n"
     first = process.decode_json(runtime.root / "u1/main/started.0.json")["pid"]
     await runtime.sync(bumped(wanted, "2"))
     await eventually(lambda: (runtime.root / "u1/main/started.1.json").exists(), "second run")
     assert not alive(first)
     await world.until(lambda: world.last().container_statuses[0].state.running is not None, "running again")
+    await eventually(lambda: (runtime.root / "u1/main/log.1.0").exists(), "second log")
     assert world.last().container_statuses[0].restart_count == 0
-    assert await text(runtime, previous=True) == "run\n"
+    assert (await text(runtime, previous=True)).startswith("run\n")
+    assert not {status.phase for status in world.statuses["u1"]} & {"Failed", "Succeeded"}
 
 
 async def test_a_new_restart_generation_cuts_the_back_off(tmp_path: Path, world: World) -> None:
