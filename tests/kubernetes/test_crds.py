@@ -23,10 +23,6 @@ def test_the_versions_are_stamped(controlplane: Any) -> None:
     assert told["clientVersion"]["gitVersion"] == told["serverVersion"]["gitVersion"] == "v1.36.3"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the API server wants metadata as a bare object, and a maxLength on the values of quota and limit",
-)
 @pytest.mark.parametrize("manifest", crd.manifests(), ids=lambda m: m["spec"]["names"]["plural"])
 def test_a_definition_is_accepted_and_established(controlplane: Any, manifest: dict[str, Any]) -> None:
     kubectl(controlplane, "apply", "--server-side", "-f", "-", given=json.dumps(manifest))

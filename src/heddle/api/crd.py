@@ -42,12 +42,14 @@ _RULES: dict[str, dict[str, list[dict[str, str]]]] = {
 """What a type cannot say, by kind and place."""
 
 _MAX_ENTRIES = 64  # a map in a CEL rule needs a bound, or the API server's cost estimate refuses the rule
+_MAX_QUANTITY = 32  # and so does a string
 
 
 def manifest(resource: Resource) -> dict[str, Any]:
     """The CustomResourceDefinition of one of heddle's kinds."""
     assert resource.type is not None
     schema = kind_schema(resource.type)
+    schema["properties"]["metadata"] = {"type": "object"}  # nothing else is allowed there
     rules = _RULES.get(resource.kind, {})
     spec = schema["properties"]["spec"]
     if "" in rules:
@@ -59,6 +61,7 @@ def manifest(resource: Resource) -> dict[str, Any]:
     for name in ("quota", "limit"):
         if name in spec["properties"]:
             spec["properties"][name]["maxProperties"] = _MAX_ENTRIES
+            spec["properties"][name]["additionalProperties"]["maxLength"] = _MAX_QUANTITY
     columns = [
         {"name": c.name, "jsonPath": c.path, "type": c.type}
         | ({"priority": 1} if c.wide else {})

@@ -130,7 +130,7 @@ class EmbeddedHeddle:
         workers = [asyncio.create_task(part.run()) for part in (agent, scheduling, training, nodes)]
         try:
             write_kubeconfig(places.kubeconfig, url, token, certificate)
-            while not web.started and not serving.done():
+            while not web.started and not serving.done():  # noqa: ASYNC110 - uvicorn offers a flag, no event
                 await asyncio.sleep(0.005)
             self._problem = ""
             running = Running(pid=os.getpid(), url=url, started=time.time())

@@ -1,1 +1,5 @@
-"""heddle from Python."""
+"""heddle from Python; `heddle.Client` is the front."""
+
+from heddle.sdk.client import Client
+
+__all__ = ["Client"]

@@ -58,10 +58,12 @@ def _devices(node: Node) -> tuple[Device, ...]:
     count = quantity.whole(node.status.allocatable.get(GPU_RESOURCE, 0))
     try:
         listed: list[dict[str, Any]] = json.loads(node.metadata.annotations.get(DEVICES_INVENTORY_ANNOTATION, "[]"))
+        links = {name: i for i, name in enumerate(sorted({str(d["link"]) for d in listed if d.get("link")}))}
         known = tuple(
             Device(
                 id=str(d["id"]), index=int(d["index"]), model=str(d.get("model", "")),
-                memory_mib=int(d.get("memoryMiB", 0)), numa=int(d.get("numa", -1)), link=int(d.get("link", -1)),
+                memory_mib=int(d.get("memoryMib", 0)), numa=int(d.get("numa", -1)),
+                link=links.get(str(d.get("link")), -1),
             )
             for d in listed
         )  # fmt: skip

@@ -1,0 +1,188 @@
+"""Verbs about any object: apply, get, describe, delete, events, queue tree, top, api-resources, crds."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+import yaml
+
+from heddle.api import registry
+from heddle.api.crd import manifests
+from heddle.api.registry import Resource
+from heddle.cli.errors import USAGE, fail, told
+from heddle.cli.jobs import Namespace, Output, check_output, client
+from heddle.cli.show import ago, console, gpus, queue_tree, serialised, table
+
+
+def apply(
+    file: Annotated[list[str], typer.Option("--filename", "-f", help="YAML or JSON file, or - for standard input.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check.")] = False,
+    namespace: Namespace = "default",
+) -> None:
+    """Create or change objects so that they are as their manifests say."""
+    wanted = []
+    for name in file:
+        try:
+            text = sys.stdin.read() if name == "-" else Path(name).read_text()
+            wanted += [doc for doc in yaml.safe_load_all(text) if doc]
+        except OSError as error:
+            raise fail(f"{name}: {error.strerror}", USAGE) from None
+        except yaml.YAMLError as error:
+            raise fail(f"{name} is not YAML: {' '.join(str(error).split())}", USAGE) from None
+    if not wanted:
+        raise fail("nothing to apply: the files hold no object", USAGE)
+    with told(), client(namespace) as c:
+        for doc in wanted:
+            if not isinstance(doc, dict):
+                raise fail(f"a manifest must be an object with apiVersion, kind and metadata, not {doc!r}", USAGE)
+            items = doc["items"] if doc.get("kind") == "List" else [doc]
+            for item in items:
+                obj, outcome = c.apply(item, dry_run=dry_run)
+                print(f"{obj.kind.lower()}/{obj.metadata.name} {outcome}{' (dry run)' if dry_run else ''}")
+
+
+def get(
+    kind: Annotated[str, typer.Argument(help="Kind, such as queues; see: heddle api-resources.")],
+    name: Annotated[str, typer.Argument(help="One object.")] = "",
+    selector: Annotated[str, typer.Option("--selector", "-l", help="Label selector.")] = "",
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In all namespaces.")] = False,
+    namespace: Namespace = "default",
+    output: Output = "",
+) -> None:
+    """Show objects."""
+    with told(), client(namespace) as c:
+        check_output(output)
+        everything = {"all_namespaces": all_namespaces, "selector": selector}
+        objects = [c.get(kind, name)] if name else c.list(kind, **everything)
+        from heddle.sdk.client import resource
+
+        r = resource(kind)
+    if output in ("json", "yaml"):
+        serialised(objects[0] if name else objects, output)
+        return
+    if not objects:
+        print("no objects found", file=sys.stderr)
+        return
+    _print_table(r, objects, wide=output == "wide")
+
+
+def _print_table(r: Resource, objects: list[Any], *, wide: bool) -> None:
+    from heddle.server import tables
+
+    answer = msgspec.json.decode(tables.table(r, [msgspec.json.encode(o) for o in objects], metadata={}))
+    shown = [i for i, c in enumerate(answer["columnDefinitions"]) if wide or not c["priority"]]
+    headers = [answer["columnDefinitions"][i]["name"].upper() for i in shown]
+    table(headers, [[row["cells"][i] for i in shown] for row in answer["rows"]])
+
+
+def describe(
+    kind: Annotated[str, typer.Argument(help="Kind.")],
+    name: Annotated[str, typer.Argument(help="Object.")],
+    namespace: Namespace = "default",
+) -> None:
+    """Show everything about one object, and what happened to it."""
+    with told(), client(namespace) as c:
+        obj = c.raw(kind, name)
+        happened = [
+            e for e in c.list("events", all_namespaces=True) if e.involved_object.uid == obj["metadata"].get("uid")
+        ]
+    obj["metadata"].pop("managedFields", None)
+    print(yaml.safe_dump(obj, sort_keys=False), end="")
+    if happened:
+        print("events:")
+        _print_events(happened, about=False)
+
+
+def delete(
+    kind: Annotated[str, typer.Argument(help="Kind.")],
+    names: Annotated[list[str], typer.Argument(help="Objects.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    namespace: Namespace = "default",
+) -> None:
+    """Delete objects and what they own, after showing what that is."""
+    with told(), client(namespace) as c:
+        doomed = [c.get(kind, name) for name in names]
+        uids = {o.metadata.uid for o in doomed}
+        if not yes and sys.stdin.isatty():
+            for obj in doomed:
+                print(f"{obj.kind.lower()}/{obj.metadata.name}")
+            for pod in c.list("pods", all_namespaces=True):
+                if any(o.uid in uids for o in pod.metadata.owner_references):
+                    print(f"  pod/{pod.metadata.name}  {pod.status.phase}")
+            typer.confirm("Delete?", abort=True)
+        for obj in doomed:
+            c.delete(kind, obj.metadata.name)
+            print(f"{obj.kind.lower()}/{obj.metadata.name} deleted")
+
+
+def events(
+    name: Annotated[str, typer.Argument(help="Only about this object.")] = "",
+    namespace: Namespace = "default",
+    output: Output = "",
+) -> None:
+    """What happened, oldest first."""
+    with told(), client(namespace) as c:
+        found = [e for e in c.list("events") if not name or e.involved_object.name == name]
+    if output in ("json", "yaml"):
+        serialised(found, output)
+    else:
+        _print_events(found, about=True)
+
+
+def _print_events(found: list[Any], *, about: bool) -> None:
+    found.sort(key=lambda e: (e.last_timestamp or e.event_time or "", e.metadata.resource_version.zfill(20)))
+    rows = []
+    for e in found:
+        subject = f"{e.involved_object.kind.lower()}/{e.involved_object.name}"
+        row = [ago(e.last_timestamp or e.event_time), e.type, e.reason, subject, e.message]
+        rows.append(row if about else [*row[:3], row[4]])
+    headers = ["AGE", "TYPE", "REASON", "OBJECT", "MESSAGE"]
+    table(headers if about else [h for h in headers if h != "OBJECT"], rows)
+
+
+queue_app = typer.Typer(help="Queues.", no_args_is_help=True)
+
+
+@queue_app.command("tree")
+def tree(output: Output = "") -> None:
+    """The queue tree: quota, usage and fair share in GPUs."""
+    with told(), client() as c:
+        queues = c.list("queues")
+    if output in ("json", "yaml"):
+        serialised(queues, output)
+    else:
+        queue_tree(queues)
+
+
+def top(namespace: Namespace = "default") -> None:
+    """GPUs in use by node, and GPU-hours by user and queue."""
+    from heddle.api.workload import DEVICES_ANNOTATION, USER_ANNOTATION
+
+    with told(), client(namespace) as c:
+        nodes, pods = c.list("nodes"), c.list("pods", all_namespaces=True)
+        jobs = c.list("trainingjobs", all_namespaces=True)
+    rows = []
+    for n in nodes:
+        mine = [p for p in pods if p.bound and p.spec.node_name == n.metadata.name]
+        devices = {d for p in mine for d in p.metadata.annotations.get(DEVICES_ANNOTATION, "").split(",") if d}
+        rows.append((n.metadata.name, len(devices), gpus(n.status.allocatable), len(mine)))
+    table(("NODE", "GPUS IN USE", "GPUS", "PODS"), rows)
+    hours: dict[tuple[str, str], float] = {}
+    for job in jobs:
+        who = (job.metadata.annotations.get(USER_ANNOTATION, ""), job.spec.queue)
+        hours[who] = hours.get(who, 0.0) + job.status.gpu_seconds / 3600
+    console.print()
+    table(("USER", "QUEUE", "GPU-HOURS"), [(u, q, f"{h:.3f}") for (u, q), h in sorted(hours.items())])
+
+
+def api_resources() -> None:
+    """The kinds that heddle serves."""
+    rows = [(r.plural, ",".join(r.short_names), r.api_version, str(r.namespaced).lower(), r.kind) for r in registry.ALL]
+    table(("NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"), rows)
+
+
+def crds() -> None:
+    """Print heddle's CustomResourceDefinitions, for kubectl apply -f -."""
+    print(yaml.safe_dump_all(manifests(), sort_keys=False), end="")

@@ -1,0 +1,93 @@
+"""How objects look in a terminal."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import yaml
+from rich.console import Console
+from rich.tree import Tree
+
+from heddle.api import quantity
+from heddle.api.clock import to_seconds
+from heddle.api.core import GPU_RESOURCE
+from heddle.api.meta import Kind, Resources
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Columns as kubectl prints them: as wide as they are, so that other programs can read them too."""
+    text = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(headers), *text]) for i in range(len(headers))]
+    for number, row in enumerate([list(headers), *text]):
+        line = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        console.print(line, style="bold" if number == 0 else None, markup=False)
+
+
+def serialised(objects: Kind | Sequence[Kind] | dict[str, Any], form: str) -> None:
+    """JSON or YAML of one object or a list."""
+    value: Any = msgspec.to_builtins(objects)
+    if isinstance(value, list):
+        value = {"apiVersion": "v1", "kind": "List", "items": value}
+    if form == "json":
+        print(msgspec.json.format(msgspec.json.encode(value)).decode())
+    else:
+        print(yaml.safe_dump(value, sort_keys=False), end="")
+
+
+def ago(timestamp: str | None) -> str:
+    """How long ago, shortly."""
+    if not timestamp:
+        return ""
+    seconds = max(0, int(time.time() - to_seconds(timestamp)))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def gpus(resources: Resources) -> str:
+    """GPUs of a resource list, 0 where there are none."""
+    value = resources.get(GPU_RESOURCE)
+    return f"{quantity.milli(value) / 1000:g}" if value is not None else "0"
+
+
+def queue_tree(queues: Sequence[Any]) -> None:
+    """The queue tree with GPUs: used, quota, fair share, and what waits."""
+    tree = Tree("queues (GPUs)", guide_style="dim")
+    by_parent: dict[str, list[Any]] = {}
+    names = {q.metadata.name for q in queues}
+    for q in queues:
+        parent = q.spec.parent if q.spec.parent in names else ""
+        by_parent.setdefault(parent, []).append(q)
+    shown: set[str] = set()
+
+    def grow(branch: Tree, parent: str) -> None:
+        for q in sorted(by_parent.get(parent, []), key=lambda q: q.metadata.name):
+            if q.metadata.name in shown:
+                continue
+            shown.add(q.metadata.name)
+            grow(branch.add(_queue_line(q)), q.metadata.name)
+
+    grow(tree, "")
+    for q in queues:  # a cycle hangs from no root
+        if q.metadata.name not in shown:
+            shown.add(q.metadata.name)
+            tree.add(_queue_line(q))
+    console.print(tree)
+
+
+def _queue_line(q: Any) -> str:
+    status = q.status
+    text = f"[bold]{q.metadata.name}[/bold]  used {gpus(status.usage)}, quota {gpus(q.spec.quota)}"
+    if GPU_RESOURCE in status.fair_share:
+        text += f", fair share {gpus(status.fair_share)}"
+    if GPU_RESOURCE in q.spec.limit:
+        text += f", limit {gpus(q.spec.limit)}"
+    text += f", weight {q.spec.weight}, {status.running} running, {status.pending} pending"
+    ready = next((c for c in status.conditions if c.type == "Ready"), None)
+    if ready is not None and ready.status != "True":
+        text += f"  [red]{ready.reason}: {ready.message}[/red]"
+    return text

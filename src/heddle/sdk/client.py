@@ -1,0 +1,323 @@
+"""heddle from Python: the verbs of the command line, as calls.
+
+    >>> client = heddle.Client()
+    >>> job = client.run(["python", "train.py"], gpus=2, nodes=2)
+    >>> for line in client.logs(job.metadata.name): print(line.decode(), end="")
+    >>> client.wait(job.metadata.name).status.exit_code
+
+Calls block; a thread of the client's own runs the connection. Errors are those of `heddle.api.errors`.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import msgspec
+
+from heddle.api.errors import ApiError, BadRequest, NotFound
+from heddle.api.meta import ObjectMeta, Resources
+from heddle.api.pod import EnvVar
+from heddle.api.registry import PODS, TRAININGJOBS, Resource, by_kind, find
+from heddle.api.trainingjob import Checkpoint, TrainingJob, TrainingJobSpec
+from heddle.control.training.pods import JOB_LABEL
+from heddle.sdk.connection import connect
+from heddle.store.client import Client as TypedClient
+from heddle.store.client import decode
+from heddle.store.port import PatchType
+
+T = TypeVar("T")
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+class Client:
+    """A connection to an embedded heddle or a cluster. Close it, or use it as a context manager."""
+
+    def __init__(
+        self, *, kubeconfig: str | Path | None = None, context: str | None = None, namespace: str = "default"
+    ) -> None:
+        """Connect: to the kubeconfig that is given, else the embedded heddle that is up, else $KUBECONFIG.
+
+        Raises:
+            Unavailable: there is none of these.
+        """
+        self.namespace = namespace
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="heddle-client", daemon=True)
+        self._thread.start()
+        try:
+            self._store = self._do(_opened(Path(kubeconfig) if kubeconfig else None, context))
+        except BaseException:
+            self._end_loop()
+            raise
+        self._client = TypedClient(self._store)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._do(self._store.close())
+        self._end_loop()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _each(self, source: AsyncIterator[T]) -> Iterator[T]:
+        """The items of an asynchronous source, as they come."""
+        items: queue.Queue[tuple[str, Any]] = queue.Queue()
+
+        async def pump() -> None:
+            try:
+                async for item in source:
+                    items.put(("item", item))
+                items.put(("end", None))
+            except ApiError as error:
+                items.put(("error", error))
+
+        future = asyncio.run_coroutine_threadsafe(pump(), self._loop)
+        try:
+            while True:
+                what, value = items.get()
+                if what == "end":
+                    return
+                if what == "error":
+                    raise value
+                yield value
+        finally:
+            future.cancel()
+
+    # objects
+
+    def get(self, kind: str, name: str, *, namespace: str | None = None) -> Any:
+        """One object as its Struct; `kind` as kubectl takes it ("queue", "po", "trainingjobs")."""
+        r = resource(kind)
+        return self._do(self._client.get(r, name, self._scope(r, namespace)))
+
+    def list(
+        self, kind: str, *, namespace: str | None = None, all_namespaces: bool = False, selector: str = ""
+    ) -> list[Any]:
+        """Objects of a kind, in one namespace or all."""
+        r = resource(kind)
+        scope = "" if all_namespaces else self._scope(r, namespace)
+        return self._do(self._client.list(r, scope, label_selector=selector))
+
+    def raw(self, kind: str, name: str, *, namespace: str | None = None) -> dict[str, Any]:
+        """One object as decoded JSON, with fields that the Structs do not know."""
+        r = resource(kind)
+        found: dict[str, Any] = msgspec.json.decode(self._do(self._store.get(r, name, self._scope(r, namespace))))
+        return found
+
+    def watch(self, kind: str, *, namespace: str | None = None, **options: Any) -> Iterator[Any]:
+        """Changes of objects of a kind, until the caller stops iterating; `options` as in `Store.watch`."""
+        r = resource(kind)
+        return self._each(self._client.watch(r, self._scope(r, namespace), **options))
+
+    def apply(self, manifest: dict[str, Any], *, dry_run: bool = False) -> tuple[Any, str]:
+        """Create or change an object so that it is as the manifest says (client-side, as `kubectl apply`).
+
+        Fields that an earlier apply set and this one leaves out are removed; others' fields stay.
+
+        Returns:
+            The object, and "created", "configured" or "unchanged".
+        """
+        r = by_kind(str(manifest.get("apiVersion", "")), str(manifest.get("kind", "")))
+        if r is None:
+            kind = f"{manifest.get('apiVersion')}/{manifest.get('kind')}"
+            raise BadRequest(f"{kind} is no kind that heddle serves; see: heddle api-resources")
+        return self._do(self._apply(r, manifest, dry_run))
+
+    async def _apply(self, r: Resource, manifest: dict[str, Any], dry_run: bool) -> tuple[Any, str]:
+        meta = manifest.get("metadata") or {}
+        namespace = (meta.get("namespace") or self.namespace) if r.namespaced else ""
+        wish = {**manifest, "metadata": {**meta} | ({"namespace": namespace} if namespace else {})}
+        applied = msgspec.json.encode(wish, order="sorted").decode()
+        stamped = {**wish, "metadata": {**wish["metadata"]}}
+        stamped["metadata"]["annotations"] = {**(meta.get("annotations") or {}), LAST_APPLIED: applied}
+        name = meta.get("name", "")
+        try:
+            old = msgspec.json.decode(await self._store.get(r, name, namespace)) if name else None
+        except NotFound:
+            old = None
+        if old is None:
+            blob = await self._store.create(r, stamped, namespace, dry_run=dry_run)
+            return decode(r, blob), "created"
+        before = (old["metadata"].get("annotations") or {}).get(LAST_APPLIED)
+        patch = _merge_patch(msgspec.json.decode(before) if before else {}, stamped)
+        blob = await self._store.patch(r, name, patch, namespace=namespace, type=PatchType.MERGE, dry_run=dry_run)
+        new = decode(r, blob)
+        same = new.metadata.resource_version == old["metadata"]["resourceVersion"]
+        return new, "unchanged" if same else "configured"
+
+    def delete(self, kind: str, name: str, *, namespace: str | None = None) -> None:
+        """Delete an object and what it owns."""
+        r = resource(kind)
+        self._do(self._client.delete(r, name, self._scope(r, namespace)))
+
+    # jobs
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        name: str = "",
+        queue: str = "default",
+        nodes: int = 1,
+        min_nodes: int | None = None,
+        gpus: float = 0,
+        cpus: float | None = None,
+        memory: str | None = None,
+        priority: int = 0,
+        preemptible: bool = True,
+        env: dict[str, str] | None = None,
+        working_dir: str = "",
+        checkpoint: str = "",
+        max_restarts: int = 3,
+        topology: str = "",
+        dry_run: bool = False,
+    ) -> TrainingJob:
+        """Submit a training; returns at once.
+
+        Args:
+            command: program and arguments of each node.
+            name: the job's name; made from the program's when empty.
+            queue: who pays.
+            nodes: pods wished for.
+            min_nodes: fewest with which it runs (elastic); None: all of them.
+            gpus: GPUs of each node; below 1 a share of one.
+            cpus: CPUs of each node.
+            memory: memory of each node, such as "16Gi".
+            priority: higher goes first in its queue.
+            preemptible: False: never evicted for others, and only within quota.
+            env: additional environment.
+            working_dir: where the command runs.
+            checkpoint: directory that a restart resumes from.
+            max_restarts: restarts after failures.
+            topology: node label of the level of which one domain must hold all nodes.
+            dry_run: only check.
+
+        Raises:
+            Invalid: lists every fault.
+        """
+        resources: Resources = {}
+        if gpus:
+            resources["nvidia.com/gpu"] = int(gpus) if gpus == int(gpus) else f"{round(gpus * 1000)}m"
+        if cpus:
+            resources["cpu"] = f"{round(cpus * 1000)}m"
+        if memory:
+            resources["memory"] = memory
+        base = "".join(c if c.isalnum() else "-" for c in Path(command[0]).stem.lower()).strip("-") if command else ""
+        job = TrainingJob(
+            metadata=ObjectMeta(
+                name=name, generate_name="" if name else f"{(base or 'job')[:40]}-", namespace=self.namespace
+            ),
+            spec=TrainingJobSpec(
+                command=[*command],
+                queue=queue,
+                nodes=nodes,
+                min_nodes=min_nodes,
+                resources_per_node=resources,
+                priority=priority,
+                preemptible=preemptible,
+                env=[EnvVar(name=k, value=v) for k, v in (env or {}).items()],
+                working_dir=working_dir,
+                checkpoint=Checkpoint(path=checkpoint) if checkpoint else None,
+                max_restarts=max_restarts,
+            ),
+        )
+        job.spec.topology.required = topology
+        created: TrainingJob = self._do(self._client.create(TRAININGJOBS, job, self.namespace, dry_run=dry_run))
+        return created
+
+    def wait(self, name: str, *, timeout: float | None = None) -> TrainingJob:
+        """The job once it has ended.
+
+        Raises:
+            NotFound: it does not exist, or is deleted meanwhile.
+            TimeoutError: it has not ended in `timeout` seconds.
+        """
+        options: dict[str, Any] = {"field_selector": f"metadata.name={name}", "timeout": timeout}
+        job: TrainingJob = self.get("trainingjob", name)
+        if job.status.phase in ("Succeeded", "Failed"):
+            return job
+        version = job.metadata.resource_version
+        for event in self.watch("trainingjob", resource_version=version, **options):
+            if event.type == "DELETED":
+                raise NotFound(f"job {name} was deleted")
+            if event.object is not None and event.object.status.phase in ("Succeeded", "Failed"):
+                ended: TrainingJob = event.object
+                return ended
+        raise TimeoutError(f"job {name} has not ended in {timeout} s")
+
+    def pods(self, job: str) -> Sequence[Any]:
+        """The pods of a job."""
+        return self.list("pods", selector=f"{JOB_LABEL}={job}")
+
+    def logs(
+        self, pod: str, *, follow: bool = False, tail: int | None = None, previous: bool = False,
+        timestamps: bool = False,
+    ) -> Iterator[bytes]:  # fmt: skip
+        """The log of a pod, in pieces; with `follow` until it ends."""
+        query = {
+            "follow": str(follow).lower(),
+            "previous": str(previous).lower(),
+            "timestamps": str(timestamps).lower(),
+        }
+        if tail is not None:
+            query["tailLines"] = str(tail)
+        return self._each(self._store.stream(PODS.path(self.namespace, pod, "log"), query))
+
+    def explain(self, name: str) -> dict[str, Any]:
+        """Why a workload (a job's has its name) waits, and the smallest changes that would admit it."""
+        query = {"name": name, "namespace": self.namespace}
+        found: dict[str, Any] = msgspec.json.decode(self._do(self._store.read("/heddle/v1/explain", query)))
+        return found
+
+    def _scope(self, r: Resource, namespace: str | None) -> str:
+        return (namespace or self.namespace) if r.namespaced else ""
+
+
+def resource(kind: str) -> Resource:
+    """The resource that a word means.
+
+    Raises:
+        BadRequest: none; names the known ones.
+    """
+    found = find(kind)
+    if found is None:
+        raise BadRequest(f"{kind!r} is no kind that heddle serves; see: heddle api-resources")
+    return found
+
+
+async def _opened(kubeconfig: Path | None, context: str | None) -> Any:
+    return connect(kubeconfig, context)
+
+
+def _merge_patch(before: Any, after: dict[str, Any]) -> dict[str, Any]:
+    """The merge patch that sets all of `after` and removes what only `before` had."""
+    patch: dict[str, Any] = {}
+    for key, value in after.items():
+        old = before.get(key) if isinstance(before, dict) else None
+        patch[key] = _merge_patch(old or {}, value) if isinstance(value, dict) else value
+    for key in before if isinstance(before, dict) else ():
+        if key not in after:
+            patch[key] = None
+    return patch

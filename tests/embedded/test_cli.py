@@ -1,0 +1,111 @@
+"""The command line against a real embedded heddle."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+Heddle = Callable[..., Any]
+
+
+def queue(name: str, **spec: object) -> str:
+    return yaml.safe_dump(
+        {"apiVersion": "heddle.dev/v1alpha1", "kind": "Queue", "metadata": {"name": name}, "spec": spec}
+    )
+
+
+def test_run_follows_the_logs_and_exits_with_the_jobs_code(heddle: Heddle) -> None:
+    done = heddle("run", "--gpus", "2", "--nodes", "2", "--", "sh", "-c", "echo rank $RANK of $WORLD_SIZE")
+    assert done.returncode == 0, done.stderr
+    assert "rank 0 of 2" in done.stdout
+    assert "rank 1 of 2" in done.stdout
+    failed = heddle("run", "--max-restarts", "0", "--", "sh", "-c", "exit 7")
+    assert failed.returncode == 7
+    assert "exit code 7" in failed.stderr
+
+
+def test_a_pod_sees_the_devices_it_was_given(heddle: Heddle) -> None:
+    done = heddle("run", "--name", "see", "--gpus", "3", "--", "sh", "-c", "echo gpus=$CUDA_VISIBLE_DEVICES")
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if "gpus=" in line)
+    assert len(line.split("gpus=")[1].split(",")) == 3
+    again = heddle("logs", "see")
+    assert "gpus=" in again.stdout
+
+
+def test_a_job_is_restarted_until_its_restarts_are_used(heddle: Heddle) -> None:
+    done = heddle(
+        "run", "--name", "retry", "--max-restarts", "2", "--", "sh", "-c", "echo try $HEDDLE_GENERATION; exit 3"
+    )
+    assert done.returncode == 3
+    job = json.loads(heddle("get", "trainingjob", "retry", "-o", "json").stdout)
+    assert job["status"]["restarts"] == 2
+    assert job["status"]["phase"] == "Failed"
+    assert "2 of 2 restarts were used" in job["status"]["message"]
+
+
+def test_a_gang_larger_than_the_cluster_waits_with_its_reason(heddle: Heddle) -> None:
+    made = heddle("run", "--detach", "--name", "huge", "--gpus", "8", "--nodes", "9", "--", "true")
+    assert made.returncode == 0
+    explained = heddle("explain", "huge")
+    assert "impossible on this cluster even when empty" in explained.stdout
+    assert "2 of 9" in explained.stdout
+    assert heddle("delete", "trainingjob", "huge").returncode == 0
+    assert heddle("get", "workload", "huge").returncode == 4
+
+
+def test_the_order_of_applying_queues_never_matters(heddle: Heddle) -> None:
+    child = heddle("apply", "-f", "-", given=queue("child", parent="parent"))
+    assert child.returncode == 0, child.stderr
+    wait_for(heddle, "child", "ParentNotFound")
+    assert heddle("apply", "-f", "-", given=queue("parent")).returncode == 0
+    wait_for(heddle, "child", "Ready")
+    assert heddle("apply", "-f", "-", given=queue("parent", parent="child")).returncode == 0
+    wait_for(heddle, "child", "Cycle")
+    assert "Cycle" in heddle("queue", "tree").stdout
+    assert heddle("delete", "queue", "child", "parent").returncode == 0
+
+
+def wait_for(heddle: Heddle, name: str, reason: str) -> None:
+    for _ in range(40):
+        found = json.loads(heddle("get", "queue", name, "-o", "json").stdout)
+        conditions = found.get("status", {}).get("conditions", [])
+        if any(c["type"] == "Ready" and c["reason"] == reason for c in conditions):
+            return
+    pytest.fail(f"queue {name} never became {reason}: {conditions}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "code", "words"),
+    [
+        (("apply", "-f", "-"), queue("q", quta={}), 1, ["spec.quta", "did you mean quota?"]),
+        (("apply", "-f", "-"), queue("q", quota={"cpu": 4}, limit={"cpu": 2}), 1, ["quota is over the limit"]),
+        (("apply", "-f", "-"), queue("q", weight=-1, quota={"cpu": float("nan")}), 1, ["2 faults", "weight", "cpu"]),
+        (("apply", "-f", "-"), "kind: [", 2, ["is not YAML"]),
+        (("apply", "-f", "-"), "kind: Nothing\napiVersion: v1\nmetadata: {name: x}", 1, ["no kind that heddle serves"]),
+        (("apply", "-f", "/nowhere.yaml"), "", 2, ["No such file"]),
+        (("get", "quueues"), "", 1, ["no kind that heddle serves"]),
+        (("get", "queue", "nobody"), "", 4, ["not found"]),
+        (("explain", "nobody"), "", 4, ["not found"]),
+        (("run", "--env", "X", "--", "true"), "", 2, ["NAME=VALUE"]),
+        (("run", "--name", "Bad_Name", "--", "true"), "", 1, ["metadata.name", "lower case"]),
+        (("up", "--simulate", "2xH100"), "", 2, ["2x8xH100"]),
+    ],
+)
+def test_bad_input_gives_one_clear_error(
+    heddle: Heddle, arguments: tuple[str, ...], given: str, code: int, words: list[str]
+) -> None:
+    done = heddle(*arguments, given=given)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert done.stderr.startswith("heddle: ")
+
+
+def test_a_missing_program_fails_the_job_with_its_reason(heddle: Heddle) -> None:
+    done = heddle("run", "--max-restarts", "0", "--", "no-such-program")
+    assert done.returncode not in (0, None)
+    assert "Traceback" not in done.stderr
