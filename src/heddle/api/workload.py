@@ -76,7 +76,7 @@ class WorkloadSpec(Struct):
 class WorkloadReason(Struct):
     """Why it waits: a code with numbers, and the sentence made of them."""
 
-    code: Annotated[str, Meta(description="Reason code (docs/reasons.md).")]
+    code: Annotated[str, Meta(description="Reason code (docs/engine.md).")]
     message: Annotated[str, Meta(description="The sentence for people.")]
 
 
