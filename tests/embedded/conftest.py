@@ -11,7 +11,7 @@ import pytest
 Heddle = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def command(home: Path, *arguments: str, timeout: float = 60, given: str = "") -> subprocess.CompletedProcess[str]:
+def run_heddle(home: Path, *arguments: str, timeout: float = 60, given: str = "") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HEDDLE_HOME": str(home)}
     environment.pop("KUBECONFIG", None)
     return subprocess.run(
@@ -28,16 +28,22 @@ def command(home: Path, *arguments: str, timeout: float = 60, given: str = "") -
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("heddle")
-    up = command(folder, "up", "--simulate", "2x8xH100")
+    up = run_heddle(folder, "up", "--simulate", "2x8xH100")
     assert up.returncode == 0, up.stderr
     yield folder
-    down = command(folder, "down", "--yes")
+    down = run_heddle(folder, "down", "--yes")
     assert down.returncode == 0, down.stderr
 
 
 @pytest.fixture
 def heddle(home: Path) -> Heddle:
     def call(*arguments: str, timeout: float = 60, given: str = "") -> subprocess.CompletedProcess[str]:
-        return command(home, *arguments, timeout=timeout, given=given)
+        return run_heddle(home, *arguments, timeout=timeout, given=given)
 
     return call
+
+
+@pytest.fixture
+def command() -> Heddle:
+    """`heddle` in any home: the first argument is the folder."""
+    return run_heddle

@@ -26,6 +26,9 @@ def up(
     ] = None,
     port: Annotated[int, typer.Option(help="Port on loopback; 0: any free one.", min=0, max=65535)] = 0,
     foreground: Annotated[bool, typer.Option("--foreground", "-f", help="Stay in the terminal.")] = False,
+    restore_backup: Annotated[
+        bool, typer.Option("--restore-backup", help="Put the last backup of a damaged database back first.")
+    ] = False,
 ) -> None:
     """Start heddle on this machine."""
     from heddle.node.simulated import parse
@@ -38,6 +41,13 @@ def up(
     if found := places.find():
         console.print(f"heddle is already up at {found.url} (pid {found.pid})")
         return
+    if restore_backup:
+        from heddle.store.schema import StoreFileError, restore_last_backup
+
+        try:
+            console.print(str(restore_last_backup(places.database)))
+        except StoreFileError as error:
+            raise fail(str(error)) from None
     if foreground:
         _run(places, simulations, port)
         return
@@ -56,7 +66,8 @@ def up(
             return
         if child.poll() is not None:
             lines = places.log.read_text(errors="replace").strip().splitlines()
-            raise fail(f"did not start: {lines[-1] if lines else 'no message'} (log: {places.log})")
+            last = lines[-1].removeprefix("heddle: ") if lines else "no message"
+            raise fail(f"did not start: {last} (log: {places.log})")
         time.sleep(0.02)
     raise fail(f"not ready after {_START:.0f} s; see {places.log}")
 
@@ -64,6 +75,7 @@ def up(
 def _run(places: Places, simulations: list, port: int) -> None:  # type: ignore[type-arg]
     from heddle.embedded.heddle import AlreadyUp, EmbeddedHeddle
     from heddle.embedded.machine import simulated_nodes, this_node
+    from heddle.store.schema import StoreFileError
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     node, absence = this_node()
@@ -87,6 +99,8 @@ def _run(places: Places, simulations: list, port: int) -> None:  # type: ignore[
             asyncio.run(main())
     except AlreadyUp as error:
         raise fail(str(error)) from None
+    except StoreFileError as error:
+        raise fail(f"{error}; to put the last backup back: heddle up --restore-backup") from None
 
 
 def down(
