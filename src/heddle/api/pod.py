@@ -119,6 +119,17 @@ class ContainerStateTerminated(Struct):
     container_id: Annotated[str, Meta()] = field(default="", name="containerID")
 
 
+def run_id(generation: str, run: int) -> str:
+    """containerID of a run: the restart generation that it was started for, and its number."""
+    return f"heddle://{generation}/{run}"
+
+
+def run_generation(container_id: str, default: str) -> str:
+    """The restart generation that a run was started for; `default` where another runtime does not say."""
+    scheme, _, rest = container_id.partition("://")
+    return rest.rpartition("/")[0] if scheme == "heddle" else default
+
+
 class ContainerStateWaiting(Struct):
     """Why it does not run yet."""
 

@@ -26,7 +26,9 @@ from heddle.api.pod import (
     ContainerStateWaiting,
     ContainerStatus,
     Pod,
+    run_id,
 )
+from heddle.api.workload import RESTARTS_ANNOTATION
 from heddle.runtime import environment, image, limits, process, shim
 from heddle.runtime.ports import References
 from heddle.runtime.status import now
@@ -156,7 +158,7 @@ class ContainerRunner:
             run.run, run.restarts, run.failures, run.generation,
         )  # fmt: skip
         if (previous := self._exit(self.number - 1)) is not None:
-            self.last_state = ContainerState(terminated=_terminated(previous))
+            self.last_state = ContainerState(terminated=_terminated(previous, ""))
 
     @property
     def has_run(self) -> bool:
@@ -193,7 +195,7 @@ class ContainerRunner:
     async def _after(self, ended: process.Exit, may_start: Callable[[], Awaitable[None]]) -> None:
         """Decides what follows the end of a run."""
         self.pid = None
-        terminated = _terminated(ended)
+        terminated = _terminated(ended, run_id(self.generation, self.number))
         if self.stopping():
             self.state, self.done = ContainerState(terminated=terminated), True
             self.home.changed()
@@ -214,7 +216,9 @@ class ContainerRunner:
             self.state = ContainerState(terminated=terminated)
         self.home.changed()
         await may_start()
-        if not self._restart_asked() and not self.stopping():
+        if not asked and self.home.pod.metadata.annotations.get(RESTARTS_ANNOTATION) == "OnRequest":
+            await self._until_asked()
+        elif not self._restart_asked() and not self.stopping():
             if _seconds(ended.finished_at) - _seconds(ended.started_at) >= self.home.settings.back_off_reset:
                 self.failures = 0
             await self._back_off(ended)
@@ -234,6 +238,13 @@ class ContainerRunner:
     def _restart_asked(self) -> bool:
         return self.generation != generation(self.home.pod)
 
+    async def _until_asked(self) -> None:
+        while True:
+            self.wake.clear()
+            if self.stopping() or self._restart_asked():
+                return
+            await self.wake.wait()
+
     async def _back_off(self, ended: process.Exit) -> None:
         settings = self.home.settings
         if self.failures == 0:
@@ -242,7 +253,7 @@ class ContainerRunner:
         until = time.monotonic() + delay - max(0.0, time.time() - _seconds(ended.finished_at) - 1)
         if until <= time.monotonic():
             return
-        self.last_state = ContainerState(terminated=_terminated(ended))
+        self.last_state = ContainerState(terminated=_terminated(ended, run_id(self.generation, self.number)))
         meta = self.home.pod.metadata
         message = (
             f"back-off {delay:g}s restarting failed container={self.spec.name}"
@@ -447,7 +458,7 @@ class _CannotCreate(Exception):
     """The container cannot be made as it is written."""
 
 
-def _terminated(ended: process.Exit) -> ContainerStateTerminated:
+def _terminated(ended: process.Exit, container_id: str) -> ContainerStateTerminated:
     return ContainerStateTerminated(
         exit_code=ended.exit_code,
         signal=ended.signal,
@@ -455,6 +466,7 @@ def _terminated(ended: process.Exit) -> ContainerStateTerminated:
         message=ended.message,
         started_at=ended.started_at[:19] + "Z" if ended.started_at else None,
         finished_at=ended.finished_at[:19] + "Z" if ended.finished_at else None,
+        container_id=container_id,
     )
 
 

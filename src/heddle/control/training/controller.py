@@ -20,7 +20,7 @@ from heddle.api.clock import to_seconds, to_text
 from heddle.api.core import ConfigMap
 from heddle.api.errors import AlreadyExists, NotFound
 from heddle.api.meta import Condition, set_condition
-from heddle.api.pod import ContainerStateTerminated, Pod
+from heddle.api.pod import ContainerStateTerminated, Pod, run_generation
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
 from heddle.api.trainingjob import TrainingJob, TrainingJobStatus
 from heddle.api.workload import RESTART_ANNOTATION, Workload
@@ -125,10 +125,10 @@ class TrainingController:
         for pod in mine.values():
             if pod.metadata.deletion_timestamp or not pod.spec.node_name:
                 continue
-            told = pod.metadata.annotations.get(RESTART_ANNOTATION)
+            told = pod.metadata.annotations.get(RESTART_ANNOTATION, "")
             if pod.metadata.name in restarted and told != str(generation):
                 continue  # that was the process of an earlier world
-            if end := _failure(pod):
+            if (end := _failure(pod)) and run_generation(end.container_id, told) == told:
                 return pod, end.exit_code, end.reason or "Error"
         return None
 

@@ -21,6 +21,7 @@ from heddle.api.workload import (
     GROUPS_ANNOTATION,
     POD_GROUP_LABEL,
     POD_SET_LABEL,
+    RESTARTS_ANNOTATION,
     USER_ANNOTATION,
     PodSet,
     Workload,
@@ -92,7 +93,7 @@ def pod(job: TrainingJob, index: int) -> Pod:
     """
     spec = job.spec
     whole, share = _split(spec.resources_per_node)
-    annotations = _submitter(job)
+    annotations = _submitter(job) | {RESTARTS_ANNOTATION: "OnRequest"}
     if share:
         annotations[GPU_SHARE_ANNOTATION] = share
     name = pod_name(job, index)

@@ -1,0 +1,106 @@
+"""The scheduling controller over a store of its own: gangs, reasons, access."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heddle.api.admission import admit
+from heddle.api.meta import ObjectMeta, find_condition
+from heddle.api.pod import Container, Pod, PodSpec
+from heddle.api.queue import Queue, QueueAccess, QueueSpec, Subject
+from heddle.api.registry import NODES, PODS, QUEUES, WORKLOADS
+from heddle.api.workload import POD_GROUP_LABEL, POD_SET_LABEL, USER_ANNOTATION, PodSet, Workload, WorkloadSpec
+from heddle.control.scheduling.controller import SchedulingController
+from heddle.embedded.machine import simulated_nodes
+from heddle.node.simulated import parse
+from heddle.store.client import Client
+from heddle.store.sqlite import SQLiteStore
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    """A store with two nodes of eight GPUs and a running scheduler."""
+    store = SQLiteStore.open(tmp_path / "heddle.db", admit)
+    client = Client(store)
+    for node in simulated_nodes([parse("2x8xH100")]):
+        await client.create(NODES, node)
+        await client.patch_status(NODES, node.metadata.name, {"conditions": [{"type": "Ready", "status": "True"}]})
+    running = asyncio.create_task(SchedulingController(store).run())
+    yield client
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await store.close()
+
+
+async def submit(client: Client, name: str, *, pods: int, gpus: int, queue: str = "team", user: str = "") -> None:
+    annotations = {USER_ANNOTATION: user} if user else {}
+    pod_set = PodSet(name="nodes", count=pods, resources={"nvidia.com/gpu": gpus})
+    workload = Workload(
+        metadata=ObjectMeta(name=name, namespace="default", annotations=annotations),
+        spec=WorkloadSpec(queue=queue, pod_sets=[pod_set]),
+    )
+    await client.create(WORKLOADS, workload)
+    for index in range(pods):
+        labels = {POD_GROUP_LABEL: name, POD_SET_LABEL: "nodes"}
+        spec = PodSpec(containers=[Container(name="main", command=["true"])], scheduler_name="heddle")
+        meta = ObjectMeta(name=f"{name}-{index}", namespace="default", labels=labels)
+        await client.create(PODS, Pod(metadata=meta, spec=spec))
+
+
+async def until(look: Callable[[], Awaitable[Any]]) -> Any:
+    async with asyncio.timeout(20):
+        while True:
+            if found := await look():
+                return found
+            await asyncio.sleep(0.01)
+
+
+async def workload_with(client: Client, name: str, holds: Callable[[Workload], Any]) -> Workload:
+    async def look() -> Workload | None:
+        found: Workload = await client.get(WORKLOADS, name, "default")
+        return found if holds(found) else None
+
+    found: Workload = await until(look)
+    return found
+
+
+async def nodes_of(client: Client, name: str) -> list[str]:
+    pods = await client.list(PODS, "default", label_selector=f"{POD_GROUP_LABEL}={name}")
+    return [p.spec.node_name for p in pods]
+
+
+async def test_a_gang_that_fits_is_bound_whole(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team")))
+    await submit(client, "fits", pods=4, gpus=4)
+    await workload_with(client, "fits", lambda w: w.status.phase == "Running" and w.status.bound == 4)
+    assert sorted(await nodes_of(client, "fits")) == ["sim-0", "sim-0", "sim-1", "sim-1"]
+
+
+async def test_a_gang_that_does_not_fit_gets_no_node_and_a_reason(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team")))
+    await submit(client, "large", pods=3, gpus=8)
+    waiting = await workload_with(client, "large", lambda w: w.status.reasons)
+    assert waiting.status.phase == "Pending"
+    assert waiting.status.reasons[0].message
+    admitted = find_condition(waiting.status.conditions, "Admitted")
+    assert admitted is not None
+    assert (admitted.status, admitted.reason) == ("False", waiting.status.reasons[0].code)
+    assert not any(await nodes_of(client, "large"))
+
+
+async def test_who_a_queue_does_not_name_is_refused(client: Client) -> None:
+    access = QueueAccess(submitters=[Subject(kind="User", name="ann")])
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=QueueSpec(access=access)))
+    await submit(client, "bobs", pods=1, gpus=1, user="bob")
+    await submit(client, "anns", pods=1, gpus=1, user="ann")
+    refused = await workload_with(client, "bobs", lambda w: w.status.reasons)
+    assert refused.status.reasons[0].code == "NotPermitted"
+    admitted = find_condition(refused.status.conditions, "Admitted")
+    assert admitted is not None
+    assert admitted.reason == "NotPermitted"
+    assert "bob may not submit to queue team" in admitted.message
+    await workload_with(client, "anns", lambda w: w.status.phase == "Running")
+    assert not any(await nodes_of(client, "bobs"))

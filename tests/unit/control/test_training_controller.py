@@ -1,0 +1,136 @@
+"""The training controller over a store of its own; the test stands for scheduler and node."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heddle.api.admission import admit
+from heddle.api.meta import ObjectMeta
+from heddle.api.pod import Pod, run_id
+from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
+from heddle.api.trainingjob import TrainingJob, TrainingJobSpec
+from heddle.api.workload import RESTART_ANNOTATION
+from heddle.control.training.controller import TrainingController
+from heddle.store.client import Client
+from heddle.store.sqlite import SQLiteStore
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    """A store with a running training controller."""
+    store = SQLiteStore.open(tmp_path / "heddle.db", admit)
+    controller = TrainingController(store, lambda _job, _first: ("127.0.0.1", 29500))
+    running = asyncio.create_task(controller.run())
+    yield Client(store)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await store.close()
+
+
+async def submit(client: Client, **spec: Any) -> None:
+    spec = {"command": ["true"], "queue": "default"} | spec
+    job = TrainingJob(metadata=ObjectMeta(name="job", namespace="default"), spec=TrainingJobSpec(**spec))
+    await client.create(TRAININGJOBS, job)
+
+
+async def until(look: Callable[[], Awaitable[Any]]) -> Any:
+    async with asyncio.timeout(20):
+        while True:
+            if found := await look():
+                return found
+            await asyncio.sleep(0.01)
+
+
+async def pods(client: Client, count: int) -> list[Pod]:
+    """The job's pods, once there are so many."""
+
+    async def look() -> list[Pod] | None:
+        found = await client.list(PODS, "default")
+        return found if len(found) == count else None
+
+    found: list[Pod] = await until(look)
+    return found
+
+
+async def bind(client: Client, *names: str, bound: int) -> None:
+    for name in names:
+        await client.bind(PODS, name, "default", "node")
+    await client.patch_status(WORKLOADS, "job", {"bound": bound}, "default")
+
+
+async def world(client: Client, generation: int) -> dict[str, str]:
+    async def look() -> dict[str, str] | None:
+        found = [c for c in await client.list(CONFIGMAPS, "default") if c.metadata.name == "job-rendezvous"]
+        return found[0].data if found and found[0].data["generation"] == str(generation) else None
+
+    found: dict[str, str] = await until(look)
+    return found
+
+
+async def marked(client: Client, name: str, generation: int) -> None:
+    async def look() -> bool:
+        pod = await client.get(PODS, name, "default")
+        return bool(pod.metadata.annotations.get(RESTART_ANNOTATION) == str(generation))
+
+    await until(look)
+
+
+async def job_with(client: Client, holds: Callable[[TrainingJob], bool]) -> TrainingJob:
+    async def look() -> TrainingJob | None:
+        found: TrainingJob = await client.get(TRAININGJOBS, "job", "default")
+        return found if holds(found) else None
+
+    found: TrainingJob = await until(look)
+    return found
+
+
+async def fail(client: Client, name: str, code: int, generation: str) -> None:
+    ended = {"exitCode": code, "reason": "Error", "containerID": run_id(generation, 0)}
+    status = {"phase": "Running", "containerStatuses": [{"name": "main", "state": {"terminated": ended}}]}
+    await client.patch_status(PODS, name, status, "default")
+
+
+async def test_a_world_forms_only_once_it_is_whole(client: Client) -> None:
+    await submit(client, nodes=2)
+    await pods(client, 2)
+    await bind(client, "job-0", bound=1)
+    await job_with(client, lambda job: job.status.phase == "Pending")
+    assert not await client.list(CONFIGMAPS, "default")
+    await bind(client, "job-1", bound=2)
+    formed = await world(client, 1)
+    assert (formed["nodes"], formed["node-rank.job-0"], formed["node-rank.job-1"]) == ("2", "0", "1")
+    assert formed["restart"] == ""
+
+
+async def test_a_smaller_world_is_formed_and_members_restart_when_one_is_deleted(client: Client) -> None:
+    await submit(client, nodes=3, min_nodes=2)
+    await pods(client, 3)
+    await bind(client, "job-0", "job-1", "job-2", bound=3)
+    await world(client, 1)
+    await client.delete(PODS, "job-1", "default", grace_period=0)
+    await client.patch_status(WORKLOADS, "job", {"bound": 2}, "default")
+    formed = await world(client, 2)
+    assert (formed["nodes"], formed["node-rank.job-2"]) == ("2", "1")
+    assert formed["restart"] == "job-0,job-2"
+    for name in ("job-0", "job-2"):
+        await marked(client, name, 2)
+    resized = await job_with(client, lambda job: job.status.resizes == 1)
+    assert resized.status.restarts == 0
+
+
+async def test_a_job_fails_once_its_restarts_are_used(client: Client) -> None:
+    await submit(client, nodes=1, max_restarts=1)
+    await pods(client, 1)
+    await bind(client, "job-0", bound=1)
+    await world(client, 1)
+    await fail(client, "job-0", 3, "")
+    await marked(client, "job-0", 2)
+    again = await job_with(client, lambda job: job.status.rendezvous == 2 and job.status.restarts == 1)
+    assert again.status.phase != "Failed"  # the old process' end counts once
+    await fail(client, "job-0", 42, "2")
+    ended = await job_with(client, lambda job: job.status.phase == "Failed")
+    assert (ended.status.exit_code, ended.status.restarts) == (42, 1)
+    assert "1 of 1 restarts were used" in ended.status.message
