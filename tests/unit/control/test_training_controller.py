@@ -134,3 +134,17 @@ async def test_a_job_fails_once_its_restarts_are_used(client: Client) -> None:
     ended = await job_with(client, lambda job: job.status.phase == "Failed")
     assert (ended.status.exit_code, ended.status.restarts) == (42, 1)
     assert "1 of 1 restarts were used" in ended.status.message
+
+
+async def test_a_process_that_fails_because_a_peer_leaves_counts_as_no_failure(client: Client) -> None:
+    await submit(client, nodes=3, min_nodes=2, max_restarts=0)
+    await pods(client, 3)
+    await bind(client, "job-0", "job-1", "job-2", bound=3)
+    await world(client, 1)
+    await client.delete(PODS, "job-1", "default")  # graceful: it is there until its node has stopped it
+    await fail(client, "job-0", 1, "")
+    await client.patch_status(WORKLOADS, "job", {"bound": 2}, "default")
+    assert (await world(client, 2))["nodes"] == "2"
+    await marked(client, "job-0", 2)
+    resized = await job_with(client, lambda job: job.status.resizes == 1)
+    assert (resized.status.phase, resized.status.restarts) == ("Restarting", 0)

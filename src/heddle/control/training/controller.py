@@ -122,6 +122,9 @@ class TrainingController:
     def _failed(self, mine: dict[int, Pod], world: ConfigMap | None, generation: int) -> tuple[Pod, int, str] | None:
         """The first member whose process failed in the present generation, with exit code and reason."""
         restarted = _restarted(world)
+        here = {build.members_text([p]) for p in mine.values() if not p.metadata.deletion_timestamp}
+        if world is not None and not here.issuperset(filter(None, world.data.get("members", "").split(","))):
+            return None  # a member leaves: that its peers fail over it is no failure, and they restart anyway
         for pod in mine.values():
             if pod.metadata.deletion_timestamp or not pod.spec.node_name:
                 continue
