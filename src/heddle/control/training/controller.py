@@ -150,6 +150,8 @@ class TrainingController:
                 with contextlib.suppress(NotFound):
                     await self._client.delete(PODS, other.metadata.name, other.metadata.namespace, grace_period=0)
         members = [p for p in mine.values() if p.bound]
+        if len(members) < job.spec.minimum:  # wait for the new pods; a world that is too small never runs
+            members = []
         world = self._worlds.objects[f"{job.metadata.namespace}/{build.rendezvous_name(job)}"]
         await self._write_world(job, mine, members, int(world.data["generation"]) + 1)
         return None
