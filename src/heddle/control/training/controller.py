@@ -159,6 +159,16 @@ class TrainingController:
     async def _form(
         self, job: TrainingJob, workload: Workload, mine: dict[int, Pod], world: ConfigMap | None, generation: int
     ) -> None:
+        before = self._world_members(job)
+        staying = [p for p in mine.values() if p.status.phase != "Failed" and not p.metadata.deletion_timestamp]
+        present = {build.members_text([p]): p for p in staying}
+        done = [p for member, p in present.items() if member in before and p.status.phase == "Succeeded"]
+        if done:  # the training is ending: nobody joins it, also where a member that is done left room
+            if not all(member in present for member in before):  # one left before its end: all resume without it
+                for pod in done:
+                    with contextlib.suppress(NotFound):
+                        await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, grace_period=0)
+            return
         members = [p for p in mine.values() if p.spec.node_name and not p.metadata.deletion_timestamp]
         if any(p.status.phase == "Failed" for p in members):
             for pod in members:
@@ -175,8 +185,8 @@ class TrainingController:
             await self._restart(mine, _restarted(world), generation)
         elif world is not None or members:
             await self._write_world(job, mine, members, generation + 1)
-            if world is not None and members and self._world_members(job):
-                text = f"{len(members)} nodes instead of {len(self._world_members(job))}: resuming from checkpoint"
+            if world is not None and members and before:
+                text = f"{len(members)} nodes instead of {len(before)}: resuming from checkpoint"
                 await self._status(job, phase="Restarting", resizes=job.status.resizes + 1, message=text)
                 await self._events.record(job, "Resized", text)
 
