@@ -28,6 +28,7 @@ class Mirror:
         self._workloads: set[str] = set()
         self._bound: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
         self._leaving: set[tuple[str, str]] = set()
+        self._uids: dict[str, dict[str, str]] = {}
 
     def node(self, name: str, node: Node | None) -> set[str]:
         """A node changed or went; returns the workloads that lost a place."""
@@ -55,13 +56,18 @@ class Mirror:
             if key in self._workloads:
                 self.state.remove_workload(key)
                 self._workloads.discard(key)
+                self._uids.pop(key, None)
                 for task in [t for t in self._bound if t[0] == key]:
                     del self._bound[task]
                     self._leaving.discard(task)
             return
         spec = adapter.workload_spec(workload, pods)
         present = {task for pod_set in spec.pod_sets for task in pod_set.tasks}
-        for gone in [t for t in self._bound if t[0] == key and t[1] not in present]:
+        # a pod that went and was made anew between two looks is another one: the place was the first one's
+        uids = {pod.metadata.name: pod.metadata.uid for pod in pods}
+        anew = {name for name, uid in self._uids.get(key, {}).items() if uids.get(name, uid) != uid}
+        self._uids[key] = uids
+        for gone in [t for t in self._bound if t[0] == key and (t[1] not in present or t[1] in anew)]:
             self.state.release_task(*gone)
             del self._bound[gone]
             self._leaving.discard(gone)
