@@ -109,3 +109,13 @@ def test_a_missing_program_fails_the_job_with_its_reason(heddle: Heddle) -> None
     done = heddle("run", "--max-restarts", "0", "--", "no-such-program")
     assert done.returncode not in (0, None)
     assert "Traceback" not in done.stderr
+
+
+def test_the_log_of_a_pod_that_has_not_started_is_refused_plainly(heddle: Heddle) -> None:
+    assert heddle("run", "--detach", "--name", "later", "--gpus", "8", "--nodes", "9", "--", "true").returncode == 0
+    for arguments in (("logs", "later-0"), ("logs", "-f", "later-0")):
+        done = heddle(*arguments)
+        assert done.returncode != 0
+        assert "waiting to start" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert heddle("delete", "trainingjob", "later").returncode == 0

@@ -76,6 +76,8 @@ def test_logs_follow_a_running_pod(kubectl: Kubectl, heddle: Any) -> None:
     kubectl("wait", "--for=condition=Complete", "trainingjob/talk", "--timeout=30s")
     assert kubectl("logs", "-f", "talk-0").stdout.split("\n")[:3] == ["line 1", "line 2", "line 3"]
     assert kubectl("logs", "--tail=1", "talk-0").stdout.strip() == "line 3"
+    assert "line 1" in kubectl("logs", "--since=1h", "talk-0").stdout
+    assert kubectl("logs", "--previous", "talk-0", check=False).returncode == 1
 
 
 def test_a_watch_sees_changes(kubectl: Kubectl, heddle: Any) -> None:

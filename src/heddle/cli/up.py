@@ -17,6 +17,7 @@ from heddle.cli.show import console, queue_tree, table
 from heddle.embedded.places import Places
 
 _START = 30.0
+_STOP = 120.0
 
 
 def up(
@@ -130,11 +131,14 @@ def down(
     try:
         process = psutil.Process(found.pid)
         os.kill(found.pid, signal.SIGTERM if keep_pods else signal.SIGUSR1)
-        process.wait(timeout=120)
-    except psutil.NoSuchProcess:
+        deadline = time.monotonic() + _STOP
+        # a process that ended but that nobody has reaped, as in a container without an init, is gone too
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                raise fail(f"heddle (pid {found.pid}) has not stopped after {_STOP:.0f} s; see {places.log}")
+            time.sleep(0.02)
+    except (psutil.NoSuchProcess, ProcessLookupError):
         pass
-    except psutil.TimeoutExpired:
-        raise fail(f"heddle (pid {found.pid}) has not stopped after 120 s; see {places.log}") from None
     console.print("heddle is down")
 
 

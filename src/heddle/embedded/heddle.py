@@ -169,6 +169,12 @@ class _Logs:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
+    def check(self, uid: str, container: str, *, previous: bool) -> None:
+        try:
+            self._agent.runtime.check_logs(uid, container, previous=previous)
+        except NoLogs as error:
+            raise BadRequest(str(error)) from None
+
     async def read(
         self,
         uid: str,
@@ -181,20 +187,17 @@ class _Logs:
         timestamps: bool,
         limit_bytes: int | None,
     ) -> AsyncIterator[bytes]:
-        try:
-            async for line in self._agent.runtime.read_logs(
-                uid,
-                container,
-                follow=follow,
-                tail=tail,
-                previous=previous,
-                since=since,
-                timestamps=timestamps,
-                limit_bytes=limit_bytes,
-            ):
-                yield line
-        except NoLogs as error:
-            raise BadRequest(str(error)) from None
+        async for line in self._agent.runtime.read_logs(
+            uid,
+            container,
+            follow=follow,
+            tail=tail,
+            previous=previous,
+            since=None if since is None else time.time() - since,
+            timestamps=timestamps,
+            limit_bytes=limit_bytes,
+        ):
+            yield line
 
 
 async def _bootstrap(client: Client) -> None:

@@ -92,6 +92,20 @@ class _Tail:
             self.file = None
 
 
+def choose(pod_dir: Path, container: str, *, previous: bool = False) -> int:
+    """The run whose log is meant: the newest, or the one before.
+
+    Raises:
+        NoLogs: there is no such run.
+    """
+    runs = _runs(pod_dir / container)
+    if not container or not runs:
+        raise NoLogs(f'container "{container}" is waiting to start')
+    if previous and len(runs) < 2:
+        raise NoLogs(f'previous terminated container "{container}" not found')
+    return runs[-2] if previous else runs[-1]
+
+
 async def read(
     pod_dir: Path,
     container: str,
@@ -118,16 +132,9 @@ async def read(
     Raises:
         NoLogs: there is no such run.
     """
+    run = choose(pod_dir, container, previous=previous)
+    follow = follow and not previous
     directory = pod_dir / container
-    runs = _runs(directory)
-    if not container or not runs:
-        raise NoLogs(f'container "{container}" is waiting to start')
-    if previous:
-        if len(runs) < 2:
-            raise NoLogs(f'previous terminated container "{container}" not found')
-        run, follow = runs[-2], False
-    else:
-        run = runs[-1]
     earliest = "" if since is None else _stamp(since)
     left = limit_bytes
     reader = _Tail(directory, run)

@@ -261,6 +261,10 @@ class LocalRuntime:
             timestamps=timestamps, limit_bytes=limit_bytes,
         )  # fmt: skip
 
+    def check_logs(self, uid: str, container: str, *, previous: bool = False) -> None:
+        """Raises NoLogs where `read_logs` would have nothing to read."""
+        logs.choose(self.root / uid, container, previous=previous)
+
     async def close(self) -> None:
         """Lets go of everything; pods go on under their shims and can be adopted again."""
         for runner in list(self.pods.values()):

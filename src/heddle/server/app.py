@@ -48,6 +48,10 @@ _encode = msgspec.json.encode
 class LogReader(Protocol):
     """Where the logs of pods come from."""
 
+    def check(self, uid: str, container: str, *, previous: bool) -> None:
+        """Raise BadRequest where there is no such log (yet), before an answer has begun."""
+        ...
+
     def read(
         self,
         uid: str,
@@ -60,7 +64,7 @@ class LogReader(Protocol):
         timestamps: bool,
         limit_bytes: int | None,
     ) -> AsyncIterator[bytes]:
-        """Yield the log of a container of the pod with this UID."""
+        """Yield the log of a container of the pod with this UID; `since` counts seconds back from now."""
         ...
 
 
@@ -340,12 +344,14 @@ class Server:
         container = query.get("container") or names[0]
         if container not in names:
             raise BadRequest(f"container {container} is not valid for pod {target.name}; it has: {', '.join(names)}")
+        uid, previous = pod["metadata"]["uid"], _flag(request, "previous")
+        self._logs.check(uid, container, previous=previous)
         lines = self._logs.read(
-            pod["metadata"]["uid"],
+            uid,
             container,
             follow=_flag(request, "follow"),
             tail=_number(query.get("tailLines"), "tailLines"),
-            previous=_flag(request, "previous"),
+            previous=previous,
             since=_number(query.get("sinceSeconds"), "sinceSeconds"),
             timestamps=_flag(request, "timestamps"),
             limit_bytes=_number(query.get("limitBytes"), "limitBytes"),

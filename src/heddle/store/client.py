@@ -58,10 +58,21 @@ class Client:
         return decode(r, await self.store.create(r, encode(obj), namespace, dry_run=dry_run))
 
     async def bind(
-        self, r: Resource, name: str, namespace: str, node: str, *, annotations: dict[str, str] | None = None
+        self,
+        r: Resource,
+        name: str,
+        namespace: str,
+        node: str,
+        *,
+        uid: str = "",
+        annotations: dict[str, str] | None = None,
     ) -> None:
-        """Bind a pod to a node, and annotate it in the same write; raises Conflict when it is bound already."""
-        metadata = {"name": name, "annotations": annotations or {}}
+        """Bind a pod to a node, and annotate it in the same write.
+
+        Raises:
+            Conflict: it is bound already, is being deleted, or is not the pod with this UID.
+        """
+        metadata = {"name": name, "annotations": annotations or {}} | ({"uid": uid} if uid else {})
         binding = {"metadata": metadata, "target": {"apiVersion": "v1", "kind": "Node", "name": node}}
         await self.store.create(r, binding, namespace, subresource="binding")
 

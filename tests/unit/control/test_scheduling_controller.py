@@ -8,13 +8,25 @@ from typing import Any
 import pytest
 
 from heddle.api.admission import admit
+from heddle.api.errors import Conflict
 from heddle.api.meta import ObjectMeta, find_condition
 from heddle.api.pod import Container, Pod, PodSpec
 from heddle.api.queue import Queue, QueueAccess, QueueSpec, Subject
 from heddle.api.registry import NODES, PODS, QUEUES, WORKLOADS
-from heddle.api.workload import POD_GROUP_LABEL, POD_SET_LABEL, USER_ANNOTATION, PodSet, Workload, WorkloadSpec
+from heddle.api.workload import (
+    DEVICES_ANNOTATION,
+    POD_GROUP_LABEL,
+    POD_SET_LABEL,
+    USER_ANNOTATION,
+    PodSet,
+    Workload,
+    WorkloadSpec,
+)
+from heddle.control.scheduling import adapter
 from heddle.control.scheduling.controller import SchedulingController
+from heddle.control.scheduling.mirror import Mirror
 from heddle.embedded.machine import simulated_nodes
+from heddle.engine import Bind, schedule
 from heddle.node.simulated import parse
 from heddle.store.client import Client
 from heddle.store.sqlite import SQLiteStore
@@ -104,3 +116,39 @@ async def test_who_a_queue_does_not_name_is_refused(client: Client) -> None:
     assert "bob may not submit to queue team" in admitted.message
     await workload_with(client, "anns", lambda w: w.status.phase == "Running")
     assert not any(await nodes_of(client, "bobs"))
+
+
+async def test_a_pod_made_anew_under_its_name_gives_up_its_predecessors_place(tmp_path: Path) -> None:
+    def pod(uid: str, **spec: Any) -> Pod:
+        meta = ObjectMeta(name="w-0", namespace="default", uid=uid, labels={POD_SET_LABEL: "nodes"})
+        return Pod(metadata=meta, spec=PodSpec(**spec))
+
+    mirror = Mirror()
+    for node in simulated_nodes([parse("1x8xH100")]):
+        mirror.node(node.metadata.name, node)
+    pod_set = PodSet(name="nodes", count=1, resources={"nvidia.com/gpu": 8})
+    workload = Workload(
+        metadata=ObjectMeta(name="w", namespace="default"), spec=WorkloadSpec(queue="q", pod_sets=[pod_set])
+    )
+    mirror.queue("q", Queue(metadata=ObjectMeta(name="q")))
+    bound = pod("first", node_name="sim-0")
+    devices = ",".join(f"{d.id}" for d in adapter.node_spec(simulated_nodes([parse("1x8xH100")])[0]).devices)
+    bound.metadata.annotations = {DEVICES_ANNOTATION: devices}
+    mirror.workload("default/w", workload, [bound])
+    assert mirror.bound("default/w") == 1
+    leaving = pod("first", node_name="sim-0")
+    leaving.metadata.annotations = bound.metadata.annotations
+    leaving.metadata.deletion_timestamp = "2026-01-01T00:00:00Z"
+    mirror.workload("default/w", workload, [leaving])
+    mirror.workload("default/w", workload, [pod("second")])
+    assert mirror.uid("default/w", "w-0") == "second"
+    assert mirror.bound("default/w") == 0
+    plan = schedule(mirror.state, 0.0)
+    assert [type(action) for action in plan.actions] == [Bind]
+
+
+async def test_a_bind_means_the_pod_that_was_planned_and_no_other_of_its_name(client: Client) -> None:
+    await submit(client, "gone", pods=1, gpus=8, queue="absent")
+    with pytest.raises(Conflict, match="UID"):
+        await client.bind(PODS, "gone-0", "default", "sim-0", uid="another")
+    assert (await client.get(PODS, "gone-0", "default")).spec.node_name == ""

@@ -148,3 +148,31 @@ async def test_a_process_that_fails_because_a_peer_leaves_counts_as_no_failure(c
     await marked(client, "job-0", 2)
     resized = await job_with(client, lambda job: job.status.resizes == 1)
     assert (resized.status.phase, resized.status.restarts) == ("Restarting", 0)
+
+
+async def test_nobody_joins_a_world_whose_members_have_begun_to_finish(client: Client) -> None:
+    await submit(client, nodes=3, min_nodes=2)
+    await pods(client, 3)
+    await bind(client, "job-0", "job-1", bound=2)
+    await world(client, 1)
+    await client.patch_status(PODS, "job-0", {"phase": "Succeeded"}, "default")
+    await bind(client, "job-2", bound=3)  # on the room that job-0 left
+    await client.patch_status(PODS, "job-1", {"phase": "Succeeded"}, "default")
+    ended = await job_with(client, lambda job: job.status.phase == "Succeeded")
+    assert (ended.status.rendezvous, ended.status.exit_code) == (1, 0)
+
+
+async def test_a_member_lost_while_others_have_finished_makes_all_resume(client: Client) -> None:
+    await submit(client, nodes=2)
+    first = {p.metadata.name: p.metadata.uid for p in await pods(client, 2)}
+    await bind(client, "job-0", "job-1", bound=2)
+    await world(client, 1)
+    await client.patch_status(PODS, "job-0", {"phase": "Succeeded"}, "default")
+    await client.delete(PODS, "job-1", "default", grace_period=0)
+
+    async def anew() -> bool:
+        now = {p.metadata.name: p.metadata.uid for p in await client.list(PODS, "default")}
+        return len(now) == 2 and all(now[name] != uid for name, uid in first.items())
+
+    await until(anew)
+    assert (await client.get(TRAININGJOBS, "job", "default")).status.phase != "Succeeded"

@@ -227,7 +227,8 @@ class SchedulingController:
         self._mirror.assume_bound(place)
         try:
             annotations = {DEVICES_ANNOTATION: ",".join(place.devices)} if place.devices else {}
-            await self._client.bind(PODS, place.task, namespace, place.node, annotations=annotations)
+            uid = self._mirror.uid(place.workload, place.task)
+            await self._client.bind(PODS, place.task, namespace, place.node, uid=uid, annotations=annotations)
         except ApiError as error:
             _log.warning("bind of %s to %s: %s", place.task, place.node, error)
             self._mirror.forget_bound(place)

@@ -113,6 +113,10 @@ class Mirror:
             _log.info("reservation of %s dropped: %s", key, error)
             self.state.set_reservation(key, [])
 
+    def uid(self, workload: str, task: str) -> str:
+        """UID of the pod that a plan means by this task; "" where it is not known."""
+        return self._uids.get(workload, {}).get(task, "")
+
     def assume_bound(self, place: Placement) -> None:
         """We bound a pod; its watch event will say the same."""
         self.state.bind(place, since=0.0)
