@@ -29,6 +29,7 @@ from heddle.api.pod import Pod
 from heddle.api.queue import Queue
 from heddle.api.registry import NAMESPACES, QUEUES
 from heddle.api.trainingjob import DEFAULT_QUEUE, TrainingJob
+from heddle.control.leader import LeaderElection
 from heddle.control.nodes import LEASE_NAMESPACE, NodeController
 from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.training.controller import TrainingController
@@ -127,7 +128,15 @@ class EmbeddedHeddle:
             )
         )
         serving = asyncio.create_task(web.serve(sockets=[listener]))
-        workers = [asyncio.create_task(part.run()) for part in (agent, scheduling, training, nodes)]
+
+        async def lead() -> None:
+            async with asyncio.TaskGroup() as group:
+                for controller in (scheduling, training, nodes):
+                    group.create_task(controller.run())
+
+        # The lock on the directory already keeps other processes away; under the same name a restart need not wait.
+        election = LeaderElection(store, "heddle-controllers", "embedded")
+        workers = [asyncio.create_task(agent.run()), asyncio.create_task(election.run(lead))]
         try:
             write_kubeconfig(places.kubeconfig, url, token, certificate)
             while not web.started and not serving.done():  # noqa: ASYNC110 - uvicorn offers a flag, no event
