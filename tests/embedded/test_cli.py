@@ -119,3 +119,17 @@ def test_the_log_of_a_pod_that_has_not_started_is_refused_plainly(heddle: Heddle
         assert "waiting to start" in done.stderr
         assert "Traceback" not in done.stderr
     assert heddle("delete", "trainingjob", "later").returncode == 0
+
+
+def test_what_a_job_used_is_known_after_it_is_gone(heddle: Heddle) -> None:
+    assert heddle("run", "--name", "spent", "--gpus", "8", "--", "sleep", "1").returncode == 0
+    for _ in range(40):
+        history = json.loads(heddle("history", "-o", "json").stdout)["items"]
+        found = [e for e in history if e["name"] == "default/spent"]
+        if found:
+            break
+    assert found[0]["gpuSeconds"] >= 8
+    assert found[0]["user"] == "admin"
+    assert heddle("delete", "trainingjob", "spent").returncode == 0
+    assert "default/spent" in heddle("history").stdout
+    assert "GPU-HOURS" in heddle("top").stdout

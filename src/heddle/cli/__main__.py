@@ -32,8 +32,8 @@ def _root(
 
 
 for command in (
-    up.up, up.down, up.status, jobs.run, jobs.ps, objects.top, jobs.logs, jobs.explain, objects.apply, objects.get,
-    objects.describe, objects.delete, objects.events,
+    up.up, up.down, up.status, jobs.run, jobs.ps, objects.top, jobs.logs, jobs.explain, objects.history,
+    objects.apply, objects.get, objects.describe, objects.delete, objects.events,
 ):  # fmt: skip
     app.command()(command)
 app.command("api-resources")(objects.api_resources)

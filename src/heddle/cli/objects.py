@@ -158,23 +158,35 @@ def tree(output: Output = "") -> None:
 
 def top(namespace: Namespace = "default") -> None:
     """GPUs in use by node, and GPU-hours by user and queue."""
-    from heddle.api.workload import DEVICES_ANNOTATION, USER_ANNOTATION
+    from heddle.api.workload import DEVICES_ANNOTATION
+    from heddle.control.training import ledger
 
     with told(), client(namespace) as c:
         nodes, pods = c.list("nodes"), c.list("pods", all_namespaces=True)
-        jobs = c.list("trainingjobs", all_namespaces=True)
+        jobs, data = c.list("trainingjobs", all_namespaces=True), c.usage_data()
     rows = []
     for n in nodes:
         mine = [p for p in pods if p.bound and p.spec.node_name == n.metadata.name]
         devices = {d for p in mine for d in p.metadata.annotations.get(DEVICES_ANNOTATION, "").split(",") if d}
         rows.append((n.metadata.name, len(devices), gpus(n.status.allocatable), len(mine)))
     table(("NODE", "GPUS IN USE", "GPUS", "PODS"), rows)
-    hours: dict[tuple[str, str], float] = {}
-    for job in jobs:
-        who = (job.metadata.annotations.get(USER_ANNOTATION, ""), job.spec.queue)
-        hours[who] = hours.get(who, 0.0) + job.status.gpu_seconds / 3600
     console.print()
-    table(("USER", "QUEUE", "GPU-HOURS"), [(u, q, f"{h:.3f}") for (u, q), h in sorted(hours.items())])
+    used = ledger.usage(data, jobs).items()
+    hours = [(user, queue, e.jobs, f"{e.gpu_seconds / 3600:.3f}") for (user, queue), e in used]
+    table(("USER", "QUEUE", "JOBS", "GPU-HOURS"), hours)
+
+
+def history(output: Output = "") -> None:
+    """The last jobs that ended, and what each used."""
+    from heddle.control.training import ledger
+
+    with told(), client() as c:
+        found = list(ledger.entries(c.usage_data()).values())
+    if output in ("json", "yaml"):
+        serialised({"items": msgspec.to_builtins(found)}, output)
+        return
+    rows = [(e.name, e.user, e.queue, e.phase, ago(e.ended), f"{e.gpu_seconds / 3600:.3f}") for e in found]
+    table(("JOB", "USER", "QUEUE", "END", "AGO", "GPU-HOURS"), rows)
 
 
 def api_resources() -> None:

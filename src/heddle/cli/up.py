@@ -59,17 +59,18 @@ def up(
     begun = time.monotonic()
     with places.log.open("ab") as log:
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    while time.monotonic() - begun < _START:
-        found = places.find()
-        if found and found.pid == child.pid:
-            console.print(f"heddle is up at {found.url} ({time.monotonic() - begun:.1f} s)")
-            console.print(f"kubectl works too:  export KUBECONFIG={places.kubeconfig}")
-            return
-        if child.poll() is not None:
-            lines = places.log.read_text(errors="replace").strip().splitlines()
-            last = lines[-1].removeprefix("heddle: ") if lines else "no message"
-            raise fail(f"did not start: {last} (log: {places.log})")
-        time.sleep(0.02)
+    with console.status("starting heddle"):
+        while time.monotonic() - begun < _START:
+            found = places.find()
+            if found and found.pid == child.pid:
+                console.print(f"heddle is up at {found.url} ({time.monotonic() - begun:.1f} s)")
+                console.print(f"kubectl works too:  export KUBECONFIG={places.kubeconfig}")
+                return
+            if child.poll() is not None:
+                lines = places.log.read_text(errors="replace").strip().splitlines()
+                last = lines[-1].removeprefix("heddle: ") if lines else "no message"
+                raise fail(f"did not start: {last} (log: {places.log})")
+            time.sleep(0.02)
     raise fail(f"not ready after {_START:.0f} s; see {places.log}")
 
 
@@ -133,10 +134,11 @@ def down(
         os.kill(found.pid, signal.SIGTERM if keep_pods else signal.SIGUSR1)
         deadline = time.monotonic() + _STOP
         # a process that ended but that nobody has reaped, as in a container without an init, is gone too
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            if time.monotonic() > deadline:
-                raise fail(f"heddle (pid {found.pid}) has not stopped after {_STOP:.0f} s; see {places.log}")
-            time.sleep(0.02)
+        with console.status("stopping pods, then heddle"):
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                if time.monotonic() > deadline:
+                    raise fail(f"heddle (pid {found.pid}) has not stopped after {_STOP:.0f} s; see {places.log}")
+                time.sleep(0.02)
     except (psutil.NoSuchProcess, ProcessLookupError):
         pass
     console.print("heddle is down")

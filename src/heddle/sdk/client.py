@@ -23,6 +23,7 @@ from heddle.api.meta import ObjectMeta, Resources
 from heddle.api.pod import EnvVar
 from heddle.api.registry import PODS, TRAININGJOBS, Resource, by_kind, find
 from heddle.api.trainingjob import Checkpoint, TrainingJob, TrainingJobSpec
+from heddle.control.training import ledger
 from heddle.control.training.pods import JOB_LABEL
 from heddle.sdk.connection import connect
 from heddle.store.client import Client as TypedClient
@@ -289,6 +290,14 @@ class Client:
         """Why a workload (a job's has its name) waits, and the smallest changes that would admit it."""
         query = {"name": name, "namespace": self.namespace}
         found: dict[str, Any] = msgspec.json.decode(self._do(self._store.read("/heddle/v1/explain", query)))
+        return found
+
+    def usage_data(self) -> dict[str, str]:
+        """The ledger of what jobs have used; read it with `heddle.control.training.ledger`."""
+        try:
+            found: dict[str, str] = self.get("configmap", ledger.NAME, namespace=ledger.NAMESPACE).data
+        except NotFound:
+            return {}
         return found
 
     def _scope(self, r: Resource, namespace: str | None) -> str:

@@ -25,6 +25,7 @@ from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
 from heddle.api.trainingjob import TrainingJob, TrainingJobStatus
 from heddle.api.workload import RESTART_ANNOTATION, Workload
 from heddle.control.events import EventRecorder
+from heddle.control.training import ledger
 from heddle.control.training import pods as build
 from heddle.control.workqueue import WorkQueue
 from heddle.store.client import Client
@@ -45,6 +46,8 @@ class TrainingController:
         self._client = Client(store)
         self._events = EventRecorder(self._client, "heddle-training")
         self._meeting = meeting
+        self._ledger = ledger.Ledger(self._client)
+        self._deleted: dict[str, TrainingJob] = {}
         self._queue = WorkQueue("trainingjob", self.reconcile)
         self._jobs: Informer[TrainingJob] = Informer(store, TRAININGJOBS)
         self._pods: Informer[Pod] = Informer(store, PODS)
@@ -59,6 +62,8 @@ class TrainingController:
 
     def _changed(self, type_: str, old: Any, new: Any) -> None:
         obj = new or old
+        if type_ == "DELETED" and isinstance(obj, TrainingJob):
+            self._deleted[obj.key] = obj
         name = obj.metadata.name if isinstance(obj, TrainingJob) else obj.metadata.labels.get(build.JOB_LABEL)
         if name:
             self._queue.add(f"{obj.metadata.namespace}/{name}")
@@ -74,6 +79,9 @@ class TrainingController:
 
     async def reconcile(self, key: str) -> float | None:
         """Bring one job a step towards its wish; returns seconds after which to look again."""
+        if (gone := self._deleted.get(key)) is not None:
+            await self._record_deleted(gone)
+            self._deleted.pop(key, None)
         job = self._jobs.objects.get(key)
         if job is None or job.metadata.deletion_timestamp:
             return None
@@ -285,6 +293,10 @@ class TrainingController:
                     WORKLOADS, workload.metadata.name, patch2, namespace=workload.metadata.namespace,
                     subresource="status",
                 )  # fmt: skip
+        if not stopping and not ledger.is_recorded(job):
+            await self._ledger.record(job.metadata.uid, ledger.entry_of(job))
+            recorded = Condition(type="Recorded", status="True", last_transition_time=to_text(time.time()))
+            await self._status(job, conditions=[*job.status.conditions, recorded])
         if job.spec.ttl_seconds_after_finished is None:
             return None
         left = to_seconds(job.status.completion_time) + job.spec.ttl_seconds_after_finished - time.time()
@@ -293,6 +305,18 @@ class TrainingController:
         with contextlib.suppress(NotFound):
             await self._client.delete(TRAININGJOBS, job.metadata.name, job.metadata.namespace, uid=job.metadata.uid)
         return None
+
+    async def _record_deleted(self, job: TrainingJob) -> None:
+        """A job that was deleted before its end has used what it held until now."""
+        if ledger.is_recorded(job):
+            return
+        now = time.time()
+        entry = ledger.entry_of(job)
+        if entry.phase not in ("Succeeded", "Failed"):
+            held = job.status.active_nodes * build.gpus(job)
+            entry.gpu_seconds += round(held * max(0.0, now - (to_seconds(job.status.accounted_time) or now)))
+            entry.phase, entry.ended = "Deleted", to_text(now)
+        await self._ledger.record(job.metadata.uid, entry)
 
     async def _status(self, job: TrainingJob, **changes: Any) -> None:
         """Write what changed in the job's status, with the GPU time held since the last write."""
