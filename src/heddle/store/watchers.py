@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 
 from heddle.api.registry import Resource
-from heddle.api.selectors import FieldSelector, LabelSelector
+from heddle.api.selectors import FIELDS, FieldSelector, LabelSelector
 from heddle.store.port import Object, Watched
 
-RING = 4096
+RING = 512
 
 
 class _Meta(msgspec.Struct):
@@ -46,13 +46,30 @@ class Change:
 
     @cached_property
     def new(self) -> Object:
-        """The object, decoded."""
-        return _DICT.decode(self.object)
+        """The object, as far as selectors look at it."""
+        return _view(self.object)
 
     @cached_property
     def old(self) -> Object | None:
-        """What it was, decoded."""
-        return _DICT.decode(self.previous) if self.previous else None
+        """What it was, as far as selectors look at it."""
+        return _view(self.previous) if self.previous else None
+
+
+def _view(blob: bytes) -> Object:
+    """What a selector can ask about: a decoded object is ten times its text, and changes are kept for a while."""
+    obj = _DICT.decode(blob)
+    meta = obj["metadata"]
+    view: Object = {"metadata": {k: meta[k] for k in ("name", "namespace", "labels") if k in meta}}
+    for path in FIELDS.get(obj.get("kind", ""), ()):
+        *parents, leaf = path.split(".")
+        source: Any = obj
+        target = view
+        for parent in parents:
+            source = source.get(parent) or {}
+            target = target.setdefault(parent, {})
+        if leaf in source:
+            target[leaf] = source[leaf]
+    return view
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +120,8 @@ class Filter:
             return None
         if change.type == "DELETED":
             return Watched("DELETED", version, change.object)
-        old = change.old
-        assert old is not None
+        assert change.previous is not None
+        old = _DICT.decode(change.previous)
         gone = {**old, "metadata": {**old["metadata"], "resourceVersion": version}}
         return Watched("DELETED", version, msgspec.json.encode(gone))
 
