@@ -21,8 +21,7 @@ from heddle.api.pod import Pod
 from heddle.api.registry import LEASES, NODES, PODS
 from heddle.control.events import EventRecorder
 from heddle.store.client import Client
-from heddle.store.informer import Informer
-from heddle.store.port import Store
+from heddle.store.informer import Informer, Informers
 
 LEASE_NAMESPACE = "kube-node-lease"
 _log = logging.getLogger(__name__)
@@ -31,27 +30,24 @@ _log = logging.getLogger(__name__)
 class NodeController:
     """Marks lost nodes and gives up their pods."""
 
-    def __init__(self, store: Store, *, grace: float = 40.0, eviction: float = 60.0) -> None:
+    def __init__(self, informers: Informers, *, grace: float = 40.0, eviction: float = 60.0) -> None:
         """Watch over the nodes of a store; `grace` and `eviction` are seconds."""
-        self._client = Client(store)
+        self._client = Client(informers.store)
         self._events = EventRecorder(self._client, "heddle-nodes")
         self._grace, self._eviction = grace, eviction
-        self._nodes: Informer[Node] = Informer(store, NODES)
-        self._leases: Informer[Lease] = Informer(store, LEASES)
-        self._pods: Informer[Pod] = Informer(store, PODS)
+        self._nodes: Informer[Node] = informers.of(NODES)
+        self._leases: Informer[Lease] = informers.of(LEASES)
+        self._pods: Informer[Pod] = informers.of(PODS)
         self._seen: dict[str, tuple[str | None, float]] = {}
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Watch until cancelled; the informers are run by their owner."""
         informers: tuple[Informer[Any], ...] = (self._nodes, self._leases, self._pods)
-        async with asyncio.TaskGroup() as group:
-            for informer in informers:
-                group.create_task(informer.run())
-            for informer in informers:
-                await informer.synced()
-            while True:
-                await self._check(time.monotonic())
-                await asyncio.sleep(min(self._grace, self._eviction) / 8)
+        for informer in informers:
+            await informer.synced()
+        while True:
+            await self._check(time.monotonic())
+            await asyncio.sleep(min(self._grace, self._eviction) / 8)
 
     async def _check(self, now: float) -> None:
         for name, node in list(self._nodes.objects.items()):

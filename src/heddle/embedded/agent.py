@@ -22,8 +22,7 @@ from heddle.control.events import EventRecorder
 from heddle.control.nodes import LEASE_NAMESPACE
 from heddle.runtime.runtime import LocalRuntime
 from heddle.store.client import Client
-from heddle.store.informer import Informer
-from heddle.store.port import Store
+from heddle.store.informer import Informer, Informers
 
 _log = logging.getLogger(__name__)
 
@@ -33,13 +32,13 @@ _RENEW = 10.0  # seconds between renewals of a node's lease, as the kubelet's
 class Agent:
     """Nodes and pods of this machine."""
 
-    def __init__(self, store: Store, data: Path, nodes: Sequence[Node]) -> None:
+    def __init__(self, informers: Informers, data: Path, nodes: Sequence[Node]) -> None:
         """Run the pods of `nodes`, which are registered on start; `data` is the runtime's directory."""
-        self._client = Client(store)
+        self._client = Client(informers.store)
         self._events = EventRecorder(self._client, "heddle-agent")
         self._nodes = {node.metadata.name: node for node in nodes}
-        self._pods: Informer[Pod] = Informer(store, PODS)
-        self._config_maps: Informer[ConfigMap] = Informer(store, CONFIGMAPS)
+        self._pods: Informer[Pod] = informers.of(PODS)
+        self._config_maps: Informer[ConfigMap] = informers.of(CONFIGMAPS)
         self._pods.on_change(self._pod_changed)
         self._config_maps.on_change(lambda _type, old, new: self._references_changed(old or new))
         self.runtime = LocalRuntime(data, references=self, sink=self)
@@ -52,8 +51,6 @@ class Agent:
         for node in self._nodes.values():
             await self._register(node)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._pods.run())
-            group.create_task(self._config_maps.run())
             await self._config_maps.synced()
             await self._pods.synced()
             for pod in await self.runtime.adopt():

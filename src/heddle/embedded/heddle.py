@@ -41,6 +41,7 @@ from heddle.server.app import Server
 from heddle.server.auth import Tokens, User, ensure_token_file
 from heddle.server.tls import ensure_certificate
 from heddle.store.client import Client
+from heddle.store.informer import Informers
 from heddle.store.sqlite import SQLiteStore
 
 _log = logging.getLogger(__name__)
@@ -97,10 +98,11 @@ class EmbeddedHeddle:
         token = ensure_token_file(places.tokens, "admin")
         certificate, key = ensure_certificate(places.root / "tls")
         await _bootstrap(Client(store))
-        scheduling = SchedulingController(store)
-        training = TrainingController(store, meet_on_loopback)
-        nodes = NodeController(store)
-        agent = Agent(store, places.runtime, self._nodes)
+        informers = Informers(store)
+        scheduling = SchedulingController(informers)
+        training = TrainingController(informers, meet_on_loopback)
+        nodes = NodeController(informers)
+        agent = Agent(informers, places.runtime, self._nodes)
 
         async def explained(query: dict[str, str], user: User) -> Any:
             return await _explain(scheduling, query)
@@ -136,7 +138,8 @@ class EmbeddedHeddle:
 
         # The lock on the directory already keeps other processes away; under the same name a restart need not wait.
         election = LeaderElection(store, "heddle-controllers", "embedded")
-        workers = [asyncio.create_task(agent.run()), asyncio.create_task(election.run(lead))]
+        parts = (agent.run(), informers.run(), election.run(lead))
+        workers = [asyncio.create_task(part) for part in parts]
         try:
             write_kubeconfig(places.kubeconfig, url, token, certificate)
             while not web.started and not serving.done():  # noqa: ASYNC110 - uvicorn offers a flag, no event

@@ -173,3 +173,30 @@ def _version(obj: Any) -> str:
 
 def _uid(obj: Any) -> str:
     return str(obj["metadata"]["uid"] if isinstance(obj, dict) else obj.metadata.uid)
+
+
+class Informers:
+    """One informer a resource for all parts of a process: each object is decoded and kept once.
+
+    Ask with `of` before or after `run`; handlers that are added late are first told what is there.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._of: dict[str, Informer[Any]] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    def of(self, resource: Resource) -> Informer[Any]:
+        """The informer of all objects of a resource."""
+        informer = self._of.get(resource.path())
+        if informer is None:
+            informer = self._of[resource.path()] = Informer(self.store, resource)
+            if self._group is not None:
+                self._group.create_task(informer.run())
+        return informer
+
+    async def run(self) -> None:
+        """List and watch until cancelled."""
+        async with asyncio.TaskGroup() as self._group:
+            for informer in self._of.values():
+                self._group.create_task(informer.run())

@@ -16,6 +16,7 @@ from heddle.control.nodes import LEASE_NAMESPACE, NodeController
 from heddle.embedded.machine import simulated_nodes
 from heddle.node.simulated import parse
 from heddle.store.client import Client
+from heddle.store.informer import Informers
 from heddle.store.sqlite import SQLiteStore
 
 
@@ -32,7 +33,9 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     await client.create(LEASES, lease)
     spec = PodSpec(containers=[Container(name="main")], node_name="sim-0")
     await client.create(PODS, Pod(metadata=ObjectMeta(name="p", namespace="default"), spec=spec))
-    running = asyncio.create_task(NodeController(store, grace=0.4, eviction=0.4).run())
+    informers = Informers(store)
+    controller = NodeController(informers, grace=0.4, eviction=0.4)
+    running = asyncio.gather(informers.run(), controller.run())
     yield client
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

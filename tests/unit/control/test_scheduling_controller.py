@@ -29,6 +29,7 @@ from heddle.embedded.machine import simulated_nodes
 from heddle.engine import Bind, schedule
 from heddle.node.simulated import parse
 from heddle.store.client import Client
+from heddle.store.informer import Informers
 from heddle.store.sqlite import SQLiteStore
 
 
@@ -40,7 +41,8 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     for node in simulated_nodes([parse("2x8xH100")]):
         await client.create(NODES, node)
         await client.patch_status(NODES, node.metadata.name, {"conditions": [{"type": "Ready", "status": "True"}]})
-    running = asyncio.create_task(SchedulingController(store).run())
+    informers = Informers(store)
+    running = asyncio.gather(informers.run(), SchedulingController(informers).run())
     yield client
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -15,6 +15,7 @@ from heddle.api.trainingjob import TrainingJob, TrainingJobSpec
 from heddle.api.workload import RESTART_ANNOTATION
 from heddle.control.training.controller import TrainingController
 from heddle.store.client import Client
+from heddle.store.informer import Informers
 from heddle.store.sqlite import SQLiteStore
 
 
@@ -22,8 +23,9 @@ from heddle.store.sqlite import SQLiteStore
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
     """A store with a running training controller."""
     store = SQLiteStore.open(tmp_path / "heddle.db", admit)
-    controller = TrainingController(store, lambda _job, _first: ("127.0.0.1", 29500))
-    running = asyncio.create_task(controller.run())
+    informers = Informers(store)
+    controller = TrainingController(informers, lambda _job, _first: ("127.0.0.1", 29500))
+    running = asyncio.gather(informers.run(), controller.run())
     yield Client(store)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

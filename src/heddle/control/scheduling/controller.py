@@ -54,8 +54,7 @@ from heddle.engine import (
     schedule,
 )
 from heddle.store.client import Client
-from heddle.store.informer import Informer
-from heddle.store.port import Store
+from heddle.store.informer import Informer, Informers
 
 _log = logging.getLogger(__name__)
 
@@ -65,9 +64,9 @@ _EVERY = 1.0  # seconds between cycles while something waits on time alone (grac
 class SchedulingController:
     """Places the pods of Workloads."""
 
-    def __init__(self, store: Store, *, budget: Budget | None = None) -> None:
+    def __init__(self, informers: Informers, *, budget: Budget | None = None) -> None:
         """Schedule the Workloads of a store; `budget` also carries the policy that is not part of an object."""
-        self._client = Client(store)
+        self._client = Client(informers.store)
         self._events = EventRecorder(self._client, "heddle-scheduler")
         self._budget = budget or Budget()
         self._mirror = Mirror()
@@ -77,7 +76,7 @@ class SchedulingController:
         self._pods_of: dict[str, dict[str, Pod]] = defaultdict(dict)
         self._told: dict[str, tuple[str, ...]] = {}
         self._informers: dict[str, Informer[Any]] = {
-            r.kind: Informer(store, r) for r in (NODES, QUEUES, TOPOLOGIES, WORKLOADS, PODS)
+            r.kind: informers.of(r) for r in (NODES, QUEUES, TOPOLOGIES, WORKLOADS, PODS)
         }
         for kind, informer in self._informers.items():
             informer.on_change(self._handler(kind))
@@ -112,16 +111,13 @@ class SchedulingController:
         return self._informers["Workload"].objects
 
     async def run(self) -> None:
-        """Schedule until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for informer in self._informers.values():
-                group.create_task(informer.run())
-            for informer in self._informers.values():
-                await informer.synced()
-            while True:
-                waits = await self._cycle()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), _EVERY if waits else None)
+        """Schedule until cancelled; the informers are run by their owner."""
+        for informer in self._informers.values():
+            await informer.synced()
+        while True:
+            waits = await self._cycle()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _EVERY if waits else None)
 
     async def _cycle(self) -> bool:
         """One round; returns whether time alone may change the next plan."""

@@ -29,8 +29,7 @@ from heddle.control.training import ledger
 from heddle.control.training import pods as build
 from heddle.control.workqueue import WorkQueue
 from heddle.store.client import Client
-from heddle.store.informer import Informer
-from heddle.store.port import Store
+from heddle.store.informer import Informer, Informers
 
 _log = logging.getLogger(__name__)
 
@@ -41,18 +40,18 @@ Meeting = Callable[[TrainingJob, Pod], tuple[str, int]]
 class TrainingController:
     """Brings TrainingJobs from wish to result."""
 
-    def __init__(self, store: Store, meeting: Meeting) -> None:
+    def __init__(self, informers: Informers, meeting: Meeting) -> None:
         """Reconcile the jobs of a store; `meeting` knows where processes of this place can meet."""
-        self._client = Client(store)
+        self._client = Client(informers.store)
         self._events = EventRecorder(self._client, "heddle-training")
         self._meeting = meeting
         self._ledger = ledger.Ledger(self._client)
         self._deleted: dict[str, TrainingJob] = {}
         self._queue = WorkQueue("trainingjob", self.reconcile)
-        self._jobs: Informer[TrainingJob] = Informer(store, TRAININGJOBS)
-        self._pods: Informer[Pod] = Informer(store, PODS)
-        self._workloads: Informer[Workload] = Informer(store, WORKLOADS)
-        self._worlds: Informer[ConfigMap] = Informer(store, CONFIGMAPS)
+        self._jobs: Informer[TrainingJob] = informers.of(TRAININGJOBS)
+        self._pods: Informer[Pod] = informers.of(PODS)
+        self._workloads: Informer[Workload] = informers.of(WORKLOADS)
+        self._worlds: Informer[ConfigMap] = informers.of(CONFIGMAPS)
         for informer in self._informers:
             informer.on_change(self._changed)
 
@@ -69,13 +68,10 @@ class TrainingController:
             self._queue.add(f"{obj.metadata.namespace}/{name}")
 
     async def run(self) -> None:
-        """Reconcile until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for informer in self._informers:
-                group.create_task(informer.run())
-            for informer in self._informers:
-                await informer.synced()
-            group.create_task(self._queue.run())
+        """Reconcile until cancelled; the informers are run by their owner."""
+        for informer in self._informers:
+            await informer.synced()
+        await self._queue.run()
 
     async def reconcile(self, key: str) -> float | None:
         """Bring one job a step towards its wish; returns seconds after which to look again."""
