@@ -12,7 +12,7 @@ from heddle.api.errors import Conflict
 from heddle.api.meta import ObjectMeta, find_condition
 from heddle.api.pod import Container, Pod, PodSpec
 from heddle.api.queue import Queue, QueueAccess, QueueSpec, Subject
-from heddle.api.registry import NODES, PODS, QUEUES, WORKLOADS
+from heddle.api.registry import NODES, PODS, QUEUES, WORKLOADS, Resource
 from heddle.api.workload import (
     DEVICES_ANNOTATION,
     POD_GROUP_LABEL,
@@ -154,3 +154,28 @@ async def test_a_bind_means_the_pod_that_was_planned_and_no_other_of_its_name(cl
     with pytest.raises(Conflict, match="UID"):
         await client.bind(PODS, "gone-0", "default", "sim-0", uid="another")
     assert (await client.get(PODS, "gone-0", "default")).spec.node_name == ""
+
+
+async def test_a_promise_is_written_before_anyone_is_evicted_for_it(client: Client) -> None:
+    for name in ("a", "b"):
+        spec = QueueSpec(quota={"nvidia.com/gpu": 8})
+        await client.create(QUEUES, Queue(metadata=ObjectMeta(name=name), spec=spec))
+    await submit(client, "holder", pods=2, gpus=8, queue="a")
+    await workload_with(client, "holder", lambda w: w.status.phase == "Running")
+    before = (await client.store.list(PODS)).resource_version
+    await submit(client, "owed", pods=1, gpus=8, queue="b")
+
+    async def first(resource: Resource, holds: Callable[[Any], Any]) -> int:
+        """The version in which an object of this resource first did so."""
+        async for event in client.watch(resource, "default", resource_version=before, timeout=20):
+            if event.object is not None and holds(event.object):
+                return int(event.resource_version)
+        raise AssertionError("never")
+
+    promised = await first(WORKLOADS, lambda w: w.metadata.name == "owed" and w.status.reservation)
+    evicted = await first(PODS, lambda p: p.metadata.deletion_timestamp)
+    assert promised < evicted
+    pod = await client.get(PODS, "holder-0", "default")
+    target = find_condition(pod.status.conditions, "DisruptionTarget")
+    assert target is not None
+    assert "default/owed" in target.message
