@@ -107,8 +107,17 @@ def test_bad_input_gives_one_clear_error(
 
 def test_a_missing_program_fails_the_job_with_its_reason(heddle: Heddle) -> None:
     done = heddle("run", "--max-restarts", "0", "--", "no-such-program")
-    assert done.returncode not in (0, None)
+    assert done.returncode == 128
+    assert "no-such-program" in done.stderr.split("StartError")[1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_duplicate_name_is_refused_and_the_first_job_is_left_alone(heddle: Heddle) -> None:
+    assert heddle("run", "--name", "dup", "--", "true").returncode == 0
+    again = heddle("run", "--name", "dup", "--", "true")
+    assert again.returncode == 1
+    assert again.stderr.strip() == 'heddle: trainingjobs.heddle.dev "dup" already exists'
+    assert json.loads(heddle("get", "trainingjob", "dup", "-o", "json").stdout)["status"]["phase"] == "Succeeded"
 
 
 def test_the_log_of_a_pod_that_has_not_started_is_refused_plainly(heddle: Heddle) -> None:

@@ -136,7 +136,7 @@ class TrainingController:
             if pod.metadata.name in restarted and told != str(generation):
                 continue  # that was the process of an earlier world
             if (end := _failure(pod)) and run_generation(end.container_id, told) == told:
-                return pod, end.exit_code, end.reason or "Error"
+                return pod, end.exit_code, ": ".join(filter(None, (end.reason or "Error", end.message)))
         return None
 
     async def _fail(
