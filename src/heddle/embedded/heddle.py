@@ -114,7 +114,8 @@ class EmbeddedHeddle:
             ready=lambda: self._problem,
             actions={"explain": explained},
         )
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # asyncio sets TCP_NODELAY only where the protocol is named; without it each answer waits 40 ms for an ACK
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self._port))
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"

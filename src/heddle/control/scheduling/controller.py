@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +22,7 @@ from heddle.api.core import Node
 from heddle.api.errors import ApiError, NotFound
 from heddle.api.meta import Condition, Kind, find_condition, set_condition
 from heddle.api.pod import Pod
-from heddle.api.queue import Queue, QueueStatus
+from heddle.api.queue import Queue
 from heddle.api.registry import NODES, PODS, QUEUES, TOPOLOGIES, WORKLOADS
 from heddle.api.topology import Topology
 from heddle.api.workload import (
@@ -35,11 +35,10 @@ from heddle.api.workload import (
     WorkloadReason,
     WorkloadStatus,
 )
-from heddle.control import tree
 from heddle.control.access import refusal
 from heddle.control.events import EventRecorder
-from heddle.control.scheduling import adapter
 from heddle.control.scheduling.mirror import Mirror
+from heddle.control.scheduling.queues import QueueReporter
 from heddle.engine import (
     Bind,
     Budget,
@@ -49,7 +48,6 @@ from heddle.engine import (
     Reserve,
     Verdict,
     explain,
-    fair_shares,
     render,
     schedule,
 )
@@ -75,6 +73,9 @@ class SchedulingController:
         self._dirty: dict[str, set[str]] = defaultdict(set)
         self._pods_of: dict[str, dict[str, Pod]] = defaultdict(dict)
         self._told: dict[str, tuple[str, ...]] = {}
+        self._broken: set[str] = set()
+        self._queues = QueueReporter(self._client)
+        self._later: asyncio.TimerHandle | None = None
         self._informers: dict[str, Informer[Any]] = {
             r.kind: informers.of(r) for r in (NODES, QUEUES, TOPOLOGIES, WORKLOADS, PODS)
         }
@@ -86,6 +87,8 @@ class SchedulingController:
         def changed(type_: str, old: Kind | None, new: Kind | None) -> None:
             obj = new or old
             assert obj is not None
+            if old is not None and new is not None and _echo(old, new):
+                return
             if isinstance(obj, Pod):
                 self._pod_changed(obj, gone=type_ == "DELETED")
             else:
@@ -123,15 +126,17 @@ class SchedulingController:
         """One round; returns whether time alone may change the next plan."""
         async with self._lock:
             self._wake.clear()
-            self._apply_deltas()
+            touched = self._apply_deltas()
             now = time.time()
             plan = await asyncio.to_thread(schedule, self._mirror.state, now, self._budget)
             self.cycles += 1
             await self._commit(plan, now)
-            await self._report(plan, now)
-            return any(w.status.broken_since for w in self._workloads().values())
+            await self._report(plan, touched, now)
+            await self._report_queues(now)
+            return bool(self._broken)
 
-    def _apply_deltas(self) -> None:
+    def _apply_deltas(self) -> set[str]:
+        """Bring the mirror up to date; returns the workloads that something changed about."""
         dirty, self._dirty = self._dirty, defaultdict(set)
         for name in dirty["Node"]:
             node: Node | None = self._informers["Node"].objects.get(name)
@@ -155,6 +160,7 @@ class SchedulingController:
             except ValueError as error:
                 self._mirror.problems[key] = str(error)
                 _log.warning("workload %s: %s", key, error)
+        return dirty["Workload"]
 
     def _refusal(self, workload: Workload) -> str:
         queue: Queue | None = self._informers["Queue"].objects.get(workload.spec.queue)
@@ -237,16 +243,38 @@ class SchedulingController:
 
     # telling people
 
-    async def _report(self, plan: Plan, now: float) -> None:
-        jobs = [self._report_workload(key, w, plan.verdicts.get(key), now) for key, w in self._workloads().items()]
-        await asyncio.gather(*filter(None, jobs))
-        await self._report_queues(now)
+    async def _report(self, plan: Plan, touched: set[str], now: float) -> None:
+        """What this cycle saw or decided of its workloads; of the others nothing is new."""
+        keys = touched | plan.verdicts.keys() | self._broken
+        keys |= {a.placement.workload if isinstance(a, Bind) else a.workload for a in plan.actions}
+        writes = []
+        for key in sorted(keys):
+            workload = self._workloads().get(key)
+            if workload is None:
+                self._told.pop(key, None)
+                self._broken.discard(key)
+            elif write := self._report_workload(key, workload, plan.verdicts.get(key), now):
+                writes.append(write)
+        await asyncio.gather(*writes)
+
+    async def _report_queues(self, now: float) -> None:
+        if due := self._queues.due_in(now):
+            if self._later is None:
+                self._later = asyncio.get_running_loop().call_later(due, self._wake.set)
+        else:
+            if self._later is not None:
+                self._later.cancel()
+                self._later = None
+            queues: Mapping[str, Queue] = self._informers["Queue"].objects
+            await self._queues.report(self._mirror.state, queues, self._workloads().values(), now)
 
     def _report_workload(self, key: str, workload: Workload, verdict: Verdict | None, now: float) -> Any:
         """The write that makes a workload's status true, or None when it is."""
         if workload.status.phase == "Finished":
+            self._broken.discard(key)
             return None
         status = self._status(key, workload, verdict, now)
+        (self._broken.add if status.broken_since else self._broken.discard)(key)
         if status == workload.status:
             return None
         news = tuple(r.code for r in status.reasons)
@@ -308,47 +336,6 @@ class SchedulingController:
             broken_since=broken,
         )
 
-    async def _report_queues(self, now: float) -> None:
-        queues: Mapping[str, Queue] = self._informers["Queue"].objects
-        faults = tree.faults({name: q.spec.parent for name, q in queues.items()})
-        shares = fair_shares(self._mirror.state)
-        phases: dict[str, Counter[str]] = defaultdict(Counter)
-        for workload in self._workloads().values():
-            name, seen = workload.spec.queue, set[str]()
-            while name in queues and name not in seen:
-                seen.add(name)
-                phases[name][workload.status.phase] += 1
-                name = queues[name].spec.parent
-        for name, queue in list(queues.items()):
-            reason, message = faults.get(name, ("Ready", ""))
-            ready = Condition(
-                type="Ready",
-                status="False" if name in faults else "True",
-                reason=reason,
-                message=message,
-                last_transition_time=to_text(now),
-                observed_generation=queue.metadata.generation,
-            )
-            rows = shares.get(name, {})
-            usage = {r: int(row["usage"] or 0) for r, row in rows.items() if row["usage"] or r == "gpu"}
-            gpu_share = rows.get("gpu", {}).get("share")
-            share = {} if gpu_share is None else {"gpu": int(gpu_share)}
-            status = QueueStatus(
-                observed_generation=queue.metadata.generation,
-                conditions=set_condition(queue.status.conditions, ready),
-                usage=adapter.resources(usage),
-                fair_share=adapter.resources(share),
-                pending=phases[name]["Pending"],
-                running=phases[name]["Running"],
-            )
-            if status != queue.status:
-                queue.status = status
-                body = msgspec.to_builtins(status)
-                fields = ("observedGeneration", "conditions", "usage", "fairShare", "pending", "running")
-                patch = {"status": {f: body.get(f, 0 if f in ("pending", "running") else None) for f in fields}}
-                with contextlib.suppress(NotFound):
-                    await self._client.patch(QUEUES, name, patch, subresource="status")
-
     # answers
 
     async def explain(self, key: str) -> Explanation:
@@ -362,3 +349,12 @@ class SchedulingController:
                 raise NotFound(f'workloads.heddle.dev "{key}" not found')
             self._apply_deltas()
             return await asyncio.to_thread(explain, self._mirror.state, time.time(), key, self._budget)
+
+
+def _echo(old: Kind, new: Kind) -> bool:
+    """Whether a change is only the write of a status that we assumed when we made it."""
+    if isinstance(old, Queue) and isinstance(new, Queue):
+        return old.metadata.generation == new.metadata.generation
+    if isinstance(old, Workload) and isinstance(new, Workload):
+        return old.metadata.generation == new.metadata.generation and old.status == new.status
+    return False

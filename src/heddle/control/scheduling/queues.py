@@ -1,0 +1,85 @@
+"""Queue.status: what the scheduler last saw of each queue, written at most a few times a second."""
+
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from heddle.api.clock import to_text
+from heddle.api.errors import NotFound
+from heddle.api.meta import Condition, set_condition
+from heddle.api.queue import Queue, QueueStatus
+from heddle.api.registry import QUEUES
+from heddle.api.workload import Workload
+from heddle.control import tree
+from heddle.control.scheduling import adapter
+from heddle.engine import State, fair_shares
+from heddle.store.client import Client
+
+EVERY = 0.25
+"""Seconds between writes: under a flood of jobs queues change with every cycle, and nobody reads that fast."""
+
+_FIELDS = ("observedGeneration", "conditions", "usage", "fairShare", "pending", "running")
+_ZERO = {"pending": 0, "running": 0}
+
+
+class QueueReporter:
+    """Keeps the status of all queues true."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._last = float("-inf")
+
+    def due_in(self, now: float) -> float:
+        """Seconds until the next report may be written; 0 when it may be now."""
+        return max(0.0, self._last + EVERY - now)
+
+    async def report(
+        self, state: State, queues: Mapping[str, Queue], workloads: Iterable[Workload], now: float
+    ) -> None:
+        """Write what has changed; `now` in seconds since 1970."""
+        self._last = now
+        faults = tree.faults({name: q.spec.parent for name, q in queues.items()})
+        shares = fair_shares(state)
+        phases = _phases(queues, workloads)
+        for name, queue in list(queues.items()):
+            reason, message = faults.get(name, ("Ready", ""))
+            ready = Condition(
+                type="Ready",
+                status="False" if name in faults else "True",
+                reason=reason,
+                message=message,
+                last_transition_time=to_text(now),
+                observed_generation=queue.metadata.generation,
+            )
+            rows = shares.get(name, {})
+            usage = {r: int(row["usage"] or 0) for r, row in rows.items() if row["usage"] or r == "gpu"}
+            gpu_share = rows.get("gpu", {}).get("share")
+            status = QueueStatus(
+                observed_generation=queue.metadata.generation,
+                conditions=set_condition(queue.status.conditions, ready),
+                usage=adapter.resources(usage),
+                fair_share={} if gpu_share is None else adapter.resources({"gpu": int(gpu_share)}),
+                pending=phases[name]["Pending"],
+                running=phases[name]["Running"],
+            )
+            if status != queue.status:
+                queue.status = status
+                body = msgspec.to_builtins(status)
+                patch = {"status": {field: body.get(field, _ZERO.get(field)) for field in _FIELDS}}
+                with contextlib.suppress(NotFound):
+                    await self._client.patch(QUEUES, name, patch, subresource="status")
+
+
+def _phases(queues: Mapping[str, Queue], workloads: Iterable[Workload]) -> dict[str, Counter[str]]:
+    """Workloads by phase, below each queue."""
+    own = Counter((w.spec.queue, w.status.phase) for w in workloads)
+    phases: dict[str, Counter[str]] = defaultdict(Counter)
+    for (queue, phase), count in own.items():
+        name, seen = queue, set[str]()
+        while name in queues and name not in seen:
+            seen.add(name)
+            phases[name][phase] += count
+            name = queues[name].spec.parent
+    return phases
