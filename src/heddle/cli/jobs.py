@@ -84,12 +84,8 @@ def _follow(c: Any, name: str) -> int:
     readers: list[threading.Thread] = []
     said = ""
     try:
-        for event in c.watch("trainingjob", field_selector=f"metadata.name={name}"):
-            if event.object is None:
-                continue
-            if event.type == "DELETED":
-                raise fail(f"job {name} was deleted")
-            status = event.object.status
+        for job in c.follow("trainingjob", name):
+            status = job.status
             news = f"{status.phase}: {status.message}" if status.message else status.phase
             if news and news != said:
                 print(f"[{name}] {news}", file=sys.stderr)

@@ -11,6 +11,7 @@ Calls block; a thread of the client's own runs the connection. Errors are those 
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from heddle.api.errors import ApiError, BadRequest, NotFound
+from heddle.api.errors import ApiError, BadRequest, Expired, NotFound
 from heddle.api.meta import ObjectMeta, Resources
 from heddle.api.pod import EnvVar
 from heddle.api.registry import PODS, TRAININGJOBS, Resource, by_kind, find
@@ -248,6 +249,33 @@ class Client:
         created: TrainingJob = self._do(self._client.create(TRAININGJOBS, job, self.namespace, dry_run=dry_run))
         return created
 
+    def follow(self, kind: str, name: str, *, timeout: float | None = None) -> Iterator[Any]:
+        """One object as it is now and after each change, for as long as the caller listens.
+
+        A watch that ends or expires is begun anew; changes in between are seen as one.
+
+        Raises:
+            NotFound: it does not exist, or is deleted meanwhile.
+            TimeoutError: `timeout` seconds have passed.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        seen = ""
+        while True:
+            obj = self.get(kind, name)  # says so where there is none
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"{kind} {name}: {timeout} s have passed")
+            try:
+                for event in self.watch(kind, field_selector=f"metadata.name={name}", timeout=left):
+                    if event.type == "DELETED":
+                        raise NotFound(f"{kind} {name} was deleted")
+                    obj = event.object
+                    if obj is not None and obj.metadata.resource_version != seen:
+                        seen = obj.metadata.resource_version
+                        yield obj
+            except Expired:
+                continue
+
     def wait(self, name: str, *, timeout: float | None = None) -> TrainingJob:
         """The job once it has ended.
 
@@ -255,18 +283,11 @@ class Client:
             NotFound: it does not exist, or is deleted meanwhile.
             TimeoutError: it has not ended in `timeout` seconds.
         """
-        options: dict[str, Any] = {"field_selector": f"metadata.name={name}", "timeout": timeout}
-        job: TrainingJob = self.get("trainingjob", name)
-        if job.status.phase in ("Succeeded", "Failed"):
-            return job
-        version = job.metadata.resource_version
-        for event in self.watch("trainingjob", resource_version=version, **options):
-            if event.type == "DELETED":
-                raise NotFound(f"job {name} was deleted")
-            if event.object is not None and event.object.status.phase in ("Succeeded", "Failed"):
-                ended: TrainingJob = event.object
+        for job in self.follow("trainingjob", name, timeout=timeout):
+            if job.status.phase in ("Succeeded", "Failed"):
+                ended: TrainingJob = job
                 return ended
-        raise TimeoutError(f"job {name} has not ended in {timeout} s")
+        raise AssertionError("following an object ends with an error or not at all")
 
     def pods(self, job: str) -> Sequence[Any]:
         """The pods of a job."""
