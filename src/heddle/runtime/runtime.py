@@ -231,7 +231,7 @@ class LocalRuntime:
     def references_changed(self, namespace: str) -> None:
         """A ConfigMap or Secret of the namespace changed: containers that wait for one try again."""
         for runner in self.pods.values():
-            if runner.pod.metadata.namespace == namespace:
+            if not runner.finished.is_set() and runner.pod.metadata.namespace == namespace:
                 runner.refresh()
 
     def status(self, uid: str) -> PodStatus | None:

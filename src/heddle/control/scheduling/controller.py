@@ -9,6 +9,7 @@ next process rebuilds the same state from the objects.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections import defaultdict
@@ -56,6 +57,8 @@ from heddle.store.informer import Informer, Informers
 
 _log = logging.getLogger(__name__)
 
+_REFRESH_EVERY = 1.0  # seconds between refreshes of waiting workloads of which only numbers changed
+_REFRESH_AT_ONCE = 200
 _EVERY = 1.0  # seconds between cycles while something waits on time alone (grace of a broken gang)
 
 
@@ -75,6 +78,8 @@ class SchedulingController:
         self._told: dict[str, tuple[str, ...]] = {}
         self._broken: set[str] = set()
         self._queues = QueueReporter(self._client)
+        self._stale: dict[str, None] = {}  # in the order in which they went stale
+        self._refreshed = float("-inf")
         self._later: asyncio.TimerHandle | None = None
         self._informers: dict[str, Informer[Any]] = {
             r.kind: informers.of(r) for r in (NODES, QUEUES, TOPOLOGIES, WORKLOADS, PODS)
@@ -247,35 +252,54 @@ class SchedulingController:
         """What this cycle saw or decided of its workloads; of the others nothing is new."""
         keys = touched | plan.verdicts.keys() | self._broken
         keys |= {a.placement.workload if isinstance(a, Bind) else a.workload for a in plan.actions}
+        fresh: set[str] = set()
+        if now - self._refreshed >= _REFRESH_EVERY:
+            self._refreshed = now
+            fresh = set(itertools.islice(self._stale, _REFRESH_AT_ONCE))
+            keys |= fresh
         writes = []
         for key in sorted(keys):
             workload = self._workloads().get(key)
             if workload is None:
                 self._told.pop(key, None)
                 self._broken.discard(key)
-            elif write := self._report_workload(key, workload, plan.verdicts.get(key), now):
+                self._stale.pop(key, None)
+            elif write := self._report_workload(key, workload, plan.verdicts.get(key), now, refresh=key in fresh):
                 writes.append(write)
         await asyncio.gather(*writes)
+        if self._stale:
+            self._wake_in(_REFRESH_EVERY)
 
     async def _report_queues(self, now: float) -> None:
         if due := self._queues.due_in(now):
-            if self._later is None:
-                self._later = asyncio.get_running_loop().call_later(due, self._wake.set)
+            self._wake_in(due)
         else:
-            if self._later is not None:
-                self._later.cancel()
-                self._later = None
             queues: Mapping[str, Queue] = self._informers["Queue"].objects
             await self._queues.report(self._mirror.state, queues, self._workloads().values(), now)
 
-    def _report_workload(self, key: str, workload: Workload, verdict: Verdict | None, now: float) -> Any:
-        """The write that makes a workload's status true, or None when it is."""
+    def _wake_in(self, seconds: float) -> None:
+        """Have a cycle after so long, unless one is due earlier."""
+        loop = asyncio.get_running_loop()
+        if self._later is not None and loop.time() < self._later.when() <= loop.time() + seconds:
+            return
+        if self._later is not None:
+            self._later.cancel()
+        self._later = loop.call_later(seconds, self._wake.set)
+
+    def _report_workload(
+        self, key: str, workload: Workload, verdict: Verdict | None, now: float, *, refresh: bool
+    ) -> Any:
+        """The write that makes a workload's status true, or None when it is (or may wait for its `refresh`)."""
+        self._stale.pop(key, None)
         if workload.status.phase == "Finished":
             self._broken.discard(key)
             return None
         status = self._status(key, workload, verdict, now)
         (self._broken.add if status.broken_since else self._broken.discard)(key)
         if status == workload.status:
+            return None
+        if not refresh and _same_news(workload.status, status):
+            self._stale[key] = None
             return None
         news = tuple(r.code for r in status.reasons)
         changed = self._told.get(key) != news
@@ -349,6 +373,17 @@ class SchedulingController:
                 raise NotFound(f'workloads.heddle.dev "{key}" not found')
             self._apply_deltas()
             return await asyncio.to_thread(explain, self._mirror.state, time.time(), key, self._budget)
+
+
+def _same_news(old: WorkloadStatus, new: WorkloadStatus) -> bool:
+    """Whether only numbers moved, such as the place in the line: with each start, those of all who wait."""
+    return (
+        old.phase == new.phase
+        and old.bound == new.bound
+        and old.broken_since == new.broken_since
+        and old.observed_generation == new.observed_generation
+        and [r.code for r in old.reasons] == [r.code for r in new.reasons]
+    )
 
 
 def _echo(old: Kind, new: Kind) -> bool:

@@ -1,7 +1,7 @@
 """What jobs have used, kept after they are gone: GPU-seconds by user and queue.
 
-One ConfigMap holds an entry for each of the last jobs and one total for each user and queue. When there are more
-entries than are kept, the oldest are added to the totals in the same write, so that nothing is counted twice or lost
+One ConfigMap holds an entry for each of the last jobs and one total for each user and queue. When there are as many
+entries as are kept, the older half is added to the totals in the same write, so that nothing is counted twice or lost
 by a crash: a job is recorded if and only if its entry, or the condition `Recorded` of the job itself, exists.
 """
 
@@ -84,8 +84,10 @@ def change(data: dict[str, str], uid: str, entry: Entry, kept: int = KEPT) -> di
     if _JOB + uid in data:
         return {}
     patch: dict[str, str | None] = {_JOB + uid: _text(entry)}
+    if sum(key.startswith(_JOB) for key in data) < kept:
+        return patch
     recorded = entries(data)
-    for old_uid in list(recorded)[: max(0, len(recorded) + 1 - kept)]:
+    for old_uid in list(recorded)[: len(recorded) - kept // 2]:  # half at once, so that it is seldom done
         old = recorded[old_uid]
         key = _TOTAL + hashlib.sha256(f"{old.user}\0{old.queue}".encode()).hexdigest()[:32]
         text = patch.get(key) or data.get(key)
