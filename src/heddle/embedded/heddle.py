@@ -31,11 +31,10 @@ from heddle.api.registry import NAMESPACES, QUEUES
 from heddle.api.trainingjob import DEFAULT_QUEUE, TrainingJob
 from heddle.control.leader import LeaderElection
 from heddle.control.nodes import LEASE_NAMESPACE, NodeController
-from heddle.control.scheduling.controller import SchedulingController
+from heddle.control.scheduling.controller import Answer, SchedulingController
 from heddle.control.training.controller import TrainingController
 from heddle.embedded.agent import Agent
 from heddle.embedded.places import Places, Running
-from heddle.engine import render
 from heddle.runtime.logs import NoLogs
 from heddle.server.app import Server
 from heddle.server.auth import Tokens, User, ensure_token_file
@@ -222,17 +221,11 @@ async def _bootstrap(client: Client) -> None:
         await client.create(QUEUES, Queue(metadata=ObjectMeta(name=DEFAULT_QUEUE)))
 
 
-async def _explain(scheduling: SchedulingController, query: dict[str, str]) -> dict[str, Any]:
+async def _explain(scheduling: SchedulingController, query: dict[str, str]) -> Answer:
     name, namespace = query.get("name", ""), query.get("namespace", "default")
     if not name:
         raise BadRequest("name: give the name of a workload")
-    found = await scheduling.explain(f"{namespace}/{name}")
-    return {
-        "workload": found.workload,
-        "admitted": found.admitted,
-        "reasons": [{"code": str(r.code), "message": render(r)} for r in found.reasons],
-        "changes": [{"code": str(r.code), "message": render(r)} for r in found.changes],
-    }
+    return await scheduling.explain(f"{namespace}/{name}")
 
 
 def write_kubeconfig(path: Path, url: str, token: str, certificate: Path) -> None:

@@ -23,7 +23,6 @@ from heddle.api.admission import stamp
 from heddle.api.errors import (
     ApiError,
     BadRequest,
-    Forbidden,
     MethodNotAllowed,
     NotFound,
     TooLarge,
@@ -32,7 +31,8 @@ from heddle.api.errors import (
 from heddle.api.registry import PODS
 from heddle.api.status import Status, StatusDetails
 from heddle.server import discovery, openapi, paths, tables
-from heddle.server.auth import ADMINS, Tokens, User
+from heddle.server.access import authorise
+from heddle.server.auth import Tokens, User
 from heddle.server.paths import Target
 from heddle.store.port import PatchType, Store
 
@@ -176,7 +176,7 @@ class Server:
         return None if found is None else _json(found)
 
     async def _resource(self, request: Request, target: Target, user: User) -> Response:
-        _authorise(user, request.method, target)
+        await authorise(self._store, user, request.method, target)
         match request.method, bool(target.name), target.subresource:
             case "GET", True, "log":
                 return await self._log(request, target)
@@ -357,18 +357,6 @@ class Server:
             limit_bytes=_number(query.get("limitBytes"), "limitBytes"),
         )
         return StreamingResponse(_until(lines, self._stopping), media_type="text/plain")
-
-
-def _authorise(user: User, method: str, target: Target) -> None:
-    """Nodes, queues and topologies are the administrators'; everybody may read them and do the rest."""
-    if method in ("GET", "HEAD") or ADMINS in user.groups:
-        return
-    if not target.resource.namespaced:
-        raise Forbidden(
-            f"user {user.name!r} may not {method} {target.resource.plural}: only group {ADMINS} may",
-            kind=target.resource.plural,
-            name=target.name,
-        )
 
 
 async def _until(source: AsyncIterator[Any], stop: asyncio.Event) -> AsyncIterator[Any]:

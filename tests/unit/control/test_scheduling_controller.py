@@ -179,3 +179,41 @@ async def test_a_promise_is_written_before_anyone_is_evicted_for_it(client: Clie
     target = find_condition(pod.status.conditions, "DisruptionTarget")
     assert target is not None
     assert "default/owed" in target.message
+
+
+async def test_what_runs_counts_whoever_may_submit_now(client: Client) -> None:
+    spec = QueueSpec(quota={"nvidia.com/gpu": 16})
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=spec))
+    await submit(client, "first", pods=2, gpus=8, user="ann")
+    await workload_with(client, "first", lambda w: w.status.phase == "Running")
+    access = {"submitters": [{"kind": "User", "name": "bob"}]}
+    await client.patch(QUEUES, "team", {"spec": {"access": access}})
+    await client.patch_status(WORKLOADS, "first", {"phase": "Finished"}, "default")  # as if its owner had said so
+    await submit(client, "second", pods=1, gpus=8, user="bob")
+    waiting = await workload_with(client, "second", lambda w: w.status.reasons)
+    assert waiting.status.bound == 0
+    assert await nodes_of(client, "second") == [""]
+    await client.delete(WORKLOADS, "first", "default", propagation="Orphan")
+    await submit(client, "third", pods=1, gpus=8, user="bob")
+    await workload_with(client, "third", lambda w: w.status.reasons)
+    assert await nodes_of(client, "third") == [""]
+    for index in range(2):  # its pods end: now there is room
+        await client.patch_status(PODS, f"first-{index}", {"phase": "Succeeded"}, "default")
+    await workload_with(client, "second", lambda w: w.status.phase == "Running")
+
+
+async def test_an_ending_workload_grows_no_more(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team")))
+    pod_set = PodSet(name="nodes", count=3, min_count=1, resources={"nvidia.com/gpu": 8})
+    workload = Workload(
+        metadata=ObjectMeta(name="w", namespace="default"), spec=WorkloadSpec(queue="team", pod_sets=[pod_set])
+    )
+    await client.create(WORKLOADS, workload)
+    for index in range(3):
+        meta = ObjectMeta(name=f"w-{index}", namespace="default", labels={POD_GROUP_LABEL: "w", POD_SET_LABEL: "nodes"})
+        await client.create(PODS, Pod(metadata=meta, spec=PodSpec(containers=[Container(name="main")])))
+    await workload_with(client, "w", lambda w: w.status.bound == 2)
+    await client.patch_status(PODS, "w-0", {"phase": "Succeeded"}, "default")
+    await submit(client, "next", pods=1, gpus=8)
+    await workload_with(client, "next", lambda w: w.status.phase == "Running")
+    assert (await client.get(PODS, "w-2", "default")).spec.node_name == ""

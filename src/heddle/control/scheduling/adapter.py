@@ -10,8 +10,11 @@ from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, GPU_RESOURCE, Node
 from heddle.api.meta import Resources
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
-from heddle.api.workload import DEVICES_ANNOTATION, POD_SET_LABEL, Workload
+from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION, POD_SET_LABEL, Workload
 from heddle.engine import Device, NodeSpec, Placement, PodSet, QueueSpec, Taint, Toleration, WorkloadSpec
+
+NO_QUEUE = "(none)"
+"""Queue of pods that no Workload speaks for; no queue can have this name."""
 
 _UNITS = {"cpu": "cpu", "memory": "memory", GPU_RESOURCE: "gpu"}
 
@@ -87,10 +90,12 @@ def queue_spec(queue: Queue) -> QueueSpec:
     )
 
 
-def workload_spec(workload: Workload, pods: Iterable[Pod]) -> WorkloadSpec:
+def workload_spec(workload: Workload, pods: Iterable[Pod], *, admitted: bool = True) -> WorkloadSpec:
     """A workload for the engine, made of the pods of it that exist.
 
-    A pod that has ended needs no place any more, so that the minimum shrinks with it.
+    A pod that has ended needs no place any more, so that the minimum shrinks with it; a workload of which pods have
+    ended well is ending, and grows no more. One that is not `admitted` keeps what it holds (a place that is taken is
+    taken, whoever may submit now) and gets nothing new.
     """
     by_set: dict[str, list[Pod]] = {}
     for pod in pods:
@@ -99,13 +104,21 @@ def workload_spec(workload: Workload, pods: Iterable[Pod]) -> WorkloadSpec:
     for pod_set in workload.spec.pod_sets:
         mine = by_set.get(pod_set.name, [])
         living = sorted((p for p in mine if not p.finished), key=_order)
+        minimum = max(0, pod_set.minimum - sum(p.finished for p in mine))
+        if not admitted:
+            living = [p for p in living if p.spec.node_name]
+            minimum = min(minimum, len(living))
+        elif any(p.status.phase == "Succeeded" for p in mine):
+            placed = [p for p in living if p.spec.node_name]
+            waiting = [p for p in living if not p.spec.node_name]
+            living = [*placed, *waiting[: max(0, minimum - len(placed))]]
         tolerations = {(t.key, t.value) for p in living[:1] for t in p.spec.tolerations}
         asked = amounts(pod_set.resources)
         sets.append(
             PodSet(
                 name=pod_set.name,
                 tasks=tuple(p.metadata.name for p in living),
-                min=max(0, pod_set.minimum - sum(p.finished for p in mine)),
+                min=minimum,
                 request={name: value for name, value in asked.items() if name != "gpu"},
                 gpu=asked.get("gpu", 0),
                 node_selector=dict(pod_set.node_selector),
@@ -127,6 +140,27 @@ def workload_spec(workload: Workload, pods: Iterable[Pod]) -> WorkloadSpec:
     )
 
 
+def orphan_spec(key: str, pods: Iterable[Pod]) -> WorkloadSpec:
+    """Bound pods whose Workload is gone (or never was): they hold what they hold, until they end."""
+    sets = []
+    for pod in pods:
+        requests = [amounts(c.resources.requests or c.resources.limits) for c in pod.spec.containers]
+        total = {name: sum(r.get(name, 0) for r in requests) for name in {n for r in requests for n in r}}
+        share = pod.metadata.annotations.get(GPU_SHARE_ANNOTATION)
+        # what it was given is what it holds, whatever it says that it asked for
+        gpu = quantity.milli(share) if share else 1000 * len(devices_of(pod))
+        sets.append(
+            PodSet(
+                name=f"{pod.metadata.labels.get(POD_SET_LABEL, '')}/{pod.metadata.name}",
+                tasks=(pod.metadata.name,),
+                min=1,
+                request={name: value for name, value in total.items() if name != "gpu"},
+                gpu=gpu,
+            )
+        )
+    return WorkloadSpec(name=key, queue=NO_QUEUE, pod_sets=tuple(sets), preemptible=False)
+
+
 def _order(pod: Pod) -> tuple[int, str]:
     index = pod.metadata.name.rsplit("-", 1)[-1]
     return (int(index) if index.isdigit() else 0, pod.metadata.name)
@@ -137,11 +171,11 @@ def devices_of(pod: Pod) -> tuple[str, ...]:
     return tuple(filter(None, pod.metadata.annotations.get(DEVICES_ANNOTATION, "").split(",")))
 
 
-def placement(workload: str, pod: Pod) -> Placement:
+def placement(workload: str, pod: Pod, pod_set: str) -> Placement:
     """Where a bound pod is, as the engine says it."""
     return Placement(
         workload=workload,
-        pod_set=pod.metadata.labels.get(POD_SET_LABEL, ""),
+        pod_set=pod_set,
         task=pod.metadata.name,
         node=pod.spec.node_name,
         devices=devices_of(pod),

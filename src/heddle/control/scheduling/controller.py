@@ -14,6 +14,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -44,7 +45,6 @@ from heddle.engine import (
     Bind,
     Budget,
     Evict,
-    Explanation,
     Plan,
     Reserve,
     Verdict,
@@ -60,6 +60,16 @@ _log = logging.getLogger(__name__)
 _REFRESH_EVERY = 1.0  # seconds between refreshes of waiting workloads of which only numbers changed
 _REFRESH_AT_ONCE = 200
 _EVERY = 1.0  # seconds between cycles while something waits on time alone (grace of a broken gang)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Why a workload waits, and what would help."""
+
+    workload: str
+    admitted: bool
+    reasons: list[WorkloadReason]
+    changes: list[WorkloadReason]
 
 
 class SchedulingController:
@@ -105,9 +115,7 @@ class SchedulingController:
         return changed
 
     def _pod_changed(self, pod: Pod, *, gone: bool) -> None:
-        name = pod.metadata.labels.get(POD_GROUP_LABEL)
-        if not name:
-            return
+        name = pod.metadata.labels.get(POD_GROUP_LABEL) or f"(pod) {pod.metadata.name}"
         key = f"{pod.metadata.namespace}/{name}"
         if gone:
             self._pods_of[key].pop(pod.metadata.name, None)
@@ -155,12 +163,11 @@ class SchedulingController:
         for key in sorted(dirty["Workload"]):
             workload = self._workloads().get(key)
             pods = list(self._pods_of.get(key, {}).values())
-            if workload is not None and self._refusal(workload):
-                workload = None
+            admitted = workload is not None and not self._refusal(workload)
             if workload is None and not pods:
                 self._pods_of.pop(key, None)
             try:
-                self._mirror.workload(key, workload, pods)
+                self._mirror.workload(key, workload, pods, admitted=admitted)
                 self._mirror.problems.pop(key, None)
             except ValueError as error:
                 self._mirror.problems[key] = str(error)
@@ -362,17 +369,31 @@ class SchedulingController:
 
     # answers
 
-    async def explain(self, key: str) -> Explanation:
+    async def explain(self, key: str) -> Answer:
         """Why a workload waits and what would help, by real what-ifs on the present state.
 
         Raises:
             NotFound: there is no such workload.
         """
         async with self._lock:
-            if key not in self._workloads():
+            workload = self._workloads().get(key)
+            if workload is None:
                 raise NotFound(f'workloads.heddle.dev "{key}" not found')
+            if workload.status.phase == "Finished":
+                return Answer(key, False, [WorkloadReason(code="Finished", message="it has ended")], [])
+            if refused := self._refusal(workload):
+                return Answer(key, False, [WorkloadReason(code="NotPermitted", message=refused)], [])
             self._apply_deltas()
-            return await asyncio.to_thread(explain, self._mirror.state, time.time(), key, self._budget)
+            if problem := self._mirror.problems.get(key):
+                return Answer(key, False, [WorkloadReason(code="Refused", message=problem)], [])
+            if not self._mirror.knows(key):
+                return Answer(key, False, [WorkloadReason(code="MembersMissing", message="it has no pods yet")], [])
+            found = await asyncio.to_thread(explain, self._mirror.state, time.time(), key, self._budget)
+            reasons, changes = (
+                [WorkloadReason(code=str(r.code), message=render(r)) for r in rs]
+                for rs in (found.reasons, found.changes)
+            )
+            return Answer(key, found.admitted, reasons, changes)
 
 
 def _same_news(old: WorkloadStatus, new: WorkloadStatus) -> bool:

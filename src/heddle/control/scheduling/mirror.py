@@ -50,40 +50,57 @@ class Mirror:
         first = topologies[min(topologies)] if topologies else None
         self.state.set_topology([level.node_label for level in first.spec.levels] if first else [])
 
-    def workload(self, key: str, workload: Workload | None, pods: list[Pod]) -> None:
-        """A workload or one of its pods changed, or it went."""
-        if workload is None or workload.status.phase == "Finished":
-            if key in self._workloads:
-                self.state.remove_workload(key)
-                self._workloads.discard(key)
-                self._uids.pop(key, None)
-                for task in [t for t in self._bound if t[0] == key]:
-                    del self._bound[task]
-                    self._leaving.discard(task)
-            return
-        spec = adapter.workload_spec(workload, pods)
-        present = {task for pod_set in spec.pod_sets for task in pod_set.tasks}
+    def workload(self, key: str, workload: Workload | None, pods: list[Pod], *, admitted: bool = True) -> None:
+        """A workload or one of its pods changed, or it went.
+
+        Whatever becomes of the workload, its pods count for as long as they have a node and have not ended.
+        """
+        holding = [p for p in pods if p.spec.node_name and not p.finished]
+        if workload is not None and workload.status.phase == "Finished":
+            admitted = False
+        if workload is None or not (admitted or holding or workload.status.phase != "Finished"):
+            if not holding:
+                self._forget(key)
+                return
+            spec = adapter.orphan_spec(key, holding)
+        else:
+            spec = adapter.workload_spec(workload, pods, admitted=admitted)
+        sets = {task: pod_set.name for pod_set in spec.pod_sets for task in pod_set.tasks}
         # a pod that went and was made anew between two looks is another one: the place was the first one's
         uids = {pod.metadata.name: pod.metadata.uid for pod in pods}
         anew = {name for name, uid in self._uids.get(key, {}).items() if uids.get(name, uid) != uid}
         self._uids[key] = uids
-        for gone in [t for t in self._bound if t[0] == key and (t[1] not in present or t[1] in anew)]:
+        for gone in [t for t in self._bound if t[0] == key and (t[1] not in sets or t[1] in anew)]:
             self.state.release_task(*gone)
             del self._bound[gone]
             self._leaving.discard(gone)
         self.state.set_workload(spec)
         self._workloads.add(key)
         for pod in pods:
-            self._pod(key, pod)
-        if workload.status.reservation:
+            if pod.metadata.name in sets:
+                self._pod(key, pod, sets[pod.metadata.name])
+        if workload is not None and admitted and workload.status.reservation:
             self._reserve(workload)
 
-    def _pod(self, key: str, pod: Pod) -> None:
+    def _forget(self, key: str) -> None:
+        if key in self._workloads:
+            self.state.remove_workload(key)
+            self._workloads.discard(key)
+            self._uids.pop(key, None)
+            for task in [t for t in self._bound if t[0] == key]:
+                del self._bound[task]
+                self._leaving.discard(task)
+
+    def knows(self, key: str) -> bool:
+        """Whether the engine has been told of this workload."""
+        return key in self._workloads
+
+    def _pod(self, key: str, pod: Pod, pod_set: str) -> None:
         task = (key, pod.metadata.name)
         if pod.finished:
             return
         if pod.spec.node_name:
-            place = adapter.placement(key, pod)
+            place = adapter.placement(key, pod, pod_set)
             held = self._bound.get(task)
             if held != (place.node, place.devices):
                 if held is not None:
