@@ -3,10 +3,13 @@
 On Kubernetes the schema and CEL rules of the CustomResourceDefinitions do the same for heddle's kinds.
 """
 
+from functools import cache
 from typing import Any
 
 from heddle.api.errors import Invalid
+from heddle.api.meta import Kind
 from heddle.api.registry import Resource
+from heddle.api.schema import Schema, fill_defaults, kind_schema
 from heddle.api.status import StatusCause
 from heddle.api.validate import check
 from heddle.api.workload import GROUPS_ANNOTATION, USER_ANNOTATION
@@ -27,12 +30,19 @@ def admit(resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], o
     new.setdefault("apiVersion", resource.api_version)
     new.setdefault("kind", resource.kind)
     check(resource, new)
+    if resource.own and operation != "STATUS" and resource.type is not None:
+        fill_defaults(_schema(resource.type), new)
     if operation == "CREATE":
         _defaults(resource, new)
     elif old is not None:
         _keep_submitter(old, new)
         _immutable(resource, old, new)
     return new
+
+
+@cache
+def _schema(kind: type[Kind]) -> Schema:
+    return kind_schema(kind)
 
 
 def stamp(obj: dict[str, Any], user: str, groups: tuple[str, ...]) -> None:
@@ -80,6 +90,7 @@ def _defaults(resource: Resource, new: dict[str, Any]) -> None:
 
 
 _FIXED: dict[str, tuple[str, ...]] = {
+    "Workload": ("podSets",),
     "TrainingJob": ("command", "image", "workingDir", "env", "nodes", "minNodes", "processesPerNode",
                     "resourcesPerNode", "nodeSelector", "topology", "placement", "queue"),
 }  # fmt: skip

@@ -22,10 +22,41 @@ def schema_of(type_: Any) -> Schema:
 def kind_schema(kind: type[Kind]) -> Schema:
     """The schema of a whole object; metadata is left to the server, as CRDs ask."""
     schema = schema_of(kind)
+    for field in field_names(kind).values():
+        if field.encode_name == "spec":
+            _with_defaults(schema["properties"]["spec"], field.type)
     schema["properties"]["metadata"] = {"type": "object", "description": "Standard object metadata."}
     schema["properties"]["apiVersion"]["description"] = "Version of this schema."
     schema["properties"]["kind"]["description"] = "Kind of the object."
     return schema
+
+
+def _with_defaults(schema: Schema, info: mi.Type) -> None:
+    """Say the plain defaults of fields, so that what is stored shows what holds."""
+    while isinstance(info, mi.Metadata):
+        info = info.type
+    if isinstance(info, mi.ListType):
+        _with_defaults(schema["items"], info.item_type)
+    if not isinstance(info, mi.StructType):
+        return
+    for field in info.fields:
+        inner = schema["properties"][field.encode_name]
+        if isinstance(field.default, int | str) and field.default != "":
+            inner["default"] = field.default
+        _with_defaults(inner, field.type)
+
+
+def fill_defaults(schema: Schema, value: Any) -> None:
+    """Write the defaults of a schema into an object (decoded JSON) where fields are absent, as the API server does."""
+    if isinstance(value, list) and "items" in schema:
+        for item in value:
+            fill_defaults(schema["items"], item)
+    if isinstance(value, dict):
+        for name, inner in schema.get("properties", {}).items():
+            if "default" in inner and value.get(name) is None:
+                value[name] = inner["default"]
+            elif name in value:
+                fill_defaults(inner, value[name])
 
 
 def _bounds(info: Any, names: dict[str, str]) -> Schema:

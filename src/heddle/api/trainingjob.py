@@ -83,6 +83,7 @@ class TrainingJobStatus(Struct):
     active_nodes: Annotated[int, Meta(description="Nodes of the present rendezvous.")] = 0
     rendezvous: Annotated[int, Meta(description="How often the world was (re)formed.")] = 0
     restarts: Annotated[int, Meta(description="Restarts after failures.")] = 0
+    last_restart_time: Annotated[str | None, Meta(description="When it was last restarted after a failure.")] = None
     resizes: Annotated[int, Meta(description="Restarts because nodes came or went.")] = 0
     exit_code: Annotated[int | None, Meta(description="Exit code of the job once it ended.")] = None
     start_time: Annotated[str | None, Meta(description="When it first ran.")] = None

@@ -15,7 +15,7 @@ import msgspec
 from heddle.api.clock import to_seconds, to_text
 from heddle.api.core import ConfigMap, Lease, LeaseSpec, Node, Secret
 from heddle.api.errors import AlreadyExists, ApiError, Conflict, NotFound
-from heddle.api.meta import ObjectMeta
+from heddle.api.meta import Condition, ObjectMeta, set_condition
 from heddle.api.pod import Pod, PodStatus
 from heddle.api.registry import CONFIGMAPS, LEASES, NODES, PODS, SECRETS
 from heddle.control.events import EventRecorder
@@ -26,6 +26,7 @@ from heddle.store.informer import Informer, Informers
 
 _log = logging.getLogger(__name__)
 
+_DRAIN_SLACK = 10.0  # seconds beyond the longest grace
 _RENEW = 10.0  # seconds between renewals of a node's lease, as the kubelet's
 
 
@@ -53,9 +54,11 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             await self._config_maps.synced()
             await self._pods.synced()
+            await self._forget_other_nodes()
             for pod in await self.runtime.adopt():
                 live = self._pods.objects.get(pod.key)
-                if live is None or live.metadata.uid != pod.metadata.uid:
+                known = live is not None and live.metadata.uid == pod.metadata.uid
+                if not known or pod.spec.node_name not in self._nodes:
                     group.create_task(self.runtime.remove(pod.metadata.uid))
             group.create_task(self._renew())
             while True:
@@ -67,10 +70,50 @@ class Agent:
                     await self.runtime.sync(pod)
 
     async def stop(self, *, pods: bool) -> None:
-        """Let go of the pods (they run on under their shims), or stop them first."""
+        """Let go of the pods (they run on under their shims), or stop them first.
+
+        A pod that is stopped because heddle goes down is deleted, as when a node shuts down: its job makes a new one at
+        the next start, and nothing counts as a failure.
+        """
         if pods:
-            await self.runtime.stop_all()
+            await self._drain()
         await self.runtime.close()
+
+    async def _drain(self) -> None:
+        mine = [p for p in self._pods.objects.values() if p.spec.node_name in self._nodes and not p.finished]
+        grace = max((p.spec.termination_grace_period_seconds or 0 for p in mine), default=0)
+        left = {p.metadata.uid for p in mine}
+        gone = asyncio.Event()
+
+        def seen(type_: str, old: Pod | None, new: Pod | None) -> None:
+            pod = new or old
+            if pod is not None and (type_ == "DELETED" or pod.finished):
+                left.discard(pod.metadata.uid)
+                if not left:
+                    gone.set()
+
+        if not left:
+            return
+        self._pods.on_change(seen)
+        message = "heddle goes down on this machine"
+        await asyncio.gather(*(self._shut_down(pod, message) for pod in mine))
+        try:
+            async with asyncio.timeout(grace + _DRAIN_SLACK):
+                await gone.wait()
+        except TimeoutError:
+            _log.warning("%d pods have not stopped in time; they are killed", len(left))
+            await self.runtime.stop_all()
+
+    async def _shut_down(self, pod: Pod, message: str) -> None:
+        now = to_text(time.time())
+        target = Condition(
+            type="DisruptionTarget", status="True", reason="NodeShutdown", message=message, last_transition_time=now
+        )
+        conditions = msgspec.to_builtins(set_condition(pod.status.conditions, target))
+        with contextlib.suppress(NotFound, Conflict):
+            patch = {"status": {"conditions": conditions}}
+            await self._client.patch(PODS, pod.metadata.name, patch, pod.metadata.namespace, subresource="status")
+            await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, uid=pod.metadata.uid)
 
     # nodes
 
@@ -92,6 +135,17 @@ class Agent:
         )
         with contextlib.suppress(AlreadyExists):
             await self._client.create(LEASES, lease)
+
+    async def _forget_other_nodes(self) -> None:
+        """All nodes of an embedded heddle are this process's; those of an earlier `--simulate` are no more."""
+        for node in await self._client.list(NODES):
+            name = node.metadata.name
+            if name not in self._nodes:
+                _log.info("node %s of an earlier start is not served any more: removed", name)
+                with contextlib.suppress(NotFound):
+                    await self._client.delete(NODES, name)
+                with contextlib.suppress(NotFound):
+                    await self._client.delete(LEASES, name, LEASE_NAMESPACE)
 
     async def _renew(self) -> None:
         while True:

@@ -41,9 +41,13 @@ from heddle.server.auth import Tokens, User, ensure_token_file
 from heddle.server.tls import ensure_certificate
 from heddle.store.client import Client
 from heddle.store.informer import Informers
+from heddle.store.schema import backup_age
 from heddle.store.sqlite import SQLiteStore
 
 _log = logging.getLogger(__name__)
+
+
+_BACKUP_AT_STOP = 600.0  # seconds: a clean stop leaves a backup that is no older
 
 
 class AlreadyUp(Exception):
@@ -88,6 +92,8 @@ class EmbeddedHeddle:
             store = SQLiteStore.open(self._places.database, admit)
             try:
                 await self._serve(store, ready)
+                if backup_age(self._places.database) > _BACKUP_AT_STOP:
+                    await store.backup()
             finally:
                 await store.close()
                 self._places.running.unlink(missing_ok=True)
@@ -155,16 +161,19 @@ class EmbeddedHeddle:
                     _log.error("a part of heddle ended", exc_info=task.exception())
             stopped.cancel()
         finally:
-            for task in workers[1:]:
-                task.cancel()
-            await asyncio.gather(*workers[1:], return_exceptions=True)
+            await _end(workers[2])  # the controllers first: nobody makes new pods for those that we stop
             await agent.stop(pods=self.stop_pods)
-            workers[0].cancel()
-            await asyncio.gather(workers[0], return_exceptions=True)
+            await _end(*workers[:2])
             server.stop()
             web.should_exit = True
             await asyncio.gather(serving, return_exceptions=True)
             listener.close()
+
+
+async def _end(*tasks: "asyncio.Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Web(uvicorn.Server):

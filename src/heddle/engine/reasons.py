@@ -96,6 +96,10 @@ def amount(resource: str, value: int) -> str:
     return f"{value} {resource}"
 
 
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
 def _holders(reason: Reason) -> str:
     if not reason.holders:
         return ""
@@ -151,7 +155,7 @@ def render(reason: Reason) -> str:
                 f"{used} in use by such work, {asked} more asked for"
             )
         case ReasonCode.WAITING_FOR_RELEASE:
-            return f"its room is reserved; {r.tasks} evicted tasks are still leaving"
+            return f"its room is reserved; {_count(r.tasks, 'evicted task is', 'evicted tasks are')} still leaving"
         case ReasonCode.BUDGET_SPENT:
             return "not tried in this cycle: its budget of work was spent"
         case ReasonCode.NOTHING_TO_TAKE:
@@ -160,7 +164,7 @@ def render(reason: Reason) -> str:
                 + _holders(r)
             )
         case ReasonCode.FEWER_MEMBERS:
-            return f"{r.fits} members instead of {r.needed} would start now"
+            return f"{_count(r.fits, 'member', 'members')} instead of {r.needed} would start now"
         case ReasonCode.FEWER_GPUS:
             return f"{free} a task instead of {asked} would start now"
         case ReasonCode.RELAX_TOPOLOGY:
@@ -175,4 +179,4 @@ def render(reason: Reason) -> str:
             return f"a quota of {asked} instead of {cap} for queue {r.queue} would admit it"
         case ReasonCode.OTHERS_LEAVE:
             names = ", ".join(name for name, _ in r.holders)
-            return f"it would start if {r.tasks} tasks left: {names}"
+            return f"it would start if {_count(r.tasks, 'task', 'tasks')} left: {names}"

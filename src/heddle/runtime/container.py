@@ -281,7 +281,9 @@ class ContainerRunner:
         if before is None or (before.reason, before.message) != (reason, message):
             self.state = ContainerState(waiting=ContainerStateWaiting(reason=reason, message=message))
             self.home.changed()
-            self.home.event("Warning", "Failed", f"Error: {message}")
+            # the members of a job always wait a moment for their world: that is for the status, not worth an event
+            if reason != "CreateContainerConfigError" or (before is not None and before.reason == reason):
+                self.home.event("Warning", "Failed", f"Error: {message}")
 
     # -- starting ----------------------------------------------------------------------------------
 

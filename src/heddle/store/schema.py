@@ -173,7 +173,7 @@ def _named(line: str, tables: dict[int, str]) -> str:
 def _corrupt(path: Path, findings: list[str]) -> str:
     newest = next(iter(backups(path)), None)
     remedy = (
-        f"the newest backup is {newest}: restore_last_backup puts it back"
+        f"the newest backup is {newest}: heddle up --restore-backup puts it back"
         if newest
         else "there is no backup: move the file away to start empty"
     )
@@ -194,6 +194,12 @@ def backups(path: Path) -> list[Path]:
     """Backups of a database, newest first."""
     found = [p for p in path.parent.glob(f"{path.name}.backup-*") if not p.name.endswith(("-wal", "-shm", ".partial"))]
     return sorted(found, key=lambda p: p.name.split(".backup-")[1], reverse=True)
+
+
+def backup_age(path: Path) -> float:
+    """Seconds since the newest backup was taken; infinite where there is none."""
+    newest = next(iter(backups(path)), None)
+    return time.time() - newest.stat().st_mtime if newest else float("inf")
 
 
 def backup(path: Path, *, label: str = "", keep: int = KEEP_BACKUPS) -> Path:

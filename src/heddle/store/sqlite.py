@@ -474,7 +474,8 @@ class SQLiteStore:
     # the housekeeping thread
 
     def _keep_house(self) -> None:
-        next_backup = time.monotonic() + self._retention.backup_every
+        first = self._retention.backup_every if schema.backups(self.path) else min(60, self._retention.backup_every)
+        next_backup = time.monotonic() + first
         while not self._closed.wait(_HOUSEKEEPING):
             try:
                 self._submit(lambda tx: _compact(tx, self._retention.changes))

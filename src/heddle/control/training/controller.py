@@ -10,6 +10,7 @@ killed anywhere goes on where it was.
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,8 @@ from heddle.store.client import Client
 from heddle.store.informer import Informer, Informers
 
 _log = logging.getLogger(__name__)
+
+_BACK_OFF_MOST, _BACK_OFF_RESET = 300.0, 600.0
 
 Meeting = Callable[[TrainingJob, Pod], tuple[str, int]]
 """Address and port at which the first member of a job's world listens."""
@@ -147,7 +150,12 @@ class TrainingController:
             if job.spec.restart_policy != "Never":
                 text += f"; {job.status.restarts} of {job.spec.max_restarts} restarts were used"
             return await self._end(job, workload, mine, success=False, exit_code=code or 1, message=text)
-        await self._status(job, phase="Restarting", restarts=job.status.restarts + 1, message=text)
+        if (delay := _back_off(job, time.time())) > 0:
+            await self._status(job, phase="Restarting", message=f"{text}; next start in {math.ceil(delay)} s")
+            return delay
+        now = to_text(time.time())
+        restarts = job.status.restarts + 1
+        await self._status(job, phase="Restarting", restarts=restarts, message=text, last_restart_time=now)
         await self._events.record(job, "Restarting", text, warning=True)
         for other in mine.values():  # a pod that has ended cannot start again: a new one takes its place
             if other.finished:
@@ -190,7 +198,9 @@ class TrainingController:
         elif world is not None or members:
             await self._write_world(job, mine, members, generation + 1)
             if world is not None and members and before:
-                text = f"{len(members)} nodes instead of {len(before)}: resuming from checkpoint"
+                nodes = "1 node" if len(members) == 1 else f"{len(members)} nodes"
+                how = "resuming from its checkpoint" if job.spec.checkpoint else "starting again (it has no checkpoint)"
+                text = f"{nodes} instead of {len(before)}: {how}"
                 await self._status(job, phase="Restarting", resizes=job.status.resizes + 1, message=text)
                 await self._events.record(job, "Resized", text)
 
@@ -332,7 +342,7 @@ class TrainingController:
         status.gpu_seconds = old.gpu_seconds + round(held * max(0.0, now - since))
         status.accounted_time = to_text(now)
         body = msgspec.to_builtins(status)
-        patch = {"status": {name: body.get(name) for name in _STATUS_FIELDS}}
+        patch = {"status": {name: body.get(name, _ZERO.get(name)) for name in _STATUS_FIELDS}}
         with contextlib.suppress(NotFound):
             await self._client.patch(
                 TRAININGJOBS, job.metadata.name, patch, namespace=job.metadata.namespace, subresource="status"
@@ -341,6 +351,18 @@ class TrainingController:
 
 
 _STATUS_FIELDS = tuple(f.encode_name for f in msgspec.structs.fields(TrainingJobStatus))
+_ZERO = {"activeNodes": 0, "restarts": 0, "resizes": 0, "rendezvous": 0, "gpuSeconds": 0}
+
+
+def _back_off(job: TrainingJob, now: float) -> float:
+    """Seconds until the job may restart again: at once, then after 1, 2, 4 ... seconds, 5 minutes at most.
+
+    A restart that held for ten minutes begins anew, as with the kubelet's back-off.
+    """
+    last = to_seconds(job.status.last_restart_time)
+    if not last or now - last > _BACK_OFF_RESET:
+        return 0.0
+    return last + min(_BACK_OFF_MOST, 2.0 ** (job.status.restarts - 1)) - now
 
 
 def _restarted(world: ConfigMap | None) -> set[str]:
