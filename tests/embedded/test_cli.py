@@ -52,7 +52,7 @@ def test_a_gang_larger_than_the_cluster_waits_with_its_reason(heddle: Heddle) ->
     explained = heddle("explain", "huge")
     assert "impossible on this cluster even when empty" in explained.stdout
     assert "2 of 9" in explained.stdout
-    assert heddle("delete", "trainingjob", "huge").returncode == 0
+    assert heddle("delete", "trainingjob", "huge", "--yes").returncode == 0
     assert heddle("get", "workload", "huge").returncode == 4
 
 
@@ -65,7 +65,7 @@ def test_the_order_of_applying_queues_never_matters(heddle: Heddle) -> None:
     assert heddle("apply", "-f", "-", given=queue("parent", parent="child")).returncode == 0
     wait_for(heddle, "child", "Cycle")
     assert "Cycle" in heddle("queue", "tree").stdout
-    assert heddle("delete", "queue", "child", "parent").returncode == 0
+    assert heddle("delete", "queue", "child", "parent", "--yes").returncode == 0
 
 
 def wait_for(heddle: Heddle, name: str, reason: str) -> None:
@@ -127,7 +127,7 @@ def test_the_log_of_a_pod_that_has_not_started_is_refused_plainly(heddle: Heddle
         assert done.returncode != 0
         assert "waiting to start" in done.stderr
         assert "Traceback" not in done.stderr
-    assert heddle("delete", "trainingjob", "later").returncode == 0
+    assert heddle("delete", "trainingjob", "later", "--yes").returncode == 0
 
 
 def test_what_a_job_used_is_known_after_it_is_gone(heddle: Heddle) -> None:
@@ -139,6 +139,6 @@ def test_what_a_job_used_is_known_after_it_is_gone(heddle: Heddle) -> None:
             break
     assert found[0]["gpuSeconds"] >= 8
     assert found[0]["user"] == "admin"
-    assert heddle("delete", "trainingjob", "spent").returncode == 0
+    assert heddle("delete", "trainingjob", "spent", "--yes").returncode == 0
     assert "default/spent" in heddle("history").stdout
     assert "GPU-HOURS" in heddle("top").stdout

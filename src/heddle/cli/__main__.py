@@ -6,6 +6,7 @@ import typer
 
 from heddle import __version__
 from heddle.cli import jobs, objects, up
+from heddle.cli.options import Target
 
 app = typer.Typer(
     name="heddle",
@@ -27,8 +28,16 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    kubeconfig: Annotated[
+        str | None,
+        typer.Option(
+            help="Server to talk to. Without it: $KUBECONFIG where it is set, else the embedded heddle that is up. "
+            "`status` and `down` always mean the embedded one.",
+        ),
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig; its current one by default.")] = None,
 ) -> None:
-    pass
+    Target.kubeconfig, Target.context = kubeconfig, context
 
 
 for command in (

@@ -1,5 +1,8 @@
 """Exit codes, and errors as one line with a remedy."""
 
+import contextlib
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +27,34 @@ def fail(message: str, code: int = FAILED) -> SystemExit:
     return SystemExit(code)
 
 
+def confirm(question: str) -> bool:
+    """Ask yes or no on standard error; the end of the input is no."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        print(file=sys.stderr)
+    return answer.strip().lower() in ("y", "yes")
+
+
+def refuse_off_terminal(what: str) -> None:
+    """Nobody can be asked without a terminal: end the program, and name --yes.
+
+    Raises:
+        SystemExit: standard input is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise fail(f"{what}, and without a terminal nobody can be asked: say --yes", USAGE)
+
+
+def _unreachable(error: Unavailable) -> str:
+    server, _, rest = str(error).partition(": ")
+    if not server.startswith(("http://", "https://")) or not isinstance(error.__cause__, OSError):
+        return str(error)
+    if re.match(r"https?://(127\.|localhost|\[::1\])", server):
+        return f"no heddle answers at {server}; start it with: heddle up"
+    return f"no server answers at {server} ({rest}); is it the one that you mean? see --kubeconfig, $KUBECONFIG"
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Errors of the API become one line and an exit code; nobody sees a traceback."""
@@ -39,9 +70,17 @@ def told() -> Iterator[None]:
     except NotFound as error:
         raise fail(str(error), MISSING) from None
     except Unavailable as error:
-        raise fail(str(error), UNREACHABLE) from None
+        raise fail(_unreachable(error), UNREACHABLE) from None
     except ApiError as error:
         raise fail(str(error)) from None
     except BrokenPipeError:
-        sys.stderr.close()
+        quiet_end()
         raise SystemExit(0) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+def quiet_end() -> None:
+    """Nobody reads standard output any more: let nothing complain of it when the program ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,19 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from heddle.api.errors import ApiError, BadRequest
-from heddle.cli.errors import INTERRUPTED, USAGE, fail, told
-from heddle.cli.show import ago, console, gpus, serialised, table
-
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace.")]
-Output = Annotated[str, typer.Option("--output", "-o", help="json, yaml or wide.")]
-
-
-def client(namespace: str = "default") -> Any:
-    """A connection; importing it takes longer than parsing the command line."""
-    from heddle.sdk import Client
-
-    return Client(namespace=namespace)
+from heddle.api.errors import ApiError, NotFound
+from heddle.api.trainingjob import TrainingJob
+from heddle.api.workload import USER_ANNOTATION
+from heddle.cli.errors import FAILED, INTERRUPTED, USAGE, confirm, fail, quiet_end, told
+from heddle.cli.follow import ENDED, JobLogs, Printer
+from heddle.cli.options import Namespace, Output, PlainOutput, client
+from heddle.cli.show import ago, console, gpus, serialised, table, waiting
 
 
 def run(
@@ -45,6 +39,9 @@ def run(
     """Submit a training, follow its logs, and exit with its code.
 
     heddle run --gpus 2 --nodes 2 -- python train.py
+
+    It runs in the present directory, with your PATH and VIRTUAL_ENV. Ctrl-C asks whether to stop the job; off a
+    terminal it leaves it running.
     """
     pairs = {}
     for text in env or []:
@@ -65,7 +62,6 @@ def run(
             priority=priority,
             preemptible=not non_preemptible,
             env=pairs,
-            working_dir=str(Path.cwd()),
             checkpoint=str(Path(checkpoint).resolve()) if checkpoint else "",
             max_restarts=max_restarts,
             topology=topology,
@@ -80,49 +76,46 @@ def run(
 
 def _follow(c: Any, name: str) -> int:
     """Print the job's news and logs until it ends; returns its exit code."""
-    seen: set[str] = set()
-    readers: list[threading.Thread] = []
+    printer = Printer()
     said = ""
+    logs: JobLogs | None = None
     try:
         for job in c.follow("trainingjob", name):
             status = job.status
+            logs = logs or JobLogs(c, job, printer, earlier=True, prefixed=True)
             news = f"{status.phase}: {status.message}" if status.message else status.phase
+            if status.phase in ENDED:
+                logs.finish()
             if news and news != said:
-                print(f"[{name}] {news}", file=sys.stderr)
+                pending = f"job {name} waits; why: heddle explain {name}" if status.phase == "Pending" else ""
+                printer.say(f"[{name}] {news}", waiting=pending)
                 said = news
-            if status.phase in ("Running", "Succeeded", "Failed"):
-                for pod in c.pods(name):
-                    run_id = f"{pod.metadata.uid}/{status.rendezvous}"
-                    if run_id not in seen and pod.spec.node_name:
-                        seen.add(run_id)
-                        reader = threading.Thread(target=_print_log, args=(c, pod.metadata.name), daemon=True)
-                        reader.start()
-                        readers.append(reader)
-            if status.phase in ("Succeeded", "Failed"):
-                for reader in readers:
-                    reader.join(timeout=5)
-                return status.exit_code or (0 if status.phase == "Succeeded" else 1)
+            if status.phase in ENDED:
+                if printer.broken.is_set():
+                    quiet_end()
+                return status.exit_code or (0 if status.phase == "Succeeded" else FAILED)
     except KeyboardInterrupt:
-        if not sys.stdin.isatty() or typer.confirm(f"\nStop job {name}?"):
+        with printer.held():
+            return _interrupted(c, name)
+    return FAILED
+
+
+def _interrupted(c: Any, name: str) -> int:
+    """Ask whether to stop the job where somebody can answer; it goes on otherwise."""
+    stop = False
+    try:
+        if sys.stdin.isatty() and sys.stderr.isatty():
+            print(file=sys.stderr)
+            stop = confirm(f"Stop job {name}?")
+        if stop:
             c.delete("trainingjob", name)
             print(f"job {name} stopped", file=sys.stderr)
-        else:
-            print(f"job {name} goes on; follow it with: heddle logs -f {name}", file=sys.stderr)
-        return INTERRUPTED
-    return 1
-
-
-def _print_log(c: Any, pod: str) -> None:
-    rest = b""
-    try:
-        for chunk in c.logs(pod, follow=True):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                print(f"{pod}: {line.decode(errors='replace')}", flush=True)
-    except ApiError as error:
-        print(f"{pod}: (no log: {error})", file=sys.stderr)
-    if rest:
-        print(f"{pod}: {rest.decode(errors='replace')}", flush=True)
+            return INTERRUPTED
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+    follow, end = f"heddle logs -f {name}", f"heddle delete trainingjob {name} --yes"
+    print(f"job {name} goes on; follow it with: {follow}; stop it with: {end}", file=sys.stderr)
+    return INTERRUPTED
 
 
 def ps(
@@ -130,62 +123,109 @@ def ps(
     namespace: Namespace = "default",
     output: Output = "",
 ) -> None:
-    """List jobs: where they stand, and why they wait."""
-    with told(), client(namespace) as c:
-        jobs = [j for j in c.list("trainingjobs") if all_ or j.status.phase not in ("Succeeded", "Failed")]
+    """List jobs: where they stand, and why they wait. `-o wide` adds user, priority, start, end and GPU-hours."""
+    with told(), waiting("asking for jobs"), client(namespace) as c:
+        jobs = [j for j in c.list("trainingjobs") if all_ or j.status.phase not in ENDED]
     if output in ("json", "yaml"):
         serialised(jobs, output)
         return
-    rows = [
-        (
-            j.metadata.name, j.spec.queue, j.status.phase or "Pending", f"{j.status.active_nodes}/{j.spec.nodes}",
-            gpus(j.spec.resources_per_node), j.status.restarts, ago(j.metadata.creation_timestamp),
-            j.status.message,
-        )
-        for j in jobs
+    headers = ["JOB", "QUEUE", "PHASE", "NODES", "GPUS/NODE", "RESTARTS", "AGE", "NEWS"]
+    rows = [_row(j) for j in jobs]
+    if output == "wide":
+        headers[-1:-1] = ["USER", "PRIORITY", "STARTED", "ENDED", "GPU-HOURS"]
+        for row, job in zip(rows, jobs, strict=True):
+            row[-1:-1] = _wide(job)
+    table(headers, rows)
+
+
+def _row(job: TrainingJob) -> list[Any]:
+    status = job.status
+    active = "-" if status.phase in ENDED else status.active_nodes
+    return [
+        job.metadata.name, job.spec.queue, status.phase or "Pending", f"{active}/{job.spec.nodes}",
+        gpus(job.spec.resources_per_node), status.restarts, ago(job.metadata.creation_timestamp), status.message,
     ]  # fmt: skip
-    table(("JOB", "QUEUE", "PHASE", "NODES", "GPUS/NODE", "RESTARTS", "AGE", "NEWS"), rows)
+
+
+def _wide(job: TrainingJob) -> list[Any]:
+    status = job.status
+    user = job.metadata.annotations.get(USER_ANNOTATION, "")
+    hours = f"{status.gpu_seconds / 3600:.3f}"
+    return [user, job.spec.priority, status.start_time or "-", status.completion_time or "-", hours]
 
 
 def logs(
     name: Annotated[str, typer.Argument(help="Job or pod.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until it ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Until it ends: a job through all its restarts, a pod's present run.")
+    ] = False,
     tail: Annotated[int | None, typer.Option(help="Only the last lines.", min=0)] = None,
     previous: Annotated[bool, typer.Option("--previous", "-p", help="Of the run before.")] = False,
     timestamps: Annotated[bool, typer.Option(help="Time before each line.")] = False,
     namespace: Namespace = "default",
 ) -> None:
     """Print the log of a job's pods, or of one pod."""
+    if follow and previous:
+        raise fail("--follow and --previous: a run that has ended has nothing to follow", USAGE)
+    printer = Printer()
     with told(), client(namespace) as c:
-        pods = [p.metadata.name for p in c.pods(name) if p.spec.node_name] or [name]
-
-        def one(pod: str, prefix: str) -> None:
+        try:
+            job = c.get("trainingjob", name)
+        except NotFound:
+            job = None
+        if job is not None and follow:
+            _follow_logs(c, job, printer, tail=tail, timestamps=timestamps)
+            return
+        pods = [name]
+        if job is not None:
+            pods = [p.metadata.name for p in c.pods(name) if p.spec.node_name]
+            if not pods:
+                why = f": {job.status.message}" if job.status.message else f"; why: heddle explain {name}"
+                raise fail(f"no pod of job {name} has a node, so that there is no log yet{why}")
+        for pod in pods:
+            prefix = f"{pod}: ".encode() if len(pods) > 1 else b""
             rest = b""
             for chunk in c.logs(pod, follow=follow, tail=tail, previous=previous, timestamps=timestamps):
                 *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    print(prefix + line.decode(errors="replace"), flush=True)
+                printer.lines(prefix, lines)
+                if printer.broken.is_set():
+                    quiet_end()
+                    return
             if rest:
-                print(prefix + rest.decode(errors="replace"), flush=True)
+                printer.lines(prefix, [rest])
 
-        if len(pods) == 1 or not follow:
-            for pod in pods:
-                one(pod, f"{pod}: " if len(pods) > 1 else "")
-            return
-        readers = [threading.Thread(target=one, args=(pod, f"{pod}: "), daemon=True) for pod in pods]
-        for reader in readers:
-            reader.start()
-        for reader in readers:
-            reader.join()
+
+def _follow_logs(c: Any, job: TrainingJob, printer: Printer, *, tail: int | None, timestamps: bool) -> None:
+    name, several = job.metadata.name, job.spec.nodes > 1
+    reading = JobLogs(c, job, printer, earlier=False, prefixed=several, tail=tail, timestamps=timestamps)
+    ended = threading.Event()
+    faults: list[ApiError] = []
+
+    def until_end() -> None:
+        try:
+            c.wait(name)
+            reading.finish()
+        except ApiError as error:
+            faults.append(error)
+        ended.set()
+
+    threading.Thread(target=until_end, daemon=True).start()
+    while not ended.wait(0.2):
+        if printer.broken.is_set():
+            break
+    if printer.broken.is_set():
+        quiet_end()
+    elif faults:
+        raise faults[0]
 
 
 def explain(
     name: Annotated[str, typer.Argument(help="Job (or workload).")],
     namespace: Namespace = "default",
-    output: Output = "",
+    output: PlainOutput = "",
 ) -> None:
     """Why a job waits, and the smallest change that would admit it."""
-    with told(), client(namespace) as c:
+    with told(), waiting("asking the scheduler"), client(namespace) as c:
         found = c.explain(name)
     if output in ("json", "yaml"):
         serialised(found, output)
@@ -198,9 +238,3 @@ def explain(
                 console.print(f"  - {row['message']}  [dim]({row['code']})[/dim]")
     if not found["admitted"] and not found["changes"]:
         console.print("what would help: no single change that heddle tries")
-
-
-def check_output(form: str) -> None:
-    """Refuse an unknown -o."""
-    if form not in ("", "json", "yaml", "wide"):
-        raise BadRequest(f"--output {form!r}: choose json, yaml or wide")

@@ -10,10 +10,13 @@ import yaml
 
 from heddle.api import registry
 from heddle.api.crd import manifests
+from heddle.api.errors import NotFound
 from heddle.api.registry import Resource
-from heddle.cli.errors import USAGE, fail, told
-from heddle.cli.jobs import Namespace, Output, check_output, client
-from heddle.cli.show import ago, console, gpus, queue_tree, serialised, table
+from heddle.cli.errors import FAILED, MISSING, USAGE, confirm, fail, refuse_off_terminal, told
+from heddle.cli.options import Namespace, Output, PlainOutput, client
+from heddle.cli.show import ago, console, gpus, node_rows, queue_tree, serialised, table, waiting
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def apply(
@@ -22,13 +25,16 @@ def apply(
     namespace: Namespace = "default",
 ) -> None:
     """Create or change objects so that they are as their manifests say."""
-    wanted = []
+    wanted: list[Any] = []
     for name in file:
         try:
             text = sys.stdin.read() if name == "-" else Path(name).read_text()
-            wanted += [doc for doc in yaml.safe_load_all(text) if doc]
+            with waiting(f"reading {name}"):
+                wanted += [doc for doc in yaml.load_all(text, _LOADER) if doc]
         except OSError as error:
             raise fail(f"{name}: {error.strerror}", USAGE) from None
+        except UnicodeDecodeError as error:
+            raise fail(f"{name} is no text in UTF-8: {error.reason} at byte {error.start}", USAGE) from None
         except yaml.YAMLError as error:
             raise fail(f"{name} is not YAML: {' '.join(str(error).split())}", USAGE) from None
     if not wanted:
@@ -37,9 +43,12 @@ def apply(
         for doc in wanted:
             if not isinstance(doc, dict):
                 raise fail(f"a manifest must be an object with apiVersion, kind and metadata, not {doc!r}", USAGE)
-            items = doc["items"] if doc.get("kind") == "List" else [doc]
+            items = doc.get("items") or [] if doc.get("kind") == "List" else [doc]
             for item in items:
-                obj, outcome = c.apply(item, dry_run=dry_run)
+                if not isinstance(item, dict):
+                    raise fail(f"a manifest must be an object with apiVersion, kind and metadata, not {item!r}", USAGE)
+                with waiting("applying"):
+                    obj, outcome = c.apply(item, dry_run=dry_run)
                 print(f"{obj.kind.lower()}/{obj.metadata.name} {outcome}{' (dry run)' if dry_run else ''}")
 
 
@@ -52,8 +61,7 @@ def get(
     output: Output = "",
 ) -> None:
     """Show objects."""
-    with told(), client(namespace) as c:
-        check_output(output)
+    with told(), waiting(f"asking for {kind}"), client(namespace) as c:
         everything = {"all_namespaces": all_namespaces, "selector": selector}
         objects = [c.get(kind, name)] if name else c.list(kind, **everything)
         from heddle.sdk.client import resource
@@ -83,7 +91,7 @@ def describe(
     namespace: Namespace = "default",
 ) -> None:
     """Show everything about one object, and what happened to it."""
-    with told(), client(namespace) as c:
+    with told(), waiting(f"asking for {kind}/{name}"), client(namespace) as c:
         obj = c.raw(kind, name)
         happened = [
             e for e in c.list("events", all_namespaces=True) if e.involved_object.uid == obj["metadata"].get("uid")
@@ -103,15 +111,28 @@ def delete(
 ) -> None:
     """Delete objects and what they own, after showing what that is."""
     with told(), client(namespace) as c:
-        doomed = [c.get(kind, name) for name in names]
+        doomed, unknown = [], []
+        with waiting("looking"):
+            for name in dict.fromkeys(names):
+                try:
+                    doomed.append(c.get(kind, name))
+                except NotFound:
+                    unknown.append(name)
+        if unknown:
+            nothing = "; nothing was deleted" if doomed else ""
+            raise fail(f"{kind} {', '.join(unknown)} not found{nothing}", MISSING)
         uids = {o.metadata.uid for o in doomed}
-        if not yes and sys.stdin.isatty():
+        if not yes:
+            refuse_off_terminal(
+                f"{kind} {', '.join(o.metadata.name for o in doomed)} would be deleted with what they own"
+            )
             for obj in doomed:
                 print(f"{obj.kind.lower()}/{obj.metadata.name}")
             for pod in c.list("pods", all_namespaces=True):
                 if any(o.uid in uids for o in pod.metadata.owner_references):
                     print(f"  pod/{pod.metadata.name}  {pod.status.phase}")
-            typer.confirm("Delete?", abort=True)
+            if not confirm("Delete?"):
+                raise fail("nothing was deleted", FAILED)
         for obj in doomed:
             c.delete(kind, obj.metadata.name)
             print(f"{obj.kind.lower()}/{obj.metadata.name} deleted")
@@ -122,24 +143,30 @@ def events(
     namespace: Namespace = "default",
     output: Output = "",
 ) -> None:
-    """What happened, oldest first."""
-    with told(), client(namespace) as c:
+    """What happened, oldest first. `-o wide` adds how often, since when, and who saw it."""
+    with told(), waiting("asking for events"), client(namespace) as c:
         found = [e for e in c.list("events") if not name or e.involved_object.name == name]
     if output in ("json", "yaml"):
-        serialised(found, output)
+        serialised(_sorted(found), output)
     else:
-        _print_events(found, about=True)
+        _print_events(found, about=True, wide=output == "wide")
 
 
-def _print_events(found: list[Any], *, about: bool) -> None:
-    found.sort(key=lambda e: (e.last_timestamp or e.event_time or "", e.metadata.resource_version.zfill(20)))
+def _sorted(found: list[Any]) -> list[Any]:
+    return sorted(found, key=lambda e: (e.last_timestamp or e.event_time or "", e.metadata.resource_version.zfill(20)))
+
+
+def _print_events(found: list[Any], *, about: bool, wide: bool = False) -> None:
+    headers = ["AGE", "TYPE", "REASON"] + ["OBJECT"] * about + ["COUNT", "FIRST SEEN", "SOURCE"] * wide + ["MESSAGE"]
     rows = []
-    for e in found:
-        subject = f"{e.involved_object.kind.lower()}/{e.involved_object.name}"
-        row = [ago(e.last_timestamp or e.event_time), e.type, e.reason, subject, e.message]
-        rows.append(row if about else [*row[:3], row[4]])
-    headers = ["AGE", "TYPE", "REASON", "OBJECT", "MESSAGE"]
-    table(headers if about else [h for h in headers if h != "OBJECT"], rows)
+    for e in _sorted(found):
+        row: list[Any] = [ago(e.last_timestamp or e.event_time), e.type, e.reason]
+        if about:
+            row.append(f"{e.involved_object.kind.lower()}/{e.involved_object.name}")
+        if wide:
+            row += [e.count or 1, ago(e.first_timestamp or e.event_time), e.source.component or e.reporting_component]
+        rows.append([*row, e.message])
+    table(headers, rows)
 
 
 queue_app = typer.Typer(help="Queues.", no_args_is_help=True)
@@ -147,40 +174,53 @@ queue_app = typer.Typer(help="Queues.", no_args_is_help=True)
 
 @queue_app.command("tree")
 def tree(output: Output = "") -> None:
-    """The queue tree: quota, usage and fair share in GPUs."""
-    with told(), client() as c:
+    """The queue tree: quota, usage and fair share in GPUs. `-o wide` adds all other resources."""
+    with told(), waiting("asking for queues"), client() as c:
         queues = c.list("queues")
     if output in ("json", "yaml"):
         serialised(queues, output)
     else:
-        queue_tree(queues)
+        queue_tree(queues, wide=output == "wide")
 
 
-def top(namespace: Namespace = "default") -> None:
-    """GPUs in use by node, and GPU-hours by user and queue."""
+def top(namespace: Namespace = "default", output: Output = "") -> None:
+    """GPUs in use by node, and GPU-hours by user and queue. `-o wide` adds model, CPU and memory of nodes."""
     from heddle.api.workload import DEVICES_ANNOTATION
     from heddle.control.training import ledger
 
-    with told(), client(namespace) as c:
+    with told(), waiting("asking for usage"), client(namespace) as c:
         nodes, pods = c.list("nodes"), c.list("pods", all_namespaces=True)
         jobs, data = c.list("trainingjobs", all_namespaces=True), c.usage_data()
-    rows = []
+    rows, items = [], []
     for n in nodes:
         mine = [p for p in pods if p.bound and p.spec.node_name == n.metadata.name]
         devices = {d for p in mine for d in p.metadata.annotations.get(DEVICES_ANNOTATION, "").split(",") if d}
-        rows.append((n.metadata.name, len(devices), gpus(n.status.allocatable), len(mine)))
-    table(("NODE", "GPUS IN USE", "GPUS", "PODS"), rows)
-    console.print()
+        row: list[Any] = [n.metadata.name, len(devices), gpus(n.status.allocatable), len(mine)]
+        rows.append(row + node_rows(n) if output == "wide" else row)
+        items.append(
+            {
+                "node": n.metadata.name,
+                "gpusInUse": len(devices),
+                "gpus": float(gpus(n.status.allocatable)),
+                "pods": len(mine),
+            }
+        )
     used = ledger.usage(data, jobs).items()
+    if output in ("json", "yaml"):
+        usage = [{"user": u, "queue": q, "jobs": e.jobs, "gpuSeconds": e.gpu_seconds} for (u, q), e in used]
+        serialised({"nodes": items, "usage": usage}, output)
+        return
+    table(("NODE", "GPUS IN USE", "GPUS", "PODS", *(("PRODUCT", "CPU", "MEMORY") if output == "wide" else ())), rows)
+    console.print()
     hours = [(user, queue, e.jobs, f"{e.gpu_seconds / 3600:.3f}") for (user, queue), e in used]
     table(("USER", "QUEUE", "JOBS", "GPU-HOURS"), hours)
 
 
-def history(output: Output = "") -> None:
+def history(output: PlainOutput = "") -> None:
     """The last jobs that ended, and what each used."""
     from heddle.control.training import ledger
 
-    with told(), client() as c:
+    with told(), waiting("asking for the ledger"), client() as c:
         found = list(ledger.entries(c.usage_data()).values())
     if output in ("json", "yaml"):
         serialised({"items": msgspec.to_builtins(found)}, output)
@@ -189,8 +229,21 @@ def history(output: Output = "") -> None:
     table(("JOB", "USER", "QUEUE", "END", "AGO", "GPU-HOURS"), rows)
 
 
-def api_resources() -> None:
+def api_resources(output: PlainOutput = "") -> None:
     """The kinds that heddle serves."""
+    if output:
+        kinds = [
+            {
+                "name": r.plural,
+                "shortNames": list(r.short_names),
+                "apiVersion": r.api_version,
+                "namespaced": r.namespaced,
+                "kind": r.kind,
+            }
+            for r in registry.ALL
+        ]
+        serialised({"items": kinds}, output)
+        return
     rows = [(r.plural, ",".join(r.short_names), r.api_version, str(r.namespaced).lower(), r.kind) for r in registry.ALL]
     table(("NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"), rows)
 

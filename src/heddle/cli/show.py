@@ -1,12 +1,17 @@
 """How objects look in a terminal."""
 
+import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import yaml
 from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
 from rich.tree import Tree
 
 from heddle.api import quantity
@@ -15,6 +20,7 @@ from heddle.api.core import GPU_RESOURCE
 from heddle.api.meta import Kind, Resources
 
 console = Console(highlight=False, soft_wrap=True)
+_PATIENCE = 1.0  # seconds
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -54,8 +60,15 @@ def gpus(resources: Resources) -> str:
     return f"{quantity.milli(value) / 1000:g}" if value is not None else "0"
 
 
-def queue_tree(queues: Sequence[Any]) -> None:
-    """The queue tree with GPUs: used, quota, fair share, and what waits."""
+def node_rows(node: Any) -> list[Any]:
+    """What a wide table says more of a node: GPU product, CPU, memory."""
+    can = node.status.allocatable
+    memory = f"{quantity.milli(can['memory']) / 1000 / 2**30:.0f}Gi" if "memory" in can else ""
+    return [node.metadata.labels.get("nvidia.com/gpu.product", ""), can.get("cpu", ""), memory]
+
+
+def queue_tree(queues: Sequence[Any], *, wide: bool = False) -> None:
+    """The queue tree with GPUs: used, quota, fair share, and what waits; wide: other resources too."""
     tree = Tree("queues (GPUs)", guide_style="dim")
     by_parent: dict[str, list[Any]] = {}
     names = {q.metadata.name for q in queues}
@@ -69,17 +82,17 @@ def queue_tree(queues: Sequence[Any]) -> None:
             if q.metadata.name in shown:
                 continue
             shown.add(q.metadata.name)
-            grow(branch.add(_queue_line(q)), q.metadata.name)
+            grow(branch.add(_queue_line(q, wide)), q.metadata.name)
 
     grow(tree, "")
     for q in queues:  # a cycle hangs from no root
         if q.metadata.name not in shown:
             shown.add(q.metadata.name)
-            tree.add(_queue_line(q))
+            tree.add(_queue_line(q, wide))
     console.print(tree)
 
 
-def _queue_line(q: Any) -> str:
+def _queue_line(q: Any, wide: bool) -> str:
     status = q.status
     text = f"[bold]{q.metadata.name}[/bold]  used {gpus(status.usage)}, quota {gpus(q.spec.quota)}"
     if GPU_RESOURCE in status.fair_share:
@@ -87,7 +100,55 @@ def _queue_line(q: Any) -> str:
     if GPU_RESOURCE in q.spec.limit:
         text += f", limit {gpus(q.spec.limit)}"
     text += f", weight {q.spec.weight}, {status.running} running, {status.pending} pending"
+    if wide:
+        amounts = (("used", status.usage), ("quota", q.spec.quota), ("limit", q.spec.limit))
+        for other in sorted({r for _, held in amounts for r in held} - {GPU_RESOURCE}):
+            said = ", ".join(f"{what} {held[other]}" for what, held in amounts if other in held)
+            text += f"; {other}: {said}"
     ready = next((c for c in status.conditions if c.type == "Ready"), None)
     if ready is not None and ready.status != "True":
         text += f"  [red]{ready.reason}: {ready.message}[/red]"
     return text
+
+
+class Waiting:
+    """A spinner on a terminal, from one second on; nothing elsewhere. It leaves standard output alone."""
+
+    def __init__(self, text: str) -> None:
+        self._lock = threading.Lock()
+        self._live: Live | None = None
+        self._ended = False
+        self._timer: threading.Timer | None = None
+        if sys.stderr.isatty():
+            self._timer = threading.Timer(_PATIENCE, self._show, (text,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _show(self, text: str) -> None:
+        with self._lock:
+            if not self._ended:
+                self._live = Live(
+                    Spinner("dots", text), console=Console(stderr=True), transient=True, refresh_per_second=8,
+                    redirect_stdout=False, redirect_stderr=False,
+                )  # fmt: skip
+                self._live.start()
+
+    def end(self) -> None:
+        """Away with it; may be called again."""
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:
+            self._ended = True
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """A spinner while something takes longer than a second; print nothing meanwhile."""
+    spinner = Waiting(text)
+    try:
+        yield
+    finally:
+        spinner.end()

@@ -26,6 +26,7 @@ from heddle.api.registry import PODS, TRAININGJOBS, Resource, by_kind, find
 from heddle.api.trainingjob import Checkpoint, TrainingJob, TrainingJobSpec
 from heddle.control.training import ledger
 from heddle.control.training.pods import JOB_LABEL
+from heddle.sdk import caller
 from heddle.sdk.connection import connect
 from heddle.store.client import Client as TypedClient
 from heddle.store.client import decode
@@ -41,7 +42,7 @@ class Client:
     def __init__(
         self, *, kubeconfig: str | Path | None = None, context: str | None = None, namespace: str = "default"
     ) -> None:
-        """Connect: to the kubeconfig that is given, else the embedded heddle that is up, else $KUBECONFIG.
+        """Connect: to the kubeconfig that is given, else $KUBECONFIG, else the embedded heddle that is up.
 
         Raises:
             Unavailable: there is none of these.
@@ -63,6 +64,13 @@ class Client:
         self._end_loop()
 
     def _end_loop(self) -> None:
+        async def cancel() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        self._do(cancel())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -85,6 +93,8 @@ class Client:
 
     def _each(self, source: AsyncIterator[T]) -> Iterator[T]:
         """The items of an asynchronous source, as they come."""
+        if self._loop.is_closed():
+            return
         items: queue.Queue[tuple[str, Any]] = queue.Queue()
 
         async def pump() -> None:
@@ -94,6 +104,9 @@ class Client:
                 items.put(("end", None))
             except ApiError as error:
                 items.put(("error", error))
+            except asyncio.CancelledError:
+                items.put(("end", None))
+                raise
 
         future = asyncio.run_coroutine_threadsafe(pump(), self._loop)
         try:
@@ -143,7 +156,12 @@ class Client:
         """
         r = by_kind(str(manifest.get("apiVersion", "")), str(manifest.get("kind", "")))
         if r is None:
-            kind = f"{manifest.get('apiVersion')}/{manifest.get('kind')}"
+            missing = [field for field in ("apiVersion", "kind") if not manifest.get(field)]
+            if missing:
+                name = (manifest.get("metadata") or {}).get("name", "")
+                which = f"the manifest of {name!r}" if name else "the manifest"
+                raise BadRequest(f"{which} has no {' and no '.join(missing)}; see: heddle api-resources")
+            kind = f"{manifest['apiVersion']}/{manifest['kind']}"
             raise BadRequest(f"{kind} is no kind that heddle serves; see: heddle api-resources")
         return self._do(self._apply(r, manifest, dry_run))
 
@@ -190,13 +208,16 @@ class Client:
         priority: int = 0,
         preemptible: bool = True,
         env: dict[str, str] | None = None,
-        working_dir: str = "",
+        working_dir: str | Path = "",
         checkpoint: str = "",
         max_restarts: int = 3,
         topology: str = "",
         dry_run: bool = False,
     ) -> TrainingJob:
         """Submit a training; returns at once.
+
+        The program gets `command` and `env` byte for byte (in manifests `$(VAR)` is expanded as Kubernetes does it),
+        and the caller's PATH and VIRTUAL_ENV where `env` does not set them.
 
         Args:
             command: program and arguments of each node.
@@ -210,7 +231,7 @@ class Client:
             priority: higher goes first in its queue.
             preemptible: False: never evicted for others, and only within quota.
             env: additional environment.
-            working_dir: where the command runs.
+            working_dir: where the command runs; the caller's current directory when empty.
             checkpoint: directory that a restart resumes from.
             max_restarts: restarts after failures.
             topology: node label of the level of which one domain must hold all nodes.
@@ -232,15 +253,15 @@ class Client:
                 name=name, generate_name="" if name else f"{(base or 'job')[:40]}-", namespace=self.namespace
             ),
             spec=TrainingJobSpec(
-                command=[*command],
+                command=[caller.literal(word) for word in command],
                 queue=queue,
                 nodes=nodes,
                 min_nodes=min_nodes,
                 resources_per_node=resources,
                 priority=priority,
                 preemptible=preemptible,
-                env=[EnvVar(name=k, value=v) for k, v in (env or {}).items()],
-                working_dir=working_dir,
+                env=[EnvVar(name=k, value=caller.literal(v)) for k, v in caller.environment(env).items()],
+                working_dir=caller.directory(working_dir),
                 checkpoint=Checkpoint(path=checkpoint) if checkpoint else None,
                 max_restarts=max_restarts,
             ),
@@ -291,13 +312,31 @@ class Client:
 
     def pods(self, job: str) -> Sequence[Any]:
         """The pods of a job."""
-        return self.list("pods", selector=f"{JOB_LABEL}={job}")
+        return self.list("pods", selector=self.pod_selector(job))
+
+    @staticmethod
+    def pod_selector(job: str) -> str:
+        """The label selector of a job's pods."""
+        return f"{JOB_LABEL}={job}"
 
     def logs(
         self, pod: str, *, follow: bool = False, tail: int | None = None, previous: bool = False,
-        timestamps: bool = False,
+        timestamps: bool = False, since: int | None = None,
     ) -> Iterator[bytes]:  # fmt: skip
-        """The log of a pod, in pieces; with `follow` until it ends."""
+        """The log of a pod's newest run, in pieces.
+
+        Args:
+            pod: its name.
+            follow: go on until the run has ended.
+            tail: only so many of the last lines.
+            previous: of the run before.
+            timestamps: the time (RFC 3339) before each line.
+            since: only lines of the last so many seconds.
+
+        Raises:
+            NotFound: no such pod.
+            BadRequest: it has not started, or there was no run before.
+        """
         query = {
             "follow": str(follow).lower(),
             "previous": str(previous).lower(),
@@ -305,6 +344,8 @@ class Client:
         }
         if tail is not None:
             query["tailLines"] = str(tail)
+        if since is not None:
+            query["sinceSeconds"] = str(since)
         return self._each(self._store.stream(PODS.path(self.namespace, pod, "log"), query))
 
     def explain(self, name: str) -> dict[str, Any]:

@@ -13,21 +13,35 @@ from heddle.store.kubernetes import KubernetesStore
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> KubernetesStore:
-    """A store of the server that is meant: an explicit kubeconfig, else the embedded heddle, else $KUBECONFIG.
+    """A store of the server that is meant: an explicit kubeconfig, else $KUBECONFIG, else the embedded heddle.
+
+    A context without a kubeconfig is one of $KUBECONFIG, or of ~/.kube/config.
 
     Raises:
-        Unavailable: nothing is up and no kubeconfig is given.
+        Unavailable: nothing is up and no kubeconfig is given, or it cannot be used.
     """
-    if kubeconfig is None and context is None:
-        places = Places.default()
-        if places.find():
-            return _simple(places.kubeconfig)
-        if not os.environ.get("KUBECONFIG"):
+    places = Places.default()
+    chosen = str(kubeconfig) if kubeconfig is not None else os.environ.get("KUBECONFIG", "")
+    if not chosen and context is None:
+        if not places.find():
             raise Unavailable(f"no heddle is up in {places.root}; start one with: heddle up")
-        kubeconfig = Path(os.environ["KUBECONFIG"])
-    if kubeconfig is not None and not kubeconfig.exists():
-        raise Unavailable(f"{kubeconfig}: no such kubeconfig")
-    return KubernetesStore.from_config(kubeconfig, context)
+        chosen = str(places.kubeconfig)
+    files = [Path(part).expanduser() for part in chosen.split(os.pathsep) if part]
+    if files and not any(file.exists() for file in files):
+        source = "" if kubeconfig is not None or "KUBECONFIG" not in os.environ else " (from $KUBECONFIG)"
+        raise Unavailable(f"{chosen}: no such kubeconfig{source}")
+    if context is None and len(files) == 1 and _same(files[0], places.kubeconfig):
+        return _simple(files[0])
+    try:
+        return KubernetesStore.from_config(os.pathsep.join(map(str, files)) or None, context)
+    except Exception as error:
+        if type(error).__name__ == "ConfigException":  # of a library that only this path imports
+            raise Unavailable(f"{chosen or '~/.kube/config'}: {error}") from None
+        raise
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _simple(path: Path) -> KubernetesStore:
