@@ -2,12 +2,18 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 Heddle = Callable[..., Any]
+
+
+VERBS = (
+    ("ps",), ("top",), ("status",), ("api-resources",), ("history",), ("queue", "tree"), ("events",), ("get", "nodes"),
+)  # fmt: skip
 
 
 def queue(name: str, **spec: object) -> str:
@@ -92,6 +98,14 @@ def wait_for(heddle: Heddle, name: str, reason: str) -> None:
         (("run", "--env", "X", "--", "true"), "", 2, ["NAME=VALUE"]),
         (("run", "--name", "Bad_Name", "--", "true"), "", 1, ["metadata.name", "lower case"]),
         (("up", "--simulate", "2xH100"), "", 2, ["2x8xH100"]),
+        (("apply", "-f", "-"), "metadata: {name: x}", 1, ["manifest of 'x' has no apiVersion and no kind"]),
+        (("apply", "-f", "-"), "kind: Topology\nmetadata: {name: x}", 1, ["has no apiVersion;"]),
+        (("apply", "-f", "-"), "[1]", 2, ["must be an object"]),
+        (("delete", "queue", "default", "nobody", "noone"), "", 4, ["queue nobody, noone not found", "nothing was"]),
+        (("logs", "-f", "-p", "x"), "", 2, ["--previous"]),
+        (("--kubeconfig", "/nowhere", "ps"), "", 3, ["/nowhere: no such kubeconfig"]),
+        *(((*verb, "-o", "bogus"), "", 2, ["--output 'bogus': choose json"]) for verb in VERBS),
+        *(((*verb, "-o", "wide"), "", 2, ["choose json or yaml"]) for verb in (("history",), ("api-resources",))),
     ],
 )
 def test_bad_input_gives_one_clear_error(
@@ -142,3 +156,41 @@ def test_what_a_job_used_is_known_after_it_is_gone(heddle: Heddle) -> None:
     assert heddle("delete", "trainingjob", "spent", "--yes").returncode == 0
     assert "default/spent" in heddle("history").stdout
     assert "GPU-HOURS" in heddle("top").stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_whatever_is_listed_can_be_had_as_data(heddle: Heddle, verb: tuple[str, ...]) -> None:
+    as_json = heddle(*verb, "-o", "json")
+    assert as_json.returncode == 0, as_json.stderr
+    as_yaml = heddle(*verb, "-o", "yaml")
+    assert json.loads(as_json.stdout).keys() == yaml.safe_load(as_yaml.stdout).keys()
+
+
+def test_wide_says_more(heddle: Heddle) -> None:
+    assert heddle("run", "--name", "broad", "--priority", "7", "--", "true").returncode == 0
+    head, *rows = heddle("ps", "-a", "-o", "wide").stdout.splitlines()
+    row = next(r for r in rows if r.startswith("broad "))
+    assert "USER   " in head
+    assert " admin " in row
+    assert " 7 " in row
+    assert " -/1 " in row  # it has ended: no node is its own any more
+    for verb, word in (("top", "MEMORY"), ("status", "CPU"), ("events", "FIRST SEEN")):
+        assert word in heddle(verb, "-o", "wide").stdout
+        assert word not in heddle(verb).stdout
+
+
+def test_up_says_what_it_did_not_apply(heddle: Heddle) -> None:
+    again = heddle("up", "--simulate", "3x8xH100")
+    assert again.returncode == 0
+    assert "not applied: --simulate 3x8xH100" in again.stdout
+    assert "not applied" not in heddle("up").stdout
+
+
+def test_a_data_directory_that_cannot_be_used_is_named(command: Heddle, tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("")
+    for arguments in (("up",), ("up", "--foreground")):
+        done = command(taken, *arguments)
+        assert done.returncode == 1
+        assert f"heddle: cannot use the data directory {taken}" in done.stderr
+        assert "Traceback" not in done.stderr

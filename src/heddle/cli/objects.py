@@ -14,7 +14,7 @@ from heddle.api.errors import NotFound
 from heddle.api.registry import Resource
 from heddle.cli.errors import FAILED, MISSING, USAGE, confirm, fail, refuse_off_terminal, told
 from heddle.cli.options import Namespace, Output, PlainOutput, client
-from heddle.cli.show import ago, console, gpus, node_rows, queue_tree, serialised, table, waiting
+from heddle.cli.show import ago, as_yaml, console, gpus, node_rows, queue_tree, serialised, table, waiting
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -97,7 +97,7 @@ def describe(
             e for e in c.list("events", all_namespaces=True) if e.involved_object.uid == obj["metadata"].get("uid")
         ]
     obj["metadata"].pop("managedFields", None)
-    print(yaml.safe_dump(obj, sort_keys=False), end="")
+    print(as_yaml(obj), end="")
     if happened:
         print("events:")
         _print_events(happened, about=False)
