@@ -167,6 +167,7 @@ class LocalRuntime:
         self.sink = sink
         self.settings = settings or Settings()
         self.pods: dict[str, PodRunner] = {}
+        self._living: set[str] = set()
 
     async def adopt(self) -> list[Pod]:
         """Takes over what an earlier heddle left running and collects what ended meanwhile.
@@ -230,8 +231,11 @@ class LocalRuntime:
 
     def references_changed(self, namespace: str) -> None:
         """A ConfigMap or Secret of the namespace changed: containers that wait for one try again."""
-        for runner in self.pods.values():
-            if not runner.finished.is_set() and runner.pod.metadata.namespace == namespace:
+        for uid in list(self._living):
+            runner = self.pods.get(uid)
+            if runner is None or runner.finished.is_set():
+                self._living.discard(uid)
+            elif runner.pod.metadata.namespace == namespace:
                 runner.refresh()
 
     def status(self, uid: str) -> PodStatus | None:
@@ -285,6 +289,7 @@ class LocalRuntime:
     def _add(self, pod: Pod, directory: Path) -> PodRunner:
         runner = PodRunner(pod, directory, self.references, self.sink, self.settings)
         self.pods[pod.metadata.uid] = runner
+        self._living.add(pod.metadata.uid)
         runner.begin()
         return runner
 

@@ -257,8 +257,13 @@ class SchedulingController:
 
     async def _report(self, plan: Plan, touched: set[str], now: float) -> None:
         """What this cycle saw or decided of its workloads; of the others nothing is new."""
-        keys = touched | plan.verdicts.keys() | self._broken
+        keys = touched | self._broken
         keys |= {a.placement.workload if isinstance(a, Bind) else a.workload for a in plan.actions}
+        for key, verdict in plan.verdicts.items():
+            if key in keys or self._told.get(key) != tuple(str(r.code) for r in verdict.reasons):
+                keys.add(key)
+            else:  # it waits for the same reason; the numbers in it can wait for their refresh
+                self._stale.setdefault(key)
         fresh: set[str] = set()
         if now - self._refreshed >= _REFRESH_EVERY:
             self._refreshed = now
