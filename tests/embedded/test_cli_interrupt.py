@@ -95,6 +95,27 @@ def test_ctrl_c_off_a_terminal_leaves_the_job_running(heddle: Heddle, home: Path
         assert phase(heddle, "off") == "Running"
 
 
+def test_ctrl_c_ends_following_logs_quietly(heddle: Heddle, home: Path) -> None:
+    with ticking(heddle, "read"):
+        assert heddle("run", "--detach", "--name", "read", *TICKING).returncode == 0
+        for end in ("interrupt", "close"):  # by Ctrl-C, or as `head` does
+            reading = subprocess.Popen(
+                [sys.executable, "-m", "heddle.cli", "logs", "-f", "read"],
+                env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            assert reading.stdout is not None
+            assert reading.stderr is not None
+            assert "tick" in reading.stdout.readline()
+            if end == "interrupt":
+                reading.send_signal(signal.SIGINT)
+            else:
+                reading.stdout.close()
+            assert reading.wait(timeout=20) == (130 if end == "interrupt" else 0)
+            assert reading.stderr.read() == ""
+            reading.stderr.close()
+            reading.stdout.close()
+
+
 @pytest.mark.parametrize("answer", ["interrupt", "\x04", "n\n"])
 def test_ctrl_c_asks_and_no_answer_leaves_the_job_running(heddle: Heddle, home: Path, answer: str) -> None:
     with ticking(heddle, "asked"):

@@ -13,13 +13,14 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 import msgspec
 
-from heddle.api.errors import ApiError, BadRequest, Expired, NotFound
+from heddle.api.errors import ApiError, BadRequest, Expired, NotFound, Unavailable
 from heddle.api.meta import ObjectMeta, Resources
 from heddle.api.pod import EnvVar
 from heddle.api.registry import PODS, TRAININGJOBS, Resource, by_kind, find
@@ -48,6 +49,7 @@ class Client:
             Unavailable: there is none of these.
         """
         self.namespace = namespace
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="heddle-client", daemon=True)
         self._thread.start()
@@ -60,6 +62,7 @@ class Client:
 
     def close(self) -> None:
         """End the connection."""
+        self._closed = True
         self._do(self._store.close())
         self._end_loop()
 
@@ -84,9 +87,16 @@ class Client:
         self.close()
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise Unavailable("this client is closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except (CancelledError, RuntimeError) as error:
+            if self._closed:  # by another thread, meanwhile
+                raise Unavailable("this client is closed") from None
+            raise error
         except BaseException:
             future.cancel()
             raise
