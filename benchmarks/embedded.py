@@ -61,6 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ["HEDDLE_HOME"] = home
+        os.environ.pop("KUBECONFIG", None)
         heddle = [sys.executable, "-m", "heddle.cli"]
         begun = time.perf_counter()
         subprocess.run([*heddle, "up", "--simulate", "2x8xH100"], check=True, capture_output=True)

@@ -20,6 +20,7 @@ from heddle.api import quantity
 from heddle.api.core import GPU_RESOURCE
 from heddle.api.errors import Invalid
 from heddle.api.meta import Kind, Resources
+from heddle.api.pod import Pod
 from heddle.api.queue import Queue
 from heddle.api.registry import Resource
 from heddle.api.status import StatusCause
@@ -275,9 +276,15 @@ def _training_job(job: TrainingJob) -> Iterator[Fault]:
     yield from _gpu_share(spec.resources_per_node, "spec.resourcesPerNode")
 
 
+def _pod(pod: Pod) -> Iterator[Fault]:
+    if not pod.spec.containers:
+        yield Fault("spec.containers", "FieldValueRequired", None, "give at least one container")
+
+
 _RULES: dict[type[Kind], Callable[[Any], Iterator[Fault]]] = {
     Queue: _queue,
     Topology: _topology,
     Workload: _workload,
     TrainingJob: _training_job,
+    Pod: _pod,
 }

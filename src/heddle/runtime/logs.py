@@ -7,7 +7,7 @@ on to the next number. Each line is `<RFC3339Nano> <stream> <F|P> <text>`; P is 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +15,7 @@ from typing import BinaryIO
 from heddle.runtime.process import locked
 
 POLL = 0.05
+PIECE = 64 * 1024
 
 
 class NoLogs(Exception):
@@ -117,7 +118,7 @@ async def read(
     timestamps: bool = False,
     limit_bytes: int | None = None,
 ) -> AsyncIterator[bytes]:
-    """Yields the log of a container's newest run, line by line.
+    """Yields the log of a container's newest run, in pieces of whole lines.
 
     Args:
         pod_dir: Directory of the pod.
@@ -139,38 +140,38 @@ async def read(
     left = limit_bytes
     reader = _Tail(directory, run)
     try:
-        kept: deque[bytes] | list[bytes] = [] if tail is None else deque(maxlen=max(0, tail))
         ended = not follow or _ended(directory, run)
-        first = True
+        last = tail  # applies to what is there now
         while True:
-            for line in reader.lines():
-                text = _text(line, earliest, timestamps)
-                if text is None:
-                    continue
-                if first and tail is not None:
-                    kept.append(text)
-                    continue
-                if left is not None:
-                    text = text[:left]
-                    left -= len(text)
-                yield text
-                if left is not None and left <= 0:
+            texts = (_text(line, earliest, timestamps) for line in reader.lines())
+            lines: Iterable[bytes] = (text for text in texts if text is not None)
+            if last is not None:
+                lines = deque(lines, maxlen=last)
+                last = None
+            for piece in _pieces(lines):
+                yield piece if left is None else piece[:left]
+                if left is not None and (left := left - len(piece)) <= 0:
                     return
-            if first:
-                first = False
-                for text in kept:
-                    if left is not None:
-                        text = text[:left]
-                        left -= len(text)
-                    yield text
-                    if left is not None and left <= 0:
-                        return
             if ended:
                 return
             await asyncio.sleep(POLL)
             ended = _ended(directory, run)  # looked at before the last read, so that nothing is missed
     finally:
         reader.close()
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines in pieces of about `PIECE` bytes: one chunk of an answer each."""
+    held: list[bytes] = []
+    size = 0
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if size >= PIECE:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
 
 
 def _ended(directory: Path, run: int) -> bool:
