@@ -20,7 +20,9 @@ $(VENV)/.installed: pyproject.toml requirements/dev.lock
 demo: $(VENV)/.installed ## two teams share simulated GPUs and really train (about 2 minutes)
 	@$(RUN) $(BIN)/python examples/demo/demo.py $(ARGS)
 
-test: $(VENV)/.installed ## all tests, the real kube-apiserver included
+test: $(VENV)/.installed ## all tests, the real kube-apiserver included (ARGS="-k name" for some)
+	@# built before the tests, whose time limits are short; where it cannot be built they say why they skip
+	@$(BIN)/python tools/controlplane.py build >/dev/null || true
 	@$(RUN) $(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.installed ## ruff, mypy --strict, import-linter

@@ -2,15 +2,11 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-import controlplane
 
 pytestmark = pytest.mark.kubernetes
 
@@ -30,11 +26,16 @@ data: {a: b}
 
 
 @pytest.fixture(scope="module")
-def kubectl(home: Path) -> Kubectl:
-    binary = controlplane.build() / "kubectl"
-
+def kubectl(home: Path, kubectl_binary: Path) -> Kubectl:
     def call(*arguments: str, given: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
-        argv = [str(binary), "--kubeconfig", str(home / "kubeconfig"), "--cache-dir", str(home / "kc"), *arguments]
+        argv = [
+            str(kubectl_binary),
+            "--kubeconfig",
+            str(home / "kubeconfig"),
+            "--cache-dir",
+            str(home / "kc"),
+            *arguments,
+        ]
         done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=60, check=False)
         assert not check or done.returncode == 0, done.stderr
         return done

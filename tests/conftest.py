@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-TOOL = Path(__file__).parents[2] / "tools" / "controlplane.py"
+TOOL = Path(__file__).parents[1] / "tools" / "controlplane.py"
 
 
 def tool() -> Any:
@@ -28,5 +28,15 @@ def controlplane() -> Any:
     module = tool()
     try:
         return module.shared()
+    except module.Unavailable as why:
+        pytest.skip(str(why))
+
+
+@pytest.fixture(scope="session")
+def kubectl_binary() -> Path:
+    """The stock kubectl."""
+    module = tool()
+    try:
+        return Path(module.build()) / "kubectl"
     except module.Unavailable as why:
         pytest.skip(str(why))
