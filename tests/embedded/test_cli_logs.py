@@ -1,8 +1,12 @@
 """What a job prints reaches who follows it: all of it, once, as it was printed."""
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import heddle as package
@@ -23,12 +27,26 @@ def test_every_run_of_a_restarted_job_is_printed_once(heddle: Heddle) -> None:
     assert done.stdout.splitlines() == [f"rst-0: attempt {n}" for n in (1, 2, 3)]
 
 
-def test_following_a_job_goes_on_through_its_restarts(heddle: Heddle) -> None:
-    script = "echo begin; sleep 0.5; echo end; exit 5"
+def test_following_a_job_goes_on_through_its_restarts(heddle: Heddle, home: Path, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"  # the first run ends only once somebody follows it
+    script = f"echo begin; while [ ! -e {seen} ]; do sleep 0.05; done; echo end; exit 5"
     assert heddle("run", "-d", "--max-restarts", "1", "--name", "again", "--", "sh", "-c", script).returncode == 0
-    done = heddle("logs", "-f", "again")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["begin", "end"] * 2
+    following = subprocess.Popen(
+        [sys.executable, "-m", "heddle.cli", "logs", "-f", "again"],
+        env={**os.environ, "HEDDLE_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    limit = Timer(60, following.kill)
+    limit.start()
+    with following:
+        assert following.stdout is not None
+        first = following.stdout.readline()
+        seen.touch()
+        rest = following.stdout.read()
+    limit.cancel()
+    assert following.returncode == 0
+    assert (first + rest).splitlines() == ["begin", "end"] * 2
     stamped = heddle("logs", "-f", "--tail", "1", "--timestamps", "again").stdout
     assert stamped.startswith("20")
     assert stamped.endswith(" end\n")
