@@ -1,6 +1,7 @@
 """The scheduler as a pure function of state and time: no I/O, no clock, no random number."""
 
 from heddle.engine.explain import Explanation, explain
+from heddle.engine.forward import Expectation, Forward, expect, expect_all
 from heddle.engine.model import (
     Device,
     NodeSpec,
@@ -22,7 +23,9 @@ __all__ = [
     "Budget",
     "Device",
     "Evict",
+    "Expectation",
     "Explanation",
+    "Forward",
     "NodeSpec",
     "Placement",
     "Plan",
@@ -39,6 +42,8 @@ __all__ = [
     "Toleration",
     "Verdict",
     "WorkloadSpec",
+    "expect",
+    "expect_all",
     "explain",
     "fair_shares",
     "render",

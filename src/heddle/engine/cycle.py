@@ -7,14 +7,18 @@ displaced leaves no trace.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from heapq import heapify, heappop, heapreplace
 
-from heddle.engine.placement import Need, Placer
+from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
 from heddle.engine.queues import Queue, standing
 from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.shadow import Shadow, find_shadow, known_ends
 from heddle.engine.state import State, Task, TaskState, Work
+
+Place = tuple[Task, int, tuple[int, ...]]
 
 
 class Cycle:
@@ -36,6 +40,8 @@ class Cycle:
         self._open: dict[str, list[str]] = {}
         self.searches = 0  # for work to evict, so far
         self.loosened = False  # room fell free at once while room was made: it may serve others yet
+        self.shadows: dict[str, Shadow] = {}  # room kept ahead of time, by workload
+        self._shadow_searches = 0
         self._reasons: dict[tuple[ReasonCode, str], Reason] = {}
 
     # -- claims ------------------------------------------------------------------------------------
@@ -97,6 +103,56 @@ class Cycle:
         if found is None:
             found = self._reasons[key] = Reason(code, queue=queue)
         return found
+
+    # -- room kept ahead of time -------------------------------------------------------------------
+
+    def end_of(self, work: Work) -> float:
+        """When a workload ends that runs or would start now; infinite where its walltime is not known."""
+        if work.spec.walltime is None:
+            return math.inf
+        return (self.now if work.end is None else work.started) + work.spec.walltime
+
+    def outlasts(self, work: Work) -> list[Shadow]:
+        """The shadows of others that a workload would still be running in."""
+        if not self.shadows:
+            return []
+        end = self.end_of(work)
+        return [shadow for shadow in self.shadows.values() if shadow.at < end and shadow.work is not work]
+
+    def leaves_room(self, work: Work, queue: Queue, demand: list[int], places: list[Place]) -> bool:
+        """Whether places just found for a workload leave others what is kept for them; if so, it is noted."""
+        kept = self.outlasts(work)
+        fixed = not work.spec.preemptible
+        if not all(shadow.admits(queue, demand, fixed=fixed) for shadow in kept):
+            return False
+        fence = Fence(kept, self.state.nodes)
+        for task, row, devices in places:
+            fence.take(task.cls, row, devices)
+        if fence.overdrawn():
+            fence.back()
+            return False
+        for shadow in kept:
+            shadow.charge(queue, demand, fixed=fixed)
+        return True
+
+    def keep_ahead(self, work: Work, queue: Queue, need: Need, demand: list[int], *, within: bool) -> None:
+        """Keeps room ahead of time for a claim that cannot start, as far as the budget goes.
+
+        ``within``: only if the claim will then keep its queue, and all above it, within share.
+        """
+        budget = self.budget
+        if len(self.shadows) >= budget.shadows or self._shadow_searches >= budget.shadow_searches:
+            return
+        if work.held or work.name in self.shadows:
+            return
+        started = {task.work for task in self.bind_reason if task.state is TaskState.BOUND}
+        ends = known_ends(self.state, started, self.now, budget.overdue)
+        if not ends:
+            return
+        self._shadow_searches += 1
+        shadow = find_shadow(self.placer, work, queue, need, demand, ends, within=within)
+        if shadow is not None:
+            self.shadows[work.name] = shadow
 
     def started(self, task: Task, reason: Reason) -> None:
         """Notes why a task got its place; binds are carried out in the order of these notes."""

@@ -16,7 +16,7 @@ from heddle.engine.placement import Need
 from heddle.engine.plan import Budget
 from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
-from heddle.engine.stages import STAGES
+from heddle.engine.scheduler import carried_through
 from heddle.engine.stages.room import yields
 from heddle.engine.state import State, TaskState, Work
 from heddle.engine.verdicts import Verdicts
@@ -49,11 +49,7 @@ def explain(state: State, now: float, workload: str, budget: Budget | None = Non
     state.settle()
     if workload not in state.works:
         raise ValueError(f"workload: {workload!r} is not known; set it first")
-    cycle = Cycle(state, now, budget or Budget())
-    state.begin()
-    try:
-        for stage in STAGES:
-            stage(cycle)
+    with carried_through(state, now, budget) as cycle:
         work = state.works[workload]
         if any(work.bound) and work.whole():
             return Explanation(workload, True, (), ())
@@ -65,9 +61,6 @@ def explain(state: State, now: float, workload: str, budget: Budget | None = Non
             return Explanation(workload, False, reasons, ())
         found = [kind(_WhatIf(cycle, work, queue, need)) for kind in _KINDS]
         return Explanation(workload, False, reasons, tuple(change for change in found if change is not None))
-    finally:
-        state.rollback()
-        state.end()
 
 
 class _WhatIf:

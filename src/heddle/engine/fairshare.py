@@ -3,7 +3,7 @@
 The surplus of one priority is divided by weighted water-filling in closed form: sort by request/weight,
 take prefix sums, and the water level follows without iteration (progressive filling as in max-min
 fairness: D. Bertsekas, R. Gallager, Data Networks, 2nd ed., §6.5.2; the weighted form as in weighted
-    max-min).
+max-min).
 """
 
 from __future__ import annotations

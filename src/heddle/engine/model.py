@@ -212,6 +212,8 @@ class WorkloadSpec:
         topology_preferred: label of the level of which one domain should.
         strategy: ``pack`` fills nodes up, ``spread`` takes the emptiest.
         broken_since: when a running gang fell below its minimum (kept by the caller; None = it did not).
+        walltime: seconds that it runs at most, counted from the start of its earliest running task (None =
+            not known). Room is kept ahead of time only against ends that are known.
     """
 
     name: str
@@ -224,6 +226,7 @@ class WorkloadSpec:
     topology_preferred: str | None = None
     strategy: str = "pack"
     broken_since: float | None = None
+    walltime: float | None = None
 
     def __post_init__(self) -> None:
         _name("workload.name", self.name)
@@ -232,6 +235,10 @@ class WorkloadSpec:
         _number("workload.created", self.created)
         if self.broken_since is not None:
             _number("workload.broken_since", self.broken_since)
+        if self.walltime is not None:
+            _number("workload.walltime", self.walltime)
+            if self.walltime <= 0:
+                raise _fault("workload.walltime", self.walltime, "give more than 0 seconds, or None")
         if self.strategy not in ("pack", "spread"):
             raise _fault("workload.strategy", self.strategy, "use 'pack' or 'spread'")
         names = [pod_set.name for pod_set in self.pod_sets]

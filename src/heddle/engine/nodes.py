@@ -3,7 +3,7 @@
 Two ledgers describe every node and every device. ``bind`` is what a task may start on now: capacity less
 what runs, less the larger of what is still leaving and what is reserved. ``land`` is what may be
 promised: capacity less what runs, less what is reserved. They differ only where work is leaving or
-    places are reserved.
+places are reserved.
 
 Every change of a row is noted in ``dirty``, from which score caches learn what to look at again.
 """
@@ -220,12 +220,11 @@ class Nodes:
 
     # -- devices -----------------------------------------------------------------------------------
 
-    def choose_devices(self, row: int, gpu: int, *, land: bool, spread: bool = False) -> tuple[int, ...]:
+    def choose_devices(self, row: int, gpu: int, free: Sequence[int], *, spread: bool = False) -> tuple[int, ...]:
         """Devices for one task on a node that has room for it: best fit for a share, close together for
-        several."""
+        several. ``free``: thousandths that may be used of each device."""
         if not gpu:
             return ()
-        free = (self.dev_land if land else self.dev_bind)[row].tolist()
         if gpu < WHOLE:
             fitting = [(left, at) for at, left in enumerate(free) if left >= gpu]
             if spread:

@@ -3,17 +3,73 @@ claims."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
-from heddle.engine.nodes import Ints
+from heddle.engine.nodes import Ints, Nodes
 from heddle.engine.scores import RequestClass
 from heddle.engine.state import State, Task, TaskState, Work
 from heddle.engine.topology import Level
 
 Need = tuple[tuple[int, int], ...]
 """(pod set, number of tasks), to be placed all or nothing."""
+
+
+class Kept(Protocol):
+    """Room that is kept for somebody: rows -> amounts and thousandths of devices that others may use there."""
+
+    spare: dict[int, tuple[Ints, Ints]]
+
+
+class Fence:
+    """The rows on which a claim may use less than is free: those where room is kept that it would outlast."""
+
+    def __init__(self, kept: Sequence[Kept], nodes: Nodes) -> None:
+        self.kept = kept
+        self.nodes = nodes
+        self.rows: Ints = np.array(sorted({row for each in kept for row in each.spare}), np.int64)
+        self._taken: list[tuple[RequestClass, int, tuple[int, ...]]] = []
+
+    def free(self, row: int) -> tuple[Ints, Ints]:
+        """What may be used of a row now, in all and by device."""
+        amounts, devices = self.nodes.bind[row], self.nodes.dev_bind[row]
+        for each in self.kept:
+            found = each.spare.get(row)
+            if found is not None:
+                amounts, devices = np.minimum(amounts, found[0]), np.minimum(devices, found[1])
+        return amounts, devices
+
+    def guards(self, row: int) -> bool:
+        """Whether room is kept on a row."""
+        return any(row in each.spare for each in self.kept)
+
+    def take(self, cls: RequestClass, row: int, devices: tuple[int, ...], sign: int = 1) -> None:
+        """A task of the claim was placed (``sign=-1``: was not, after all)."""
+        if sign > 0:
+            self._taken.append((cls, row, devices))
+        for each in self.kept:
+            found = each.spare.get(row)
+            if found is not None:
+                found[0][:] -= sign * cls.need
+                found[1][list(devices)] -= sign * cls.share
+
+    def overdrawn(self) -> bool:
+        """Whether more was taken than what others may use."""
+        for cls, row, devices in self._taken:
+            for each in self.kept:
+                found = each.spare.get(row)
+                if found is not None and (
+                    any(found[0][column] < 0 for column in cls.used) or any(found[1][at] < 0 for at in devices)
+                ):
+                    return True
+        return False
+
+    def back(self) -> None:
+        """Takes back all that was taken."""
+        while self._taken:
+            self.take(*self._taken.pop(), -1)
 
 
 class Placer:
@@ -23,8 +79,8 @@ class Placer:
         self.state = state
         self._failed: dict[tuple[object, ...], int] = {}
 
-    def place(self, work: Work, need: Need, *, land: bool = False) -> list[Task] | None:
-        """Gives every task of a need its place, or changes nothing and returns None."""
+    def place(self, work: Work, need: Need, *, land: bool = False, fence: Fence | None = None) -> list[Task] | None:
+        """Gives every task of a need its place, outside the fence, or changes nothing and returns None."""
         required = work.spec.topology_required
         key: tuple[object, ...]
         if len(need) == 1 and required is None:
@@ -35,13 +91,16 @@ class Placer:
         if self._failed.get(key) == self.state.freed:
             return None
         for rows in self.arenas(work, need, land=land):
-            placed = self.place_within(work, need, rows, land=land)
+            placed = self.place_within(work, need, rows, land=land, fence=fence)
             if placed is not None:
                 return placed
-        self._failed[key] = self.state.freed
+        if fence is None:
+            self._failed[key] = self.state.freed
         return None
 
-    def place_within(self, work: Work, need: Need, rows: Ints | None, *, land: bool) -> list[Task] | None:
+    def place_within(
+        self, work: Work, need: Need, rows: Ints | None, *, land: bool, fence: Fence | None = None
+    ) -> list[Task] | None:
         """The same inside one set of rows (None = all)."""
         state = self.state
         point = state.checkpoint()
@@ -54,16 +113,21 @@ class Placer:
             cls = work.parts[part]
             tasks = waiting(work, part, count)
             while tasks:
-                row = self.best(cls, rows, land=land)
+                row = self.best(cls, rows, land=land) if fence is None else self._best_outside(cls, rows, fence)
                 if row < 0:
                     state.rollback(point)
                     state.freed = freed
+                    if fence is not None:
+                        fence.back()
                     return None
                 many = 1
-                if cls.steady and len(tasks) > 1:
-                    many = min(len(tasks), state.cache.fits(cls, row, land=land))
-                for task in tasks[:many]:
-                    self.put(task, row, land=land)
+                if fence is not None and fence.guards(row):
+                    self._put_beside(tasks[0], row, fence)
+                else:
+                    if cls.steady and len(tasks) > 1:
+                        many = min(len(tasks), state.cache.fits(cls, row, land=land))
+                    for task in tasks[:many]:
+                        self.put(task, row, land=land)
                 placed += tasks[:many]
                 tasks = tasks[many:]
         return placed
@@ -71,7 +135,9 @@ class Placer:
     def put(self, task: Task, row: int, *, land: bool) -> None:
         """Gives one task its devices on a node that has room for it."""
         cls = task.cls
-        devices = self.state.nodes.choose_devices(row, cls.gpu, land=land, spread=cls.key.spread)
+        nodes = self.state.nodes
+        free = (nodes.dev_land if land else nodes.dev_bind)[row].tolist() if cls.dev else []
+        devices = nodes.choose_devices(row, cls.gpu, free, spread=cls.key.spread)
         if land:
             self.state.hold(task, row, devices)
         else:
@@ -86,6 +152,27 @@ class Placer:
         scores = self.state.cache.scores(cls, land=land)[rows]
         at = int(scores.argmax())
         return int(rows[at]) if scores[at] >= 0 else -1
+
+    def _best_outside(self, cls: RequestClass, rows: Ints | None, fence: Fence) -> int:
+        """The best row for one task to start now beside what is kept; -1 = none."""
+        scores = self.state.cache.scores(cls, land=False).copy()
+        free = [fence.free(row) for row in fence.rows.tolist()]
+        scores[fence.rows] = self.state.cache.score(
+            cls, fence.rows, np.array([amounts for amounts, _ in free]), np.array([devices for _, devices in free])
+        )
+        if rows is not None:
+            scores = scores[rows]
+        at = int(scores.argmax()) if scores.size else -1
+        if at < 0 or scores[at] < 0:
+            return -1
+        return at if rows is None else int(rows[at])
+
+    def _put_beside(self, task: Task, row: int, fence: Fence) -> None:
+        cls = task.cls
+        nodes = self.state.nodes
+        devices = nodes.choose_devices(row, cls.gpu, fence.free(row)[1].tolist(), spread=cls.key.spread)
+        self.state.move(task, TaskState.BOUND, row, devices)
+        fence.take(cls, row, devices)
 
     # -- topology ----------------------------------------------------------------------------------
 

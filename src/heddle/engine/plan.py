@@ -18,11 +18,18 @@ class Budget:
         victim_searches: how many pending claims may look for work to evict in one cycle.
         victim_nodes: how many nodes (or domains) one such claim compares before it takes the cheapest.
         gang_grace: seconds that a gang may stay below its minimum before the rest of it is evicted.
+        shadows: for how many claims that cannot start room is kept ahead of time, against known ends of
+            running work (1 = EASY backfill, 0 = none; more is nearer to conservative backfill).
+        shadow_searches: how many claims may look for such room in one cycle.
+        overdue: seconds for which work that should have ended by its walltime is expected to end at any moment.
     """
 
     victim_searches: int = 10_000
     victim_nodes: int = 8
     gang_grace: float = 60.0
+    shadows: int = 1
+    shadow_searches: int = 8
+    overdue: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ class ReasonCode(StrEnum):
     WAITING_FOR_RELEASE = "WaitingForRelease"
     BUDGET_SPENT = "BudgetSpent"
     NOTHING_TO_TAKE = "NothingToTake"
+    KEPT_FOR_OTHERS = "KeptForOthers"
+    ROOM_KEPT = "RoomKept"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -43,6 +45,13 @@ class ReasonCode(StrEnum):
     RAISE_LIMIT = "RaiseLimit"
     RAISE_QUOTA = "RaiseQuota"
     OTHERS_LEAVE = "OthersLeave"
+    # when it is expected to start, and what that rests on
+    EXPECTED_START = "ExpectedStart"
+    NO_KNOWN_START = "NoKnownStart"
+    ASSUMES_NO_ARRIVALS = "AssumesNoArrivals"
+    ASSUMES_WALLTIMES = "AssumesWalltimes"
+    ASSUMES_ENDLESS = "AssumesEndless"
+    ASSUMES_STARTS_OVER = "AssumesStartsOver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,7 @@ class Reason:
         needed: how many tasks must start together.
         tasks: number of tasks concerned.
         node: the node concerned.
+        at: a moment, in seconds on the caller's clock.
     """
 
     code: ReasonCode
@@ -82,6 +92,23 @@ class Reason:
     needed: int = 0
     tasks: int = 0
     node: str = ""
+    at: float = 0.0
+
+
+def moment(at: float) -> str:
+    """A moment as people write it: UTC where the clock counts from 1970, else plain seconds."""
+    if at < 1e9:
+        return f"{at:g} s"
+    days, second = divmod(round(at), 86400)
+    # the Gregorian calendar in years that begin in March, so that leap days come last
+    era, day = divmod(days + 719468, 146097)
+    year = (day - day // 1460 + day // 36524 - day // 146096) // 365
+    day -= 365 * year + year // 4 - year // 100
+    month = (5 * day + 2) // 153
+    day -= (153 * month + 2) // 5 - 1
+    month, year = (month + 3, year) if month < 10 else (month - 9, year + 1)
+    hours, rest = divmod(second, 3600)
+    return f"{year + era * 400:04}-{month:02}-{day:02} {hours:02}:{rest // 60:02}:{rest % 60:02} UTC"
 
 
 def amount(resource: str, value: int) -> str:
@@ -104,6 +131,11 @@ def _holders(reason: Reason) -> str:
     if not reason.holders:
         return ""
     return "; held by " + ", ".join(f"{name} ({amount(reason.resource, held)})" for name, held in reason.holders)
+
+
+def _names(holders: tuple[tuple[str, int], ...]) -> str:
+    names = [name for name, _ in holders]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def render(reason: Reason) -> str:
@@ -163,6 +195,13 @@ def render(reason: Reason) -> str:
                 f"no running work may be evicted for it: queue {r.queue} uses {used} of a fair share of {cap}"
                 + _holders(r)
             )
+        case ReasonCode.KEPT_FOR_OTHERS:
+            return (
+                f"it fits, but would delay {r.beneficiary}, for which room is kept from {moment(r.at)} on; "
+                "with a walltime that ends by then it would start now"
+            )
+        case ReasonCode.ROOM_KEPT:
+            return f"room is kept for it from {moment(r.at)} on, when {_names(r.holders)} should have ended"
         case ReasonCode.FEWER_MEMBERS:
             return f"{_count(r.fits, 'member', 'members')} instead of {r.needed} would start now"
         case ReasonCode.FEWER_GPUS:
@@ -177,6 +216,21 @@ def render(reason: Reason) -> str:
             return f"a limit of {asked} instead of {cap} for queue {r.queue} would admit it"
         case ReasonCode.RAISE_QUOTA:
             return f"a quota of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.EXPECTED_START:
+            return f"expected to start at {moment(r.at)}" + (f", after {_names(r.holders)}" if r.holders else "")
+        case ReasonCode.NO_KNOWN_START:
+            endless = _count(r.tasks, "running workload has no walltime", "running workloads have no walltime")
+            return "nobody can say when it starts: no known end makes room for it" + (f"; {endless}" if r.tasks else "")
+        case ReasonCode.ASSUMES_NO_ARRIVALS:
+            return "nothing else is submitted, and no node fails"
+        case ReasonCode.ASSUMES_WALLTIMES:
+            return "work ends when its walltime is over, not earlier"
+        case ReasonCode.ASSUMES_ENDLESS:
+            return (
+                _count(r.tasks, "workload without a walltime keeps", "workloads without a walltime keep") + " running"
+            )
+        case ReasonCode.ASSUMES_STARTS_OVER:
+            return _count(r.tasks, "workload is", "workloads are") + " evicted on the way and start over"
         case ReasonCode.OTHERS_LEAVE:
             names = ", ".join(name for name, _ in r.holders)
             return f"it would start if {_count(r.tasks, 'task', 'tasks')} left: {names}"

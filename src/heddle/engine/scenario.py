@@ -2,18 +2,21 @@
 
 :func:`run_scenario` turns the data into a state, runs rounds of :func:`heddle.engine.schedule` with
 ``now`` fixed, and compares. An evicted task is pending again, and its place free, in the next round.
-Nothing is read from disk here. The format is described in ``docs/engine.md``.
+Nothing is read from disk here. The format is described in ``docs/scenarios.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from heddle.engine.fairshare import UNBOUNDED, divide
+from heddle.engine.forward import Forward
 from heddle.engine.model import WHOLE, Device, NodeSpec, Placement, PodSet, QueueSpec, WorkloadSpec
 from heddle.engine.plan import Bind, Budget, Evict
 from heddle.engine.scheduler import schedule
@@ -38,6 +41,15 @@ class Difference:
     actual: object
 
 
+class Outcome(StrEnum):
+    """What came of a scenario."""
+
+    AGREES = "agrees"
+    DIFFERS = "differs"
+    UNSUPPORTED = "unsupported"
+    INVALID = "invalid"
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """The outcome of one scenario.
@@ -45,17 +57,16 @@ class Result:
     Attributes:
         name: the scenario's.
         necessary: whether every correct scheduler must agree.
-        differences: empty = it agrees.
+        outcome: whether all became as expected.
+        differences: what did not, when it differs.
+        fault: what the engine lacks for it, or what is wrong with the data.
     """
 
     name: str
     necessary: bool
-    differences: tuple[Difference, ...]
-
-    @property
-    def agrees(self) -> bool:
-        """Whether all became as expected."""
-        return not self.differences
+    outcome: Outcome
+    differences: tuple[Difference, ...] = ()
+    fault: str = ""
 
 
 class UnsupportedScenarioError(ValueError):
@@ -63,19 +74,37 @@ class UnsupportedScenarioError(ValueError):
 
 
 def run_scenario(data: Data) -> Result:
-    """Runs one scenario.
-
-    Raises:
-        UnsupportedScenarioError: it needs what the engine lacks.
-        ValueError: the data is no valid scenario.
-    """
+    """Runs one scenario; what is wrong with its data is told in the result."""
+    name, necessary = str(data.get("name", "?")), data.get("strength") == "necessary"
+    play: Callable[[], list[Difference]]
     try:
-        if "jobs" in data:
-            raise UnsupportedScenarioError("walltimes and backfill are not supported yet")
-        found = _divided(data) if "total" in data else _scheduled(data)
-    except (KeyError, TypeError, AttributeError) as fault:
-        raise ValueError(f"scenario {data.get('name', '?')}: {fault!r}; see docs/engine.md for the format") from fault
-    return Result(str(data["name"]), data.get("strength") == "necessary", tuple(found))
+        if "total" in data:
+            divided = _divided(data)
+            play = lambda: divided  # noqa: E731
+        elif "jobs" in data:
+            play = partial(_planned, build_jobs(data), float(data["now"]), data)
+        else:
+            play = partial(
+                _scheduled, build_state(data), int(data["rounds"]["reach"]), int(data["rounds"]["stay"]), data
+            )
+        _check_expected(data)
+    except UnsupportedScenarioError as missing:
+        return Result(name, necessary, Outcome.UNSUPPORTED, fault=str(missing))
+    except KeyError as fault:
+        return Result(name, necessary, Outcome.INVALID, fault=f"{fault} is missing or not known; see docs/scenarios.md")
+    except (TypeError, AttributeError, IndexError, ValueError) as fault:
+        return Result(name, necessary, Outcome.INVALID, fault=f"{fault}; see docs/scenarios.md")
+    found = play()
+    return Result(name, necessary, Outcome.DIFFERS if found else Outcome.AGREES, tuple(found))
+
+
+def _check_expected(data: Data) -> None:
+    if "workloads" in data:
+        known = {workload["name"] for workload in data["workloads"]}
+        for name, expected in data["expect"].items():
+            if name not in known:
+                raise ValueError(f"expect: {name!r} is no workload of the scenario")
+            int(expected["running"])
 
 
 # -- fair share alone ------------------------------------------------------------------------------
@@ -177,6 +206,7 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         topology_required=wish.get("required"),
         topology_preferred=wish.get("preferred"),
         broken_since=0.0 if 0 < running < workload["min_members"] else None,
+        walltime=workload.get("walltime_s"),
     )
 
 
@@ -197,7 +227,8 @@ def _start(state: State, data: Data) -> None:
             devices = tuple(idle[:count])
         used.update(devices)
         pod_set = work.spec.pod_sets[found.part].name
-        state.bind(Placement(work.name, pod_set, task["name"], task["node"], devices), float(workload["created"]))
+        since = NOW - workload["running_for_s"] if "running_for_s" in workload else float(workload["created"])
+        state.bind(Placement(work.name, pod_set, task["name"], task["node"], devices), since)
 
 
 def play_round(state: State) -> tuple[set[str], bool]:
@@ -213,21 +244,79 @@ def play_round(state: State) -> tuple[set[str], bool]:
     return {action.workload for action in evicted}, moved
 
 
-def _scheduled(data: Data) -> list[Difference]:
-    state = build_state(data)
-    rounds = data["rounds"]
+def _scheduled(state: State, reach: int, stay: int, data: Data) -> list[Difference]:
     evicted: set[str] = set()
-    for _ in range(rounds["reach"]):
+    for _ in range(reach):
         evicted |= play_round(state)[0]
     found = _compare(state, data, evicted)
-    for late in range(rounds["stay"]):
+    for late in range(stay):
         before = len(found)
         lost, _moved = play_round(state)
         evicted |= lost
         if not before and (found := _compare(state, data, evicted)):
-            found.append(Difference("rounds", "settled", f"within {rounds['reach']}", f"moved in {late + 1} after"))
+            found.append(Difference("rounds", "settled", f"within {reach}", f"moved in {late + 1} after"))
             break
     return found
+
+
+# -- walltimes -------------------------------------------------------------------------------------
+
+
+def _planned(state: State, now: float, data: Data) -> list[Difference]:
+    """Jobs with walltimes, run forward in time from ``now``."""
+    starts = {job["name"]: now for job in data["jobs"] if job["state"] == "running"}
+    for step in Forward(state, now).steps():
+        for name in step.started:
+            starts.setdefault(name, step.at)
+    found = []
+    for name, expected in data["expect"].items():
+        start = starts.get(name)
+        if "start_at" in expected and start != expected["start_at"]:
+            found.append(Difference(name, "start_at", expected["start_at"], start))
+        if "running" in expected and expected["running"] != (start == now):
+            found.append(Difference(name, "running", expected["running"], start == now))
+        if "planned" in expected and expected["planned"] != (start is not None):
+            found.append(Difference(name, "planned", expected["planned"], start is not None))
+    for earlier, later in data.get("order", ()):
+        if later in starts and not starts.get(earlier, float("inf")) <= starts[later]:
+            found.append(Difference(earlier, f"starts no later than {later}", starts[later], starts.get(earlier)))
+    for one, other in data.get("same_start", ()):
+        if starts.get(one) != starts.get(other):
+            found.append(Difference(one, f"starts with {other}", starts.get(other), starts.get(one)))
+    return found
+
+
+def build_jobs(data: Data) -> State:
+    """The state that a scenario with walltimes begins with: one queue, whole nodes or CPUs."""
+    state = State()
+    state.set_queue(QueueSpec("all"))
+    cpus = {node["cpus"] for node in data["nodes"]}
+    for node in data["nodes"]:
+        state.set_node(NodeSpec(node["name"], {"cpu": node["cpus"] * WHOLE, "memory": _PLENTY}))
+    if len(cpus) != 1 and any(job.get("exclusive") for job in data["jobs"]):
+        raise UnsupportedScenarioError("whole nodes of several sizes are not supported yet")
+    if data.get("licenses"):
+        raise UnsupportedScenarioError("cluster-wide counters (licences) are not supported yet")
+    for job in data["jobs"]:
+        each = max(cpus) if job.get("exclusive") else job.get("cpus_per_node", 1)
+        tasks = tuple(f"t{at}" for at in range(job["nodes"]))
+        pod_set = PodSet("p0", tasks, len(tasks), {"cpu": each * WHOLE})
+        state.set_workload(
+            WorkloadSpec(
+                job["name"],
+                "all",
+                (pod_set,),
+                priority=job["priority"],
+                preemptible=False,
+                created=float(job["submitted"]),
+                walltime=job.get("walltime_s"),
+            )
+        )
+        if job["state"] == "running":
+            since = float(job.get("started", data["now"]))
+            for task, node in zip(tasks, job["node"], strict=True):
+                state.bind(Placement(job["name"], "p0", task, node), since)
+    return state
 
 
 def _compare(state: State, data: Data, evicted: set[str]) -> list[Difference]:

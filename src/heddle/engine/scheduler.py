@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from heddle.engine.cycle import Cycle
-from heddle.engine.plan import Budget, Plan
+from heddle.engine.plan import Action, Budget, Plan
 from heddle.engine.stages import STAGES
 from heddle.engine.state import State
 from heddle.engine.verdicts import Verdicts
@@ -17,12 +20,25 @@ def schedule(state: State, now: float, budget: Budget | None = None) -> Plan:
         now: seconds on the caller's clock.
         budget: how much work may be tried, and policy that no object holds.
     """
+    with carried_through(state, now, budget) as cycle:
+        return Plan(cycle.actions(), Verdicts(cycle).all())
+
+
+def decide(state: State, now: float, budget: Budget | None = None) -> tuple[Action, ...]:
+    """The actions of :func:`schedule` alone: for those who run many cycles and read no verdicts."""
+    with carried_through(state, now, budget) as cycle:
+        return cycle.actions()
+
+
+@contextmanager
+def carried_through(state: State, now: float, budget: Budget | None) -> Iterator[Cycle]:
+    """A cycle whose stages are done, inside the transaction that is rolled back at the end."""
     cycle = Cycle(state, now, budget or Budget())
     state.begin()
     try:
         for stage in STAGES:
             stage(cycle)
-        return Plan(cycle.actions(), Verdicts(cycle).all())
+        yield cycle
     finally:
         state.rollback()
         state.end()

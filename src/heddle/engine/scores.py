@@ -193,6 +193,12 @@ class ScoreCache:
         """
         nodes = self.nodes
         free = (nodes.land if land else nodes.bind)[rows]
+        devices = (nodes.dev_land if land else nodes.dev_bind)[rows]
+        return self.score(cls, rows, free, devices)
+
+    def score(self, cls: RequestClass, rows: Ints, free: Ints, devices: Ints) -> Ints:
+        """The same from what is said to be free: amounts of shape (rows, resources), devices (rows, devices)."""
+        nodes = self.nodes
         ok = cls.eligible[rows]
         for column in cls.used:
             ok = ok & (free[:, column] >= cls.needs[column])
@@ -205,7 +211,6 @@ class ScoreCache:
             used = np.minimum(gpu_left // 64, 255) << 5 if not cls.key.spread else 0
             cost = prefer + used + cpu_left if not cls.key.spread else prefer + (31 - cpu_left)
         else:
-            devices = (nodes.dev_land if land else nodes.dev_bind)[rows]
             if cls.count:
                 ok = ok & ((devices >= WHOLE).sum(axis=1) >= cls.count)
                 cost = np.minimum(gpu_left // 8, 4095) << 5
@@ -228,12 +233,17 @@ class ScoreCache:
     def fits(self, cls: RequestClass, row: int, *, land: bool) -> int:
         """How many tasks of a class fit on a node that admits it."""
         nodes = self.nodes
+        ledgers = (nodes.land, nodes.dev_land) if land else (nodes.bind, nodes.dev_bind)
+        return self.fits_in(cls, ledgers[0][row], ledgers[1][row])
+
+    def fits_in(self, cls: RequestClass, free: Ints, devices_free: Ints) -> int:
+        """The same from what is said to be free on it, in all and by device."""
         most = _NONE
-        free = (nodes.land if land else nodes.bind)[row].tolist()
+        amounts = free.tolist()
         for column in cls.used:
-            most = min(most, free[column] // cls.needs[column])
+            most = min(most, amounts[column] // cls.needs[column])
         if cls.dev and most > 0:
-            devices = (nodes.dev_land if land else nodes.dev_bind)[row].tolist()
+            devices = devices_free.tolist()
             if cls.count:
                 most = min(most, sum(left >= WHOLE for left in devices) // cls.count)
             else:

@@ -1,14 +1,14 @@
 """The engine's picture of the world: kept up to date by deltas, changed on trial by transactions.
 
-A delta (``set_*``, ``remove_*``, ``bind``, ``mark_releasing``, ``release_task``) checks its input before
-it changes
-anything: a bad one raises ``ValueError`` and leaves the state as it was. Inside, six moves of a task
-    change every
-counter and write the inverse move to an undo log, so that each what-if is ``checkpoint`` ... ``rollback``.
+A delta (``set_*``, ``remove_*``, ``bind``, ``mark_releasing``, ``release_task``) checks its input before it
+changes anything: a bad one raises ``ValueError`` and leaves the state as it was. Inside, six moves of a task
+change every counter and write the inverse move to an undo log, so that each what-if is ``checkpoint`` ...
+``rollback``.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,6 +55,7 @@ class Work:
 
     __slots__ = (
         "bound",
+        "end",
         "held",
         "key",
         "leaving",
@@ -64,6 +65,7 @@ class Work:
         "pending",
         "queue",
         "spec",
+        "started",
         "tasks",
     )
 
@@ -79,6 +81,8 @@ class Work:
         self.leaving: list[int] = []
         self.held = 0
         self.key: tuple[int, float, str] | None = None
+        self.started = math.inf  # of the earliest task that runs; kept where a walltime is known
+        self.end: tuple[float, str] | None = None  # its entry in State.ends
 
     def missing(self) -> list[int]:
         """Per pod set: how many more tasks must start for the minimum."""
@@ -135,6 +139,7 @@ class State:
         self.holders: dict[str, None] = {}
         self.broken: dict[str, None] = {}
         self.orphans: dict[str, None] = {}
+        self.ends: list[tuple[float, str]] = []  # when running workloads of known walltime end, sorted
         self.freed = 0  # moves whenever room may have become free
         self._log: list[tuple[Task, TaskState, int, tuple[int, ...], float, Hold | None]] | None = None
         self.touched: dict[Task, tuple[TaskState, int, tuple[int, ...], Hold | None]] | None = None
@@ -358,6 +363,9 @@ class State:
             queue.works.pop(work.name, None)
         for names in (self.orphans, self.broken, self.holders):
             names.pop(work.name, None)
+        if work.end is not None:
+            del self.ends[bisect_left(self.ends, work.end)]
+            work.end = None
 
     def bind(self, placement: Placement, since: float = 0.0) -> None:
         """A task has been bound to its place; what was promised to it there is used up.
@@ -381,7 +389,7 @@ class State:
         if task.hold:
             self.unhold(task)
         self.move(task, TaskState.BOUND, row, devices, since)
-        self._index(work)
+        self._index(work, joined=task)
 
     def mark_releasing(self, workload: str, task: str) -> None:
         """A running task was told to stop; it occupies its place until :meth:`release_task`.
@@ -621,8 +629,11 @@ class State:
         self._log = None
         self.touched = None
 
-    def _index(self, work: Work) -> None:
-        """Keeps the lists of waiting, broken and queueless workloads true for one workload."""
+    def _index(self, work: Work, joined: Task | None = None) -> None:
+        """Keeps the lists of waiting, broken, queueless and ending workloads true for one workload; with
+        `joined`, all that happened is that this task started."""
+        if work.spec.walltime is not None:
+            self._time(work, work.spec.walltime, joined)
         queue = work.queue
         waits = any(work.pending)
         if waits and queue is None:
@@ -640,6 +651,20 @@ class State:
             self.broken[work.name] = None
         else:
             self.broken.pop(work.name, None)
+
+    def _time(self, work: Work, walltime: float, joined: Task | None) -> None:
+        if joined is not None:
+            work.started = min(work.started, joined.since)
+        else:
+            running = (task.since for task in work.tasks.values() if task.state is TaskState.BOUND)
+            work.started = min(running, default=math.inf)
+        end = (work.started + walltime, work.name) if work.started < math.inf else None
+        if end != work.end:
+            if work.end is not None:
+                del self.ends[bisect_left(self.ends, work.end)]
+            if end is not None:
+                insort(self.ends, end)
+            work.end = end
 
     # -- reading -----------------------------------------------------------------------------------
 

@@ -84,6 +84,8 @@ class Verdicts:
             spec.preemptible,
             spec.priority,
             work.name in self.cycle.unsearched,
+            tuple(shadow.work.name for shadow in self.cycle.outlasts(work)),
+            work.name if work.name in self.cycle.shadows else "",
         )
         found = self._shared.get(key)
         if found is None:
@@ -102,11 +104,18 @@ class Verdicts:
         cap = self.state.tree.stopped_by(queue, demand, fixed=not work.spec.preemptible, land=False)
         if cap:
             reasons.append(self.capped(cap))
-        if self._fits_now(work, need):
-            if not reasons:
-                reasons.append(self._no_room(work, need))
-        else:
+        kept = self.cycle.outlasts(work)
+        if not self._fits_now(work, need):
             reasons.append(self._no_room(work, need))
+        elif not reasons and kept:
+            first = min(kept, key=lambda shadow: (shadow.at, shadow.work.name))
+            return [Reason(ReasonCode.KEPT_FOR_OTHERS, queue=queue.name, beneficiary=first.work.name, at=first.at)]
+        elif not reasons:
+            reasons.append(self._no_room(work, need))
+        shadow = self.cycle.shadows.get(work.name)
+        if shadow is not None:
+            after = tuple((name, 0) for name in shadow.after)
+            reasons.append(Reason(ReasonCode.ROOM_KEPT, queue=queue.name, at=shadow.at, holders=after))
         if work.name in self.cycle.unsearched:
             reasons.append(self.cycle.reason(ReasonCode.BUDGET_SPENT, queue.name))
         elif not cap:

@@ -69,8 +69,9 @@ class EngineWorld(RuleBasedStateMachine):
         required=st.sampled_from([None, None, None, "rack", "zone"]),
         preferred=st.sampled_from([None, None, "rack"]),
         strategy=st.sampled_from(["pack", "pack", "spread"]),
+        walltime=st.sampled_from([None, None, 50.0, 100.0]),
     )
-    def submit(self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy) -> None:  # type: ignore[no-untyped-def]
+    def submit(self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, walltime) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
             PodSet(f"p{at}", tuple(f"p{at}t{n}" for n in range(count)), min(least, count), {"cpu": cpu}, gpu)
             for at, (count, least, gpu) in enumerate(sizes)
@@ -86,6 +87,7 @@ class EngineWorld(RuleBasedStateMachine):
                 required,
                 preferred,
                 strategy,
+                walltime=walltime,
             )
         )
         self.made += 1
@@ -177,6 +179,7 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         draw.choice([None, None, None, None, "rack", "zone"]),
         draw.choice([None, None, None, None, "rack"]),
         draw.choice(["pack", "pack", "spread"]),
+        walltime=draw.choice([None, None, 50.0, 100.0]),
     )
 
 

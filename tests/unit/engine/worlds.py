@@ -28,9 +28,9 @@ def work(name: str, queue: str, tasks: int = 1, gpus: float = 1, **more: object)
     return WorkloadSpec(name, queue, (pods,), **more)  # type: ignore[arg-type]
 
 
-def settle(state: State, plan: Plan, *, release: bool = True) -> None:
+def settle(state: State, plan: Plan, *, release: bool = True, now: float = 0.0) -> None:
     for action in plan.actions:
-        state.apply(action)
+        state.apply(action, now)
     for action in plan.actions if release else ():
         if isinstance(action, Evict):
             state.release_task(action.workload, action.task)

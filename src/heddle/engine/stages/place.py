@@ -8,7 +8,8 @@ without them an evicted gang would win its old place back and be evicted again.
 from __future__ import annotations
 
 from heddle.engine.cycle import Cycle, Turns
-from heddle.engine.placement import Need
+from heddle.engine.placement import Fence, Need
+from heddle.engine.queues import Queue
 from heddle.engine.reasons import ReasonCode
 from heddle.engine.state import Task, TaskState, Work
 
@@ -46,11 +47,11 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
         held = _lift(cycle, work) if work.held and not grow else []
         demand = cycle.demand(work, need)
         within_share = tree.within(queue, demand, "share")
-        if (
-            (within and not within_share)
-            or tree.stopped_by(queue, demand, fixed=not work.spec.preemptible, land=False)
-            or not _start(cycle, work, need, grow=grow, within=within_share)
-        ):
+        may = within_share or not within
+        started = may and _start(cycle, work, queue, need, demand, grow=grow, within=within_share)
+        if not started:
+            if not grow:
+                cycle.keep_ahead(work, queue, need, demand, within=within)
             for task, row, devices in held:
                 cycle.state.hold(task, row, devices)
             turns.done(queue)
@@ -58,10 +59,18 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
             turns.done(queue)
 
 
-def _start(cycle: Cycle, work: Work, need: Need, *, grow: bool, within: bool) -> bool:
-    placed = cycle.placer.place(work, need)
+def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int], *, grow: bool, within: bool) -> bool:
+    fixed = not work.spec.preemptible
+    if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, land=False):
+        return False
+    kept = cycle.outlasts(work)
+    if not all(shadow.admits(queue, demand, fixed=fixed) for shadow in kept):
+        return False
+    placed = cycle.placer.place(work, need, fence=Fence(kept, cycle.state.nodes) if kept else None)
     if placed is None:
         return False
+    for shadow in kept:
+        shadow.charge(queue, demand, fixed=fixed)
     code = ReasonCode.WITHIN_SHARE if within else ReasonCode.IDLE_ROOM
     reason = cycle.reason(ReasonCode.GROWN if grow and within else code, work.spec.queue)
     for task in placed:

@@ -7,7 +7,7 @@ claim with a promise causes no further evictions.
 
 from __future__ import annotations
 
-from heddle.engine.cycle import Cycle, Turns
+from heddle.engine.cycle import Cycle, Place, Turns
 from heddle.engine.placement import Need
 from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.reasons import Reason, ReasonCode
@@ -62,6 +62,8 @@ def _sweep(cycle: Cycle) -> bool:
                 continue
             cycle.searches += 1
             if make_room(cycle, work, queue, need):
+                if cycle.shadows.pop(name, None):
+                    cycle.loosened = True  # what was kept for it may serve others now
                 cycle.reopen()
                 gained = again = True  # standings of others changed too: begin a new order
                 break
@@ -94,7 +96,7 @@ def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
     if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, land=True) is None:
         within = cycle.state.tree.within(queue, demand, "share")
         if cycle.placer.place(work, need, land=True) is not None:
-            if within:
+            if within and cycle.leaves_room(work, queue, demand, held_places(work)):
                 cycle.gainers.add(work.name)
                 redeem(cycle, work)
                 return True
@@ -103,13 +105,20 @@ def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
     for rule in rules_for(cycle, work, queue, need):
         point = cycle.state.checkpoint()
         if RoomSearch(cycle, work, queue, need, rule).run():
-            if would_be_taken_back(cycle, work, queue, demand):
+            if would_be_taken_back(cycle, work, queue, demand) or not cycle.leaves_room(
+                work, queue, demand, held_places(work)
+            ):
                 cycle.state.rollback(point)
                 continue
             cycle.gainers.add(work.name)
             redeem(cycle, work)
             return True
     return False
+
+
+def held_places(work: Work) -> list[Place]:
+    """The places promised to a workload."""
+    return [(task, *task.hold) for task in work.tasks.values() if task.hold]
 
 
 def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int]) -> bool:
