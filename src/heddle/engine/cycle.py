@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterator
 from heapq import heapify, heappop, heapreplace
 
+import numpy as np
+
 from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
 from heddle.engine.queues import Queue, standing
@@ -24,8 +26,10 @@ Place = tuple[Task, int, tuple[int, ...]]
 class Cycle:
     """The state in transaction, the figures of this moment, and the reasons given so far."""
 
-    def __init__(self, state: State, now: float, budget: Budget) -> None:
+    def __init__(self, state: State, now: float, budget: Budget, barred: frozenset[str] = frozenset()) -> None:
+        """Begins a cycle; for those who are ``barred`` nobody is made to leave."""
         state.settle()
+        self.barred = barred
         self.state = state
         self.now = now
         self.budget = budget
@@ -40,6 +44,7 @@ class Cycle:
         self._open: dict[str, list[str]] = {}
         self.searches = 0  # for work to evict, so far
         self.loosened = False  # room fell free at once while room was made: it may serve others yet
+        self.moves_left = budget.moves
         self.shadows: dict[str, Shadow] = {}  # room kept ahead of time, by workload
         self._shadow_searches = 0
         self._reasons: dict[tuple[ReasonCode, str], Reason] = {}
@@ -72,6 +77,16 @@ class Cycle:
                 return ((part, 1),)
         return None
 
+    def open_need(self, work: Work) -> Need | None:
+        """What a claim still lacks, promises of this cycle counted; None for those who wait on an earlier promise."""
+        if not work.held:
+            return self.minimum(work) or self.growth(work)
+        touched = self.state.touched or {}
+        for task in work.tasks.values():
+            if task.hold and (task not in touched or touched[task][3] is not None):
+                return None
+        return self.growth(work)
+
     def open_claims(self, queue: Queue) -> list[str]:
         """Workloads of a queue that still have pending tasks, first claim first."""
         names = self._open.get(queue.name)
@@ -103,6 +118,15 @@ class Cycle:
         if found is None:
             found = self._reasons[key] = Reason(code, queue=queue)
         return found
+
+    def gathers(self, demand: list[int]) -> bool:
+        """Whether what is idle would be enough in sum: moving work makes no room, it only gathers it."""
+        nodes = self.state.nodes
+        rows = np.flatnonzero(nodes.open)
+        return all(
+            not wanted or int(np.maximum(nodes.land[rows, column], 0).sum()) >= wanted
+            for column, wanted in enumerate(demand)
+        )
 
     # -- room kept ahead of time -------------------------------------------------------------------
 

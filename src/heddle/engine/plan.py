@@ -18,6 +18,7 @@ class Budget:
         victim_searches: how many pending claims may look for work to evict in one cycle.
         victim_nodes: how many nodes (or domains) one such claim compares before it takes the cheapest.
         gang_grace: seconds that a gang may stay below its minimum before the rest of it is evicted.
+        moves: how many tasks of preemptible work may be moved in one cycle so that others fit (0 = none).
         shadows: for how many claims that cannot start room is kept ahead of time, against known ends of
             running work (1 = EASY backfill, 0 = none; more is nearer to conservative backfill).
         shadow_searches: how many claims may look for such room in one cycle.
@@ -27,6 +28,7 @@ class Budget:
     victim_searches: int = 10_000
     victim_nodes: int = 8
     gang_grace: float = 60.0
+    moves: int = 64
     shadows: int = 1
     shadow_searches: int = 8
     overdue: float = 60.0

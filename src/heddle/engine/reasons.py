@@ -21,6 +21,7 @@ class ReasonCode(StrEnum):
     PREEMPTED = "Preempted"
     RECLAIMED = "Reclaimed"
     GANG_BROKEN = "GangBroken"
+    MOVED = "Moved"
     # why not now
     QUEUE_NOT_FOUND = "QueueNotFound"
     QUEUE_INACTIVE = "QueueInactive"
@@ -157,6 +158,8 @@ def render(reason: Reason) -> str:
             return f"reclaimed for {r.beneficiary}: queue {r.queue} is owed the room"
         case ReasonCode.GANG_BROKEN:
             return f"evicted: {r.fits} of at least {r.needed} members were left, and the grace has passed"
+        case ReasonCode.MOVED:
+            return f"moved to another place, which is kept for it, so that {r.beneficiary} of queue {r.queue} fits"
         case ReasonCode.QUEUE_NOT_FOUND:
             return f"queue {r.queue} does not exist"
         case ReasonCode.QUEUE_INACTIVE:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from heddle.engine.aftermath import undone
 from heddle.engine.cycle import Cycle
 from heddle.engine.plan import Action, Budget, Plan
 from heddle.engine.stages import STAGES
 from heddle.engine.state import State
 from heddle.engine.verdicts import Verdicts
+
+_ATTEMPTS = 4
 
 
 def schedule(state: State, now: float, budget: Budget | None = None) -> Plan:
@@ -32,16 +35,26 @@ def decide(state: State, now: float, budget: Budget | None = None) -> tuple[Acti
 
 @contextmanager
 def carried_through(state: State, now: float, budget: Budget | None) -> Iterator[Cycle]:
-    """A cycle whose stages are done, inside the transaction that is rolled back at the end."""
-    cycle = Cycle(state, now, budget or Budget())
-    state.begin()
-    try:
-        for stage in STAGES:
-            stage(cycle)
-        yield cycle
-    finally:
-        state.rollback()
-        state.end()
+    """A cycle whose stages are done, inside the transaction that is rolled back at the end.
+
+    Those for whom others would leave in vain are found out by playing the next round; the cycle is then done
+    again without anyone leaving for them.
+    """
+    barred: frozenset[str] = frozenset()
+    for attempt in range(_ATTEMPTS):
+        cycle = Cycle(state, now, budget or Budget(), barred)
+        state.begin()
+        try:
+            for stage in STAGES:
+                stage(cycle)
+            vain = undone(cycle, STAGES) if attempt + 1 < _ATTEMPTS else set()
+            if not vain:
+                yield cycle
+                return
+            barred |= vain
+        finally:
+            state.rollback()
+            state.end()
 
 
 def fair_shares(state: State) -> dict[str, dict[str, dict[str, int | None]]]:

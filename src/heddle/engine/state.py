@@ -652,6 +652,20 @@ class State:
         else:
             self.broken.pop(work.name, None)
 
+    def line_up(self, work: Work) -> bool:
+        """Puts a workload that a what-if made wait among those that wait in its queue; True if it was not there."""
+        if work.queue is None or work.key is not None:
+            return False
+        work.key = (-work.spec.priority, work.spec.created, work.name)
+        insort(work.queue.waiting, work.key)
+        return True
+
+    def step_out(self, work: Work) -> None:
+        """Takes :meth:`line_up` back."""
+        if work.queue is not None and work.key is not None:
+            del work.queue.waiting[bisect_left(work.queue.waiting, work.key)]
+            work.key = None
+
     def _time(self, work: Work, walltime: float, joined: Task | None) -> None:
         if joined is not None:
             work.started = min(work.started, joined.since)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from heddle.engine.cycle import Cycle
 from heddle.engine.stages.broken import evict_gangs_broken_beyond_grace
+from heddle.engine.stages.consolidate import gather_idle_room, gather_room_within_fair_share
 from heddle.engine.stages.place import (
     grow_into_idle_room,
     grow_within_fair_share,
@@ -24,6 +25,8 @@ STAGES: tuple[Stage, ...] = (
     grow_within_fair_share,
     place_into_idle_room,
     grow_into_idle_room,
+    gather_room_within_fair_share,
     make_room_by_reclaim_then_preemption,
+    gather_idle_room,
     evict_gangs_broken_beyond_grace,
 )

@@ -52,7 +52,7 @@ def _sweep(cycle: Cycle) -> bool:
         turns = Turns(cycle)
         for queue, name in turns:
             work = cycle.state.works[name]
-            need = None if name in done else _open_need(cycle, work)
+            need = None if name in done else cycle.open_need(work)
             if need is None or not cycle.active(queue):
                 turns.done(queue)
                 continue
@@ -70,18 +70,6 @@ def _sweep(cycle: Cycle) -> bool:
             done.add(name)
             turns.done(queue)
     return gained
-
-
-def _open_need(cycle: Cycle, work: Work) -> Need | None:
-    """What a claim still lacks, promises of this cycle counted; None for those who wait on an earlier
-    promise."""
-    if not work.held:
-        return cycle.minimum(work) or cycle.growth(work)
-    touched = cycle.state.touched or {}
-    for task in work.tasks.values():
-        if task.hold and (task not in touched or touched[task][3] is not None):
-            return None
-    return cycle.growth(work)
 
 
 def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
@@ -102,7 +90,7 @@ def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
                 return True
             cycle.state.rollback(point)
             return False
-    for rule in rules_for(cycle, work, queue, need):
+    for rule in rules_for(cycle, work, queue, need) if work.name not in cycle.barred else ():
         point = cycle.state.checkpoint()
         if RoomSearch(cycle, work, queue, need, rule).run():
             if would_be_taken_back(cycle, work, queue, demand) or not cycle.leaves_room(
@@ -143,7 +131,7 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
     taken = False
     for name in sorted(names - {work.name}):
         rival = state.works[name]
-        rival_need = _open_need(cycle, rival)
+        rival_need = cycle.open_need(rival)
         if rival_need is None or rival.queue is None or not cycle.active(rival.queue):
             continue
         spec = rival.spec

@@ -1,0 +1,166 @@
+"""Consolidation: moving running work together so that a claim fits, when all that is moved lands again.
+
+Idle room is often there, only not in one place. This module finds tasks whose moving would open it: node
+by node it asks the least costly movable tasks to step aside, gives the claim its places, and then finds a new
+place for everyone who moved. Either all of that works, or nothing is changed. Who may be moved is the
+caller's rule; here it is only a list of workloads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from heddle.engine.nodes import Ints
+from heddle.engine.placement import Need, Placer, waiting
+from heddle.engine.state import Task, TaskState, Work
+
+_NONE = np.zeros(0, np.int64)
+
+
+class Moves:
+    """The search for moves that make room for one need of one workload."""
+
+    def __init__(
+        self, placer: Placer, work: Work, need: Need, movable: Iterable[Work], now: float, *, most: int, nodes: int
+    ):
+        """Prepares a search.
+
+        Args:
+            placer: finds places.
+            work: who needs room.
+            need: for what.
+            movable: running workloads whose tasks may be moved.
+            now: seconds.
+            most: how many tasks may move.
+            nodes: how many nodes (or domains) are compared.
+        """
+        self.placer, self.state = placer, placer.state
+        self.work, self.need = work, need
+        self.now, self.most, self.compared = now, most, nodes
+        self.moved: list[Task] = []
+        self._on_row: dict[int, list[Task]] = {}
+        for each in movable:
+            for task in each.tasks.values():
+                if task.state is TaskState.BOUND and task.hold is None:
+                    self._on_row.setdefault(task.row, []).append(task)
+        for tasks in self._on_row.values():
+            tasks.sort(key=lambda task: (self._loss(task), task.work.name, task.name))
+
+    def run(self) -> bool:
+        """Makes room and promises all places, or changes nothing. True when it did; `moved` says who moves."""
+        if not self._on_row:
+            return False
+        point = self.state.checkpoint()
+        for rows in self._arenas():
+            self.moved = []
+            if self._open(rows) and self._stay():
+                return True
+            self.state.rollback(point)
+        self.moved = []
+        return False
+
+    def _arenas(self) -> list[Ints | None]:
+        label = self.work.spec.topology_required
+        if label is None:
+            return [None]
+        level = self.state.topology.level(label)
+        if level is None:
+            return []
+        counts = self.placer.counts(level, self.work, self.need, land=False, empty=True)
+        fitting = np.flatnonzero(np.all([c >= n for c, (_, n) in zip(counts, self.need, strict=True)], axis=0))
+        homes = {int(level.domain[task.row]) for task in self.work.tasks.values() if task.state is TaskState.BOUND}
+        if homes:
+            fitting = np.array([at for at in fitting.tolist() if {at} == homes], np.int64)
+        idle = self.state.nodes.land[:, 0]
+        order = sorted(fitting.tolist(), key=lambda at: (-int(idle[level.rows[at]].sum()), level.paths[at]))
+        return [level.rows[at] for at in order[: self.compared]]
+
+    # -- opening nodes -----------------------------------------------------------------------------
+
+    def _open(self, rows: Ints | None) -> bool:
+        """Places the need task by task, clearing the node that costs least wherever none has room."""
+        for part, count in sorted(self.need, key=lambda item: (-self.work.parts[item[0]].gpu, item[0])):
+            cls = self.work.parts[part]
+            for task in waiting(self.work, part, count):
+                row = self.placer.best(cls, rows, land=True)
+                if row >= 0:
+                    self.placer.put(task, row, land=True)
+                elif not self._clear_cheapest(task, rows):
+                    return False
+        return True
+
+    def _clear_cheapest(self, task: Task, rows: Ints | None) -> bool:
+        """Places a task on the node where the least work is lost by moving."""
+        state = self.state
+        nodes = state.nodes
+        inside = self._on_row if rows is None else [row for row in rows.tolist() if row in self._on_row]
+        usable = [row for row in inside if task.cls.accepts(nodes.specs[row])]
+        usable.sort(key=lambda row: (-int(nodes.land[row, 0]), nodes.names[row]))
+        best: tuple[tuple[float, int, str], int] | None = None
+        for row in usable[: self.compared]:
+            point, mark = state.checkpoint(), len(self.moved)
+            if self._clear(task, row):
+                spent = self.moved[mark:]
+                cost = (sum(self._loss(each) for each in spent), len(spent), nodes.names[row])
+                if best is None or cost < best[0]:
+                    best = (cost, row)
+            state.rollback(point)
+            del self.moved[mark:]
+        return best is not None and self._clear(task, best[1])
+
+    def _loss(self, task: Task) -> float:
+        """GPU-seconds of work that start over, in thousandths; of two equal ones the newer goes."""
+        return max(task.cls.gpu, 1) * max(self.now - task.since, 1.0)
+
+    def _clear(self, task: Task, row: int) -> bool:
+        """Lets movable tasks step aside until the task fits on a row, puts it there, and finds them places."""
+        fits = self.state.cache.fits
+        mark = len(self.moved)
+        for other in self._on_row[row]:
+            if fits(task.cls, row, land=True):
+                break
+            if other.state is TaskState.BOUND and len(self.moved) < self.most:
+                self.state.move(other, TaskState.RELEASING, other.row, other.devices, other.since)
+                self.moved.append(other)
+        if not fits(task.cls, row, land=True):
+            return False
+        for other in reversed(self.moved[mark:]):  # a later, larger one may have been enough by itself
+            self.state.move(other, TaskState.BOUND, other.row, other.devices, other.since)
+            if fits(task.cls, row, land=True):
+                self.moved.remove(other)
+            else:
+                self.state.move(other, TaskState.RELEASING, other.row, other.devices, other.since)
+        self.placer.put(task, row, land=True)
+        return self._land(self.moved[mark:])
+
+    # -- landing -----------------------------------------------------------------------------------
+
+    def _land(self, tasks: list[Task]) -> bool:
+        """Promises everyone who moves a new place, the largest first; a required domain is not left."""
+        for task in sorted(tasks, key=lambda task: (-task.cls.gpu, task.work.name, task.name)):
+            row = self.placer.best(task.cls, self._home(task), land=True)
+            if row < 0:
+                return False
+            self.placer.put(task, row, land=True)
+        return True
+
+    def _stay(self) -> bool:
+        """Takes back every move that turned out not to be needed; False when none is left."""
+        nodes = self.state.nodes
+        for task in list(reversed(self.moved)):
+            free = all(nodes.land[task.row, column] >= task.cls.needs[column] for column in task.cls.used)
+            if free and all(nodes.dev_land[task.row, device] >= task.cls.share for device in task.devices):
+                self.state.unhold(task)
+                self.state.move(task, TaskState.BOUND, task.row, task.devices, task.since)
+                self.moved.remove(task)
+        return bool(self.moved)
+
+    def _home(self, task: Task) -> Ints | None:
+        label = task.work.spec.topology_required
+        if label is None:
+            return None
+        level = self.state.topology.level(label)
+        at = -1 if level is None else int(level.domain[task.row])
+        return _NONE if level is None or at < 0 else level.rows[at]

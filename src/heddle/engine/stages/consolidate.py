@@ -1,0 +1,83 @@
+"""Consolidation: idle room is gathered by moving preemptible work, when all that is moved lands again.
+
+A move is no eviction: nobody loses a place for good, so nobody needs a claim to cause one. It has its own
+budget and never touches work that is not preemptible. Claims within their share come before anyone is evicted
+for them, the others last, when nobody with a better claim can use the room.
+"""
+
+from __future__ import annotations
+
+from heddle.engine.cycle import Cycle, Turns
+from heddle.engine.moves import Moves
+from heddle.engine.placement import Need
+from heddle.engine.queues import Queue
+from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.stages.promises import redeem
+from heddle.engine.stages.room import held_places, would_be_taken_back
+from heddle.engine.state import Work
+
+
+def gather_room_within_fair_share(cycle: Cycle) -> None:
+    """Moves others for claims that keep their queue, and all above it, within share."""
+    _gather(cycle, within=True)
+
+
+def gather_idle_room(cycle: Cycle) -> None:
+    """Moves others for whoever still waits."""
+    _gather(cycle, within=False)
+
+
+def _gather(cycle: Cycle, *, within: bool) -> None:
+    state = cycle.state
+    tried: set[tuple[object, ...]] = set()
+    turns = Turns(cycle)
+    for queue, name in turns:
+        work = state.works[name]
+        need = cycle.open_need(work) if cycle.moves_left > 0 and name not in cycle.barred else None
+        if need is not None and cycle.active(queue):
+            kinds = tuple((work.parts[part], count) for part, count in need)
+            key = (queue, kinds, work.spec.topology_required, work.spec.preemptible, name if any(work.bound) else "")
+            demand = cycle.demand(work, need)
+            if (
+                key not in tried
+                and cycle.gathers(demand)
+                and (not within or state.tree.within(queue, demand, "share"))
+                and state.tree.stopped_by(queue, demand, fixed=not work.spec.preemptible, land=True) is None
+            ):
+                if _move_others(cycle, work, queue, need, demand):
+                    cycle.shadows.pop(name, None)
+                    cycle.reopen()
+                    tried.clear()
+                else:
+                    tried.add(key)
+        turns.done(queue)
+
+
+def _move_others(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int]) -> bool:
+    started = {task.work for task in cycle.bind_reason}  # in this very cycle
+    movable = [
+        other
+        for other in cycle.state.works.values()
+        if other is not work
+        and other.spec.preemptible
+        and any(other.bound)
+        and not other.held
+        and other.queue is not None
+        and cycle.active(other.queue)
+        and other.name not in cycle.gainers
+        and other not in started
+    ]
+    point = cycle.state.checkpoint()
+    moves = Moves(cycle.placer, work, need, movable, cycle.now, most=cycle.moves_left, nodes=cycle.budget.victim_nodes)
+    if not moves.run():
+        return False
+    if would_be_taken_back(cycle, work, queue, demand) or not cycle.leaves_room(work, queue, demand, held_places(work)):
+        cycle.state.rollback(point)
+        return False
+    for task in moves.moved:
+        cycle.evict_reason[task] = Reason(ReasonCode.MOVED, queue=queue.name, beneficiary=work.name)
+        cycle.gainers.add(task.work.name)
+    cycle.moves_left -= len(moves.moved)
+    cycle.gainers.add(work.name)
+    redeem(cycle, work)
+    return True
