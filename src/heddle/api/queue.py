@@ -56,6 +56,20 @@ class QueueSpec(Struct):
         Meta(description="Surplus goes to siblings of higher priority first; never affects quota.",
              ge=-1_000_000_000, le=1_000_000_000),
     ] = 0  # fmt: skip
+    borrowing_limit: Annotated[
+        Resources,
+        Meta(
+            description="How much more than its quota may run below, by resource of which it has a quota (GPUs: "
+            "without one it is 0); absent: any amount."
+        ),
+    ] = {}
+    lending_limit: Annotated[
+        Resources,
+        Meta(
+            description="How much of its quota others may use while it is idle, by resource; the rest is kept back for "
+            "this queue, idle or not. Absent: all of it."
+        ),
+    ] = {}
     access: Annotated[QueueAccess, Meta(description="Who may submit here, and who may claim what.")] = field(
         default_factory=QueueAccess
     )

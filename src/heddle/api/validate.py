@@ -242,6 +242,15 @@ def _queue(queue: Queue) -> Iterator[Fault]:
         if quota is not None and quantity.milli(quota) > quantity.milli(limit):
             remedy = f"quota is over the limit of {limit}; lower quota or raise limit"
             yield Fault(f"spec.quota[{resource}]", "FieldValueInvalid", quota, remedy)
+    for resource, value in spec.borrowing_limit.items():
+        if resource not in spec.quota and resource != GPU_RESOURCE:
+            remedy = f"give a quota of {resource} too: nothing is borrowed where nothing is owed"
+            yield Fault(f"spec.borrowingLimit[{resource}]", "FieldValueInvalid", value, remedy)
+    for resource, value in spec.lending_limit.items():
+        quota = spec.quota.get(resource)
+        if quota is None or quantity.milli(value) > quantity.milli(quota):
+            remedy = f"give at most the quota of {resource} ({'none is set' if quota is None else quota})"
+            yield Fault(f"spec.lendingLimit[{resource}]", "FieldValueInvalid", value, remedy)
 
 
 def _topology(topology: Topology) -> Iterator[Fault]:

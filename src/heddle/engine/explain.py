@@ -14,7 +14,7 @@ from heddle.engine.fairshare import UNBOUNDED
 from heddle.engine.model import GPU, WHOLE, PodSet, WorkloadSpec
 from heddle.engine.placement import Need
 from heddle.engine.plan import Budget
-from heddle.engine.queues import Queue
+from heddle.engine.queues import Cap, CapKind, Queue, QueueTree
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.stages import STAGES
 from heddle.engine.stages.room import yields
@@ -150,30 +150,55 @@ def _relaxed_topology(ask: _WhatIf) -> Reason | None:
 
 
 def _raised_caps(ask: _WhatIf) -> Reason | None:
-    """The one limit or quota that stands in the way, and how high it would have to be."""
-    caps = []
+    """The one number of a queue that stands in the way, and how high it would have to be."""
+    caps: list[tuple[Cap, Queue, int]] = []
     tree = ask.state.tree
-    saved = []
+    saved: list[tuple[list[int], int, int]] = []
     try:
         while cap := tree.stopped_by(ask.queue, ask.demand, fixed=ask.fixed, land=False):
-            over_limit = cap.cap == cap.queue.limit[cap.column]
-            amounts = cap.queue.limit if over_limit else cap.queue.quota
-            caps.append((cap, over_limit))
+            found = _lifted(tree, ask.queue, cap)
+            if found is None or len(caps) > 1:
+                return None
+            whose, amounts, value = found
+            caps.append((cap, whose, amounts[cap.column] - value))
             saved.append((amounts, cap.column, amounts[cap.column]))
-            amounts[cap.column] = UNBOUNDED
+            amounts[cap.column] = value
+            tree.moved += 1
     finally:
         for amounts, column, value in reversed(saved):
             amounts[column] = value
+        tree.moved += 1
     if len(caps) != 1 or not ask.starts(ask.need, ignore_caps=True):
         return None
-    cap, over_limit = caps[0]
-    return Reason(
-        ReasonCode.RAISE_LIMIT if over_limit else ReasonCode.RAISE_QUOTA,
-        queue=cap.queue.name,
-        resource=ask.state.resources[cap.column],
-        cap=cap.cap,
-        wanted=cap.used + cap.wanted,
-    )
+    cap, whose, less = caps[0]
+    resource = ask.state.resources[cap.column]
+    before, after = cap.cap, cap.used + cap.wanted
+    if cap.kind is CapKind.BORROWING:
+        before, after = before - whose.quota[cap.column], after - whose.quota[cap.column]
+    elif cap.kind is CapKind.LENDING:
+        before = whose.spec.lending_limit.get(resource) or 0
+        after = before + less
+    return Reason(_RAISES[cap.kind], queue=whose.name, resource=resource, cap=before, wanted=after)
+
+
+def _lifted(tree: QueueTree, asker: Queue, cap: Cap) -> tuple[Queue, list[int], int] | None:
+    """Whose number would lift a cap, in which list it is, and its value then; None = no one number would."""
+    if cap.kind is not CapKind.LENDING:
+        lists = {CapKind.LIMIT: cap.queue.limit, CapKind.QUOTA: cap.queue.quota, CapKind.BORROWING: cap.queue.ceiling}
+        return cap.queue, lists[cap.kind], UNBOUNDED
+    missing = cap.used + cap.wanted - cap.cap
+    for queue, idle in tree.lending.keepers(cap.column, asker):
+        if idle >= missing:
+            return queue, queue.keep, queue.keep[cap.column] - missing
+    return None
+
+
+_RAISES = {
+    CapKind.LIMIT: ReasonCode.RAISE_LIMIT,
+    CapKind.QUOTA: ReasonCode.RAISE_QUOTA,
+    CapKind.BORROWING: ReasonCode.RAISE_BORROWING_LIMIT,
+    CapKind.LENDING: ReasonCode.RAISE_LENDING_LIMIT,
+}
 
 
 def _others_leave(ask: _WhatIf) -> Reason | None:

@@ -133,6 +133,10 @@ class QueueSpec:
         weight: claim on surplus among siblings of equal priority, one number or one per resource (absent
             = 1). 0 = no claim, though idle room may still be used.
         priority: surplus is shared among siblings of the highest number first; never touches quota.
+        borrowing_limit: how much more than its quota may run below the queue, per resource of which it has
+            a quota; absent or None = any amount.
+        lending_limit: how much of its quota others may use while it is idle, per resource of which it has a
+            quota; the rest is kept back for the queue, idle or not. Absent or None = all of it.
     """
 
     name: str
@@ -141,6 +145,8 @@ class QueueSpec:
     limit: Mapping[str, int | None] = field(default_factory=dict)
     weight: float | Mapping[str, float] = 1
     priority: int = 0
+    borrowing_limit: Mapping[str, int | None] = field(default_factory=dict)
+    lending_limit: Mapping[str, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _name("queue.name", self.name)
@@ -153,6 +159,14 @@ class QueueSpec:
             if weight < 0:
                 raise _fault(where, weight, "give 0 or more")
         _number("queue.priority", self.priority)
+        for limit, amounts in (("borrowing_limit", self.borrowing_limit), ("lending_limit", self.lending_limit)):
+            _amounts(f"queue.{limit}", amounts, null=True)
+            for resource, value in amounts.items():
+                quota = self.quota.get(resource)
+                if value is not None and quota is None:
+                    raise _fault(f"queue.{limit}[{resource}]", value, f"give a quota of {resource} too")
+                if limit == "lending_limit" and value is not None and quota is not None and value > quota:
+                    raise _fault(f"queue.{limit}[{resource}]", value, f"give at most the quota of {quota}")
 
     def weight_of(self, resource: str) -> float:
         """The claim on surplus of one resource."""

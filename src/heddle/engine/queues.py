@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
 from heddle.engine.fairshare import UNBOUNDED, divide
+from heddle.engine.lending import Lending
 from heddle.engine.model import QueueSpec
 
 Amounts = list[int]
@@ -23,8 +25,9 @@ class Queue:
     """A queue and its counters; ``path`` runs from it up to the top."""
 
     __slots__ = (
-        "active", "children", "fixed", "limit", "name", "parent", "path", "priority", "quota", "releasing",
-        "request", "reserved", "running", "share", "spec", "waiting", "weight", "works",
+        "active", "ceiling", "children", "fixed", "keep", "keeps", "limit", "most", "name", "parent", "path",
+        "priority", "quota", "releasing", "request", "reserved", "running", "share", "spec", "waiting", "weight",
+        "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -43,24 +46,52 @@ class Queue:
         self.active = True
         self.spec = spec
         self.priority = spec.priority
-        self.quota: Amounts = []  # this and the next two are filled in by QueueTree.settle
+        self.quota: Amounts = []  # this and the next are filled in by QueueTree.settle
         self.limit: Amounts = []
+        self.ceiling: Amounts = []  # quota and what may be borrowed
+        self.most: Amounts = []  # the lower of limit and ceiling
+        self.keep: Amounts = []  # what is not lent of the quota
+        self.keeps = False  # it or one below keeps anything
         self.weight: list[float] = []
 
     def used(self, column: int) -> int:
         """What counts as the queue's own: running and promised."""
         return self.running[column] + self.reserved[column]
 
+    def taken(self, column: int, *, land: bool) -> int:
+        """What counts against caps: with ``land`` once all who leave have left, else now."""
+        reserved = self.reserved[column]
+        return self.running[column] + (reserved if land else max(reserved, self.releasing[column]))
+
+
+class CapKind(StrEnum):
+    """Which number of a queue stands in the way."""
+
+    LIMIT = "limit"
+    QUOTA = "quota"
+    BORROWING = "borrowing"
+    LENDING = "lending"
+
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """A cap that stops a demand: whose, in which resource, and the figures."""
+    """A cap that stops a demand: whose, in which resource, and the figures.
+
+    Attributes:
+        everywhere: it is the cluster's, and the queue only that of the demand.
+    """
 
     queue: Queue
     column: int
     cap: int
     used: int
     wanted: int
+    kind: CapKind = CapKind.LIMIT
+    everywhere: bool = False
+
+    def relieved_by(self, queue: Queue) -> bool:
+        """Whether the cap would have more room were work of this queue gone."""
+        return self.everywhere or self.queue in queue.path
 
 
 class QueueTree:
@@ -71,6 +102,9 @@ class QueueTree:
         self.queues: dict[str, Queue] = {}
         self.tops: list[Queue] = []
         self.stale = True
+        self.moved = 0  # moves with every counter: what is remembered of them must be worked out again
+        self.total: Amounts = []  # what the cluster has, as last divided
+        self.lending = Lending(self)
 
     def widen(self) -> None:
         """Adds counters for resources that were appended to the shared list."""
@@ -93,6 +127,14 @@ class QueueTree:
             queue.quota = [_bound(spec.quota.get(name)) for name in self.resources]
             queue.limit = [_bound(spec.limit.get(name)) for name in self.resources]
             queue.weight = [spec.weight_of(name) for name in self.resources]
+            borrows = [_bound(spec.borrowing_limit.get(name)) for name in self.resources]
+            queue.ceiling = [min(a + b, UNBOUNDED) for a, b in zip(queue.quota, borrows, strict=True)]
+            queue.most = [min(a, b) for a, b in zip(queue.limit, queue.ceiling, strict=True)]
+            lends = [_bound(spec.lending_limit.get(name)) for name in self.resources]
+            queue.keep = [
+                max(0, min(quota, most) - lent) if lent < UNBOUNDED else 0
+                for quota, most, lent in zip(queue.quota, queue.most, lends, strict=True)
+            ]
         for name in sorted(self.queues):
             queue = self.queues[name]
             path, seen, at = [queue], {name}, queue
@@ -111,27 +153,40 @@ class QueueTree:
                 queue.parent.children.append(queue)
             elif queue.active:
                 self.tops.append(queue)
+        self.lending.settle()
 
     # -- caps --------------------------------------------------------------------------------------
 
-    def stopped_by(self, queue: Queue, demand: Sequence[int], *, fixed: bool, land: bool) -> Cap | None:
-        """The first cap, from the queue upwards, that a further demand would break; None = admitted."""
+    def stopped_by(
+        self, queue: Queue, demand: Sequence[int], *, fixed: bool, land: bool, included: bool = False
+    ) -> Cap | None:
+        """The first cap, from the queue upwards, that a further demand would break; None = admitted.
+
+        With ``included`` the demand is in the counters already, and the question is whether a cap is broken.
+        """
         for at in queue.path:
             for column, wanted in enumerate(demand):
                 if not wanted:
                     continue
-                used = at.running[column]
+                used = at.running[column] - wanted * included
                 used += at.reserved[column] if land else max(at.reserved[column], at.releasing[column])
-                if used + wanted > at.limit[column]:
-                    return Cap(at, column, at.limit[column], used, wanted)
-                if fixed and at.fixed[column] + wanted > at.quota[column]:
-                    return Cap(at, column, at.quota[column], at.fixed[column], wanted)
+                if used + wanted > at.most[column]:
+                    if used + wanted > at.limit[column]:
+                        return Cap(at, column, at.limit[column], used, wanted)
+                    if used + wanted > at.ceiling[column]:
+                        return Cap(at, column, at.ceiling[column], used, wanted, CapKind.BORROWING)
+                if fixed and at.fixed[column] + wanted * (not included) > at.quota[column]:
+                    return Cap(at, column, at.quota[column], at.fixed[column], wanted, CapKind.QUOTA)
+        if self.lending.columns and (found := self.lending.shortage(queue, demand, land=land, included=included)):
+            where, column, cap, used, more = found
+            return Cap(where or queue, column, cap, used, more, CapKind.LENDING, everywhere=where is None)
         return None
 
     # -- fair share --------------------------------------------------------------------------------
 
     def divide(self, total: Sequence[int]) -> None:
         """Writes every queue's fair share, level by level from the top."""
+        self.total = list(total)
         wants: dict[str, Amounts] = {}
         self._wants(self.tops, wants)
         self._divide(self.tops, list(total), wants)
@@ -140,7 +195,9 @@ class QueueTree:
         total = [0] * len(self.resources)
         for queue in level:
             want = self._wants(queue.children, wants) if queue.children else list(queue.request)
-            want = [min(a, b) for a, b in zip(want, queue.limit, strict=True)]
+            want = [min(a, b) for a, b in zip(want, queue.most, strict=True)]
+            if queue.keeps:  # what is kept back is nobody's surplus: it counts as asked for
+                want = [max(a, b) for a, b in zip(want, queue.keep, strict=True)]
             wants[queue.name] = want
             total = [a + b for a, b in zip(total, want, strict=True)]
         return total
@@ -153,7 +210,7 @@ class QueueTree:
                 total[column],
                 np.array([wants[q.name][column] for q in level], np.int64),
                 np.array([q.quota[column] for q in level], np.int64),
-                np.array([q.limit[column] for q in level], np.int64),
+                np.array([q.most[column] for q in level], np.int64),
                 np.array([q.weight[column] for q in level]),
                 np.array([q.priority for q in level], np.int64),
             )

@@ -36,6 +36,8 @@ class ReasonCode(StrEnum):
     WAITING_FOR_RELEASE = "WaitingForRelease"
     BUDGET_SPENT = "BudgetSpent"
     NOTHING_TO_TAKE = "NothingToTake"
+    OVER_BORROWING_LIMIT = "OverBorrowingLimit"
+    NOT_LENT = "NotLent"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -43,6 +45,8 @@ class ReasonCode(StrEnum):
     RAISE_LIMIT = "RaiseLimit"
     RAISE_QUOTA = "RaiseQuota"
     OTHERS_LEAVE = "OthersLeave"
+    RAISE_BORROWING_LIMIT = "RaiseBorrowingLimit"
+    RAISE_LENDING_LIMIT = "RaiseLendingLimit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,16 @@ def render(reason: Reason) -> str:
                 f"work that is not preemptible must stay within quota: queue {r.queue} has {cap}, "
                 f"{used} in use by such work, {asked} more asked for"
             )
+        case ReasonCode.OVER_BORROWING_LIMIT:
+            return (
+                f"queue {r.queue} may use {cap}, its quota and what it may borrow: {used} in use, "
+                f"{asked} more asked for{_holders(r)}"
+            )
+        case ReasonCode.NOT_LENT:
+            kept = ", ".join(f"{name} ({amount(r.resource, held)})" for name, held in r.holders)
+            return f"queue {r.queue} would have to borrow {asked} where {free} may still be used by borrowers" + (
+                f"; kept back by {kept}" if kept else ""
+            )
         case ReasonCode.WAITING_FOR_RELEASE:
             return f"its room is reserved; {_count(r.tasks, 'evicted task is', 'evicted tasks are')} still leaving"
         case ReasonCode.BUDGET_SPENT:
@@ -180,3 +194,7 @@ def render(reason: Reason) -> str:
         case ReasonCode.OTHERS_LEAVE:
             names = ", ".join(name for name, _ in r.holders)
             return f"it would start if {_count(r.tasks, 'task', 'tasks')} left: {names}"
+        case ReasonCode.RAISE_BORROWING_LIMIT:
+            return f"a borrowing limit of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.RAISE_LENDING_LIMIT:
+            return f"a lending limit of {asked} instead of {cap} for queue {r.queue} would admit it"

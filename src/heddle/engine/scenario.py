@@ -127,6 +127,8 @@ def build_state(data: Data) -> State:
                 limit=_amounts(queue["limit"]),
                 weight=queue.get("weight", 1),
                 priority=queue.get("priority", 0),
+                borrowing_limit=_amounts(queue.get("borrowing_limit", {})),
+                lending_limit=_amounts(queue.get("lending_limit", {})),
             )
         )
     sizes = {node.get("gpu_memory_mib", 0) for node in data["nodes"] if node["gpus"]}

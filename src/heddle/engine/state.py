@@ -214,7 +214,7 @@ class State:
 
     def set_queue(self, spec: QueueSpec) -> None:
         """Adds or replaces a queue. A missing parent or a cycle is no error: such a queue is inactive."""
-        self._learn(spec.quota, spec.limit)
+        self._learn(spec.quota, spec.limit, spec.borrowing_limit, spec.lending_limit)
         queue = self.tree.queues.get(spec.name)
         if queue is None:
             self.tree.queues[spec.name] = Queue(spec, len(self.resources))
@@ -253,6 +253,7 @@ class State:
             self._charge(work, 1)
             self._index(work)
         self.freed += 1
+        self.tree.moved += 1
 
     def _charge(self, work: Work, sign: int) -> None:
         queue = work.queue
@@ -498,6 +499,7 @@ class State:
             self._log.append((task, was, task.row, task.devices, task.since, task.hold))
         cls, work = task.cls, task.work
         nodes = self.nodes
+        self.tree.moved += 1
         if was is TaskState.PENDING:
             if to is TaskState.BOUND:
                 nodes.occupy(row, cls.need, devices, cls.share)
@@ -571,6 +573,7 @@ class State:
 
     def _promise(self, task: Task, sign: int) -> None:
         work = task.work
+        self.tree.moved += 1
         work.held += sign
         if work.held:
             self.holders[work.name] = None

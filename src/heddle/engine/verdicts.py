@@ -8,9 +8,16 @@ from heddle.engine.cycle import Cycle
 from heddle.engine.model import GPU
 from heddle.engine.placement import Need
 from heddle.engine.plan import Verdict
-from heddle.engine.queues import Cap, Queue
+from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.state import TaskState, Work
+
+_CAPS = {
+    CapKind.LIMIT: ReasonCode.OVER_LIMIT,
+    CapKind.QUOTA: ReasonCode.OVER_QUOTA,
+    CapKind.BORROWING: ReasonCode.OVER_BORROWING_LIMIT,
+    CapKind.LENDING: ReasonCode.NOT_LENT,
+}
 
 
 class Verdicts:
@@ -101,7 +108,7 @@ class Verdicts:
         reasons = []
         cap = self.state.tree.stopped_by(queue, demand, fixed=not work.spec.preemptible, land=False)
         if cap:
-            reasons.append(self.capped(cap))
+            reasons.append(self.capped(cap, queue))
         if self._fits_now(work, need):
             if not reasons:
                 reasons.append(self._no_room(work, need))
@@ -166,18 +173,21 @@ class Verdicts:
             needed=count,
         )
 
-    def capped(self, cap: Cap) -> Reason:
-        """The reason for a cap, with those who hold what is used."""
-        resource = self.state.resources[cap.column]
-        over_limit = cap.cap == cap.queue.limit[cap.column]
+    def capped(self, cap: Cap, asker: Queue) -> Reason:
+        """The reason for a cap that stops the asker, with those who hold what is used or kept back."""
+        holders = self._holders(cap.queue, cap.column)
+        if cap.kind is CapKind.LENDING:
+            kept = self.state.tree.lending.keepers(cap.column, asker)
+            holders = tuple((queue.name, idle) for queue, idle in kept[:3])
         return Reason(
-            ReasonCode.OVER_LIMIT if over_limit else ReasonCode.OVER_QUOTA,
+            _CAPS[cap.kind],
             queue=cap.queue.name,
-            resource=resource,
+            resource=self.state.resources[cap.column],
             cap=cap.cap,
             used=cap.used,
             wanted=cap.wanted,
-            holders=self._holders(cap.queue, cap.column),
+            free=max(0, cap.cap - cap.used),
+            holders=holders,
         )
 
     def _holders(self, queue: Queue, column: int) -> tuple[tuple[str, int], ...]:

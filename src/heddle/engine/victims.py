@@ -14,7 +14,7 @@ from typing import Protocol
 from heddle.engine.cycle import Cycle
 from heddle.engine.nodes import Ints
 from heddle.engine.placement import Need, waiting
-from heddle.engine.queues import Cap, Queue
+from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason
 from heddle.engine.state import Task, TaskState, Work
 
@@ -89,14 +89,14 @@ class RoomSearch:
         tree = self.state.tree
         fixed = not self.work.spec.preemptible
         while cap := tree.stopped_by(self.queue, self.demand, fixed=fixed, land=True):
-            if not self._evict_below(cap, fixed=fixed):
+            if not self._evict_below(cap):
                 return False
         return True
 
-    def _evict_below(self, cap: Cap, *, fixed: bool) -> bool:
-        over_quota = cap.used + cap.wanted > cap.cap and cap.cap == cap.queue.quota[cap.column] and fixed
+    def _evict_below(self, cap: Cap) -> bool:
+        over_quota = cap.kind is CapKind.QUOTA
         for victim in self._by_rank():
-            if victim.queue is None or cap.queue not in victim.queue.path or not self.rule.allows(victim):
+            if victim.queue is None or not cap.relieved_by(victim.queue) or not self.rule.allows(victim):
                 continue
             if over_quota and victim.spec.preemptible and cap.used == cap.queue.fixed[cap.column]:
                 continue
@@ -300,12 +300,5 @@ class RoomSearch:
             point = self.state.checkpoint()
             if not self._restore(unit):
                 continue
-            queue = unit[0].queue
-            over = queue is not None and any(
-                at.running[c] + at.reserved[c] > at.limit[c]
-                for at in queue.path
-                for c in range(len(at.limit))
-                if self.demand[c] and at in self.queue.path
-            )
-            if over:
+            if self.state.tree.stopped_by(self.queue, self.demand, fixed=False, land=True, included=True):
                 self.state.rollback(point)

@@ -64,6 +64,34 @@ def gangs_whole(state: State, plan: Plan) -> None:
         assert work.whole() or not any(work.bound), f"{name} runs below its minimum"
 
 
+def caps_kept(state: State, plan: Plan) -> None:
+    """After the plan: no queue in which something started is above a cap, or uses what others keep back."""
+    gpu = state.column["gpu"]
+    started = [state.works[a.placement.workload] for a in plan.actions if isinstance(a, Bind)]
+    started = [work for work in started if any(cls.gpu for cls in work.parts)]
+    for at in {at for work in started if work.queue for at in work.queue.path}:
+        quota, limit = at.spec.quota.get("gpu"), at.spec.limit.get("gpu")
+        borrow = at.spec.borrowing_limit.get("gpu")
+        used = at.running[gpu] + at.releasing[gpu]
+        assert limit is None or used <= limit, f"{at.name} stands above its limit"
+        if borrow is not None and quota is not None:
+            assert used <= quota + borrow, f"{at.name} borrows more than it may"
+    borrowers = [w.queue for w in started if w.queue and all(at.running[gpu] > at.keep[gpu] for at in w.queue.path)]
+    total = int(state.nodes.total[gpu])
+    taken = sum(top.running[gpu] + top.releasing[gpu] + kept_back(state, top.name) for top in state.tree.tops)
+    if borrowers:
+        assert taken <= total, f"{borrowers[0].name} uses what others do not lend"
+
+
+def kept_back(state: State, name: str) -> int:
+    """Idle GPUs that a queue and those below keep for themselves."""
+    queue, gpu = state.tree.queues[name], state.column["gpu"]
+    lent, quota = queue.spec.lending_limit.get("gpu"), queue.spec.quota.get("gpu")
+    keep = max(0, min(quota, queue.most[gpu]) - lent) if queue.active and lent is not None and quota is not None else 0
+    used = queue.running[gpu] + queue.releasing[gpu]
+    return max(keep - used, sum(kept_back(state, child.name) for child in queue.children))
+
+
 def plan_checked(state: State, now: float) -> Plan:
     """A plan, after checking that it is pure and repeatable and that a rebuilt state gives the same."""
     before = state.snapshot()
@@ -81,6 +109,7 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     for action in plan.actions:
         state.apply(action, now)
     gangs_whole(state, plan)
+    caps_kept(state, plan)
     if release:
         for action in plan.actions:
             if isinstance(action, Evict):

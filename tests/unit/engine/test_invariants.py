@@ -10,6 +10,7 @@ from engine_invariants import carry_out, check_state, plan_checked
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from worlds import POLICIES, random_policy, with_policy
 
 from heddle.engine import Device, Evict, NodeSpec, PodSet, QueueSpec, State, TaskState, WorkloadSpec, schedule
 
@@ -20,6 +21,12 @@ LEAVES = ("a1", "a2", "b1", "c")
 TREE = (("a", None), ("a1", "a"), ("a2", "a"), ("b", None), ("b1", "b"), ("c", None))
 AMOUNTS = [None, 0, 1000, 2000, 3000, 4000, 8000]
 amount = st.sampled_from(AMOUNTS)
+
+
+def policies() -> st.SearchStrategy[dict[str, object]]:
+    """Optional fields of a queue, each mostly absent."""
+    fields = {name: st.sampled_from((None, None, *values)) for name, values in POLICIES.items()}
+    return st.fixed_dictionaries({}, optional=fields)
 
 
 def node(at: int, gpus: int, cpu: int, rack: int) -> NodeSpec:
@@ -51,10 +58,14 @@ class EngineWorld(RuleBasedStateMachine):
         limit=amount,
         weight=st.sampled_from([0, 1, 2]),
         priority=st.integers(0, 1),
+        policy=policies(),
     )
-    def edit_queue(self, name: str, quota: int | None, limit: int | None, weight: int, priority: int) -> None:
-        parent = self.state.tree.queues[name].spec.parent
-        self.state.set_queue(QueueSpec(name, parent, {"gpu": quota}, {"gpu": limit}, weight, priority))
+    def edit_queue(self, name: str, quota: int | None, limit: int | None, weight: int, priority: int,
+                   policy: dict[str, object]) -> None:  # fmt: skip
+        spec = QueueSpec(
+            name, self.state.tree.queues[name].spec.parent, {"gpu": quota}, {"gpu": limit}, weight, priority
+        )
+        self.state.set_queue(with_policy(spec, policy))
 
     @rule(
         queue=st.sampled_from(LEAVES),
@@ -130,10 +141,11 @@ TestEngineWorld.settings = settings(
 )
 
 
-@pytest.mark.parametrize("seed", range(FUZZ // 2))
-def test_crowded_random_worlds_keep_every_invariant(seed: int) -> None:
-    """Denser than what Hypothesis draws: most cycles here evict and reserve."""
-    draw = random.Random(seed)
+@pytest.mark.parametrize("crowd", range(FUZZ))
+def test_crowded_random_worlds_keep_every_invariant(crowd: int) -> None:
+    """Denser than what Hypothesis draws: most cycles here evict and reserve. Every other world has queues with
+    policies of their own."""
+    draw = random.Random(crowd)
     state = State()
     state.set_topology(["zone", "rack"])
     for at in range(draw.randint(1, 5)):
@@ -141,7 +153,8 @@ def test_crowded_random_worlds_keep_every_invariant(seed: int) -> None:
     for name, parent in TREE:
         quota, weight, priority = draw.choice(AMOUNTS), draw.choice([0, 1, 2]), draw.choice([0, 0, 1])
         limit = draw.choice([None, None, None, draw.choice(AMOUNTS)])
-        state.set_queue(QueueSpec(name, parent, {"gpu": quota}, {"gpu": limit}, weight, priority))
+        spec = QueueSpec(name, parent, {"gpu": quota}, {"gpu": limit}, weight, priority)
+        state.set_queue(with_policy(spec, random_policy(draw)) if crowd % 2 else spec)
     made = 0
     for _ in range(10):
         for _ in range(draw.randint(1, 5)):

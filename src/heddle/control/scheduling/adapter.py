@@ -87,6 +87,8 @@ def queue_spec(queue: Queue) -> QueueSpec:
         limit={**amounts(queue.spec.limit)},
         weight=queue.spec.weight,
         priority=queue.spec.priority,
+        borrowing_limit={**amounts(queue.spec.borrowing_limit)},
+        lending_limit={**amounts(queue.spec.lending_limit)},
     )
 
 

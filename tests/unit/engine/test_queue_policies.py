@@ -1,0 +1,114 @@
+"""What a queue may be told beyond quota, limit and weight: what holds, and what people are told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from worlds import bound, codes, node, settle, work, world
+
+from heddle.engine import Plan, QueueSpec, State, explain, render, schedule
+
+
+def queue(name: str, gpus: int | None = 0, parent: str | None = None, **more: object) -> QueueSpec:
+    return QueueSpec(name, parent, {"gpu": None if gpus is None else gpus * 1000}, **more)  # type: ignore[arg-type]
+
+
+def started(plan: Plan) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, _, _ in bound(plan):
+        found[name] = found.get(name, 0) + 1
+    return found
+
+
+def cluster(gpus: int, *queues: QueueSpec) -> State:
+    state = world(node("n0", gpus))
+    for spec in queues:
+        state.set_queue(spec)
+    return state
+
+
+# -- borrowing and lending -------------------------------------------------------------------------
+
+
+def test_borrowing_ends_at_its_limit_and_the_reason_names_who_uses_it() -> None:
+    state = cluster(8, queue("a", 2, borrowing_limit={"gpu": 1000}))
+    state.set_workload(work("x/first", "a", 2))
+    settle(state, schedule(state, 0))
+    state.set_workload(work("x/second", "a", 2))
+    reason = schedule(state, 0).verdicts["x/second"].reasons[0]
+    assert (str(reason.code), reason.cap, reason.used) == ("OverBorrowingLimit", 3000, 2000)
+    assert reason.holders == (("x/first", 2000),)
+    assert render(reason) == (
+        "queue a may use 3 GPUs, its quota and what it may borrow: 2 GPUs in use, 2 GPUs more asked for; "
+        "held by x/first (2 GPUs)"
+    )
+    change = {str(c.code): c for c in explain(state, 0, "x/second").changes}["RaiseBorrowingLimit"]
+    assert render(change) == "a borrowing limit of 2 GPUs instead of 1 GPU for queue a would admit it"
+    state.set_queue(queue("a", 2, borrowing_limit={"gpu": 2000}))
+    assert started(schedule(state, 0)) == {"x/second": 2}
+
+
+def test_of_limit_and_borrowing_limit_the_lower_holds() -> None:
+    state = cluster(8, queue("a", 2, limit={"gpu": 4000}, borrowing_limit={"gpu": 6000}))
+    state.set_workload(work("x/w", "a", 5))
+    assert codes(schedule(state, 0), "x/w")[0] == "OverLimit"
+    changes = {str(c.code): c for c in explain(state, 0, "x/w").changes}
+    assert changes["RaiseLimit"].wanted == 5000
+    assert "RaiseBorrowingLimit" not in changes
+
+
+def test_two_numbers_in_the_way_are_no_single_change() -> None:
+    state = cluster(8, queue("a", 2, limit={"gpu": 4000}, borrowing_limit={"gpu": 2000}))
+    state.set_workload(work("x/w", "a", 5))
+    assert not {"RaiseLimit", "RaiseBorrowingLimit"} & {str(c.code) for c in explain(state, 0, "x/w").changes}
+
+
+def test_the_verdict_names_who_keeps_what_is_idle_and_the_number_that_would_help() -> None:
+    state = cluster(8, queue("a", 2), queue("b", 4, lending_limit={"gpu": 1000}), queue("c", 1))
+    state.set_workload(work("x/w", "a", 7))
+    reason = schedule(state, 0).verdicts["x/w"].reasons[0]
+    assert (str(reason.code), reason.holders) == ("NotLent", (("b", 3000),))
+    assert render(reason) == (
+        "queue a would have to borrow 7 GPUs where 5 GPUs may still be used by borrowers; kept back by b (3 GPUs)"
+    )
+    change = {str(c.code): c for c in explain(state, 0, "x/w").changes}["RaiseLendingLimit"]
+    assert (change.queue, change.cap, change.wanted) == ("b", 1000, 3000)
+    state.set_queue(queue("b", 4, lending_limit={"gpu": 3000}))
+    assert started(schedule(state, 0)) == {"x/w": 7}
+
+
+def test_what_is_kept_is_used_by_its_owner_and_kept_only_while_idle() -> None:
+    state = cluster(8, queue("a", 4), queue("b", 4, lending_limit={"gpu": 0}))
+    state.set_workload(work("x/b", "b", 3))
+    state.set_workload(work("x/a", "a", 8, least=1))
+    assert started(schedule(state, 0)) == {"x/a": 4, "x/b": 3}
+
+
+def test_lending_less_evicts_nobody_who_borrowed_before() -> None:
+    state = cluster(8, queue("a", 4), queue("b", 4))
+    state.set_workload(work("x/a", "a", 7, least=1))
+    settle(state, schedule(state, 0))
+    state.set_queue(queue("b", 4, lending_limit={"gpu": 0}))
+    state.set_workload(work("x/more", "a", 1))
+    plan = schedule(state, 0)
+    assert not plan.actions
+    assert codes(plan, "x/more")[0] == "NotLent"
+
+
+def test_what_is_kept_back_is_nobodys_surplus() -> None:
+    state = cluster(8, queue("a", 2), queue("b", 4, lending_limit={"gpu": 0}), queue("c", 2))
+    state.set_workload(work("x/a", "a", 8, least=1))
+    state.set_workload(work("x/c", "c", 8, least=1, created=1.0))
+    assert started(schedule(state, 0)) == {"x/a": 2, "x/c": 2}
+
+
+@pytest.mark.parametrize("field", ["borrowing_limit", "lending_limit"])
+def test_a_limit_on_borrowing_or_lending_needs_a_quota(field: str) -> None:
+    with pytest.raises(ValueError, match=rf"queue.{field}\[cpu\]: 1 is not valid; give a quota of cpu too"):
+        replace(queue("a", 2), **{field: {"cpu": 1}})  # type: ignore[arg-type]
+
+
+def test_more_than_the_quota_is_not_lent() -> None:
+    with pytest.raises(ValueError, match=r"queue.lending_limit\[gpu\]: 3000 is not valid; give at most the quota"):
+        queue("a", 2, lending_limit={"gpu": 3000})
