@@ -70,6 +70,13 @@ class QueueSpec(Struct):
             "this queue, idle or not. Absent: all of it."
         ),
     ] = {}
+    stop_policy: Annotated[
+        Literal["None", "Hold", "HoldAndDrain"],
+        Meta(
+            description="Hold: nothing new starts here or below, what runs stays. HoldAndDrain: what runs and is "
+            "preemptible is evicted too."
+        ),
+    ] = "None"
     access: Annotated[QueueAccess, Meta(description="Who may submit here, and who may claim what.")] = field(
         default_factory=QueueAccess
     )

@@ -42,7 +42,7 @@ class Cycle:
 
     def active(self, queue: Queue) -> bool:
         """Whether work may be placed from this queue."""
-        return queue.active and not queue.children
+        return queue.active and not queue.children and not queue.stopped
 
     def minimum(self, work: Work) -> Need | None:
         """The tasks that must start together; None when there are none to start, or too few exist."""
@@ -151,7 +151,7 @@ class Turns:
                 some = self._collect(queue.name, queue.children)
             else:
                 names = self.lists[queue.name] = self.cycle.open_claims(queue)
-                some = bool(names) and queue.active
+                some = bool(names) and self.cycle.active(queue)
             if some:
                 heap.append((standing(queue, self.total), queue.name, queue))
         heapify(heap)

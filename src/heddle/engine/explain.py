@@ -61,6 +61,9 @@ def explain(state: State, now: float, workload: str, budget: Budget | None = Non
         reasons = verdicts.why(work)
         need = cycle.minimum(work) or cycle.growth(work)
         queue = work.queue
+        if queue is not None and queue.stopped and need is not None:
+            resumed = _resumed_queue(_WhatIf(cycle, work, queue, need))
+            return Explanation(workload, False, reasons, (resumed,) if resumed else ())
         if queue is None or not cycle.active(queue) or need is None or work.held:
             return Explanation(workload, False, reasons, ())
         found = [kind(_WhatIf(cycle, work, queue, need)) for kind in _KINDS]
@@ -199,6 +202,14 @@ _RAISES = {
     CapKind.BORROWING: ReasonCode.RAISE_BORROWING_LIMIT,
     CapKind.LENDING: ReasonCode.RAISE_LENDING_LIMIT,
 }
+
+
+def _resumed_queue(ask: _WhatIf) -> Reason | None:
+    """Whether it would start at once were the one stop above it lifted."""
+    stops = [at for at in ask.queue.path if at.spec.stop_policy != "None"]
+    if ask.queue.children or len(stops) != 1 or not ask.starts(ask.need):
+        return None
+    return Reason(ReasonCode.RESUME_QUEUE, queue=stops[0].name)
 
 
 def _others_leave(ask: _WhatIf) -> Reason | None:

@@ -6,7 +6,7 @@ cluster. Knows the tree and its counters; is not aware of workloads. The rule is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 class Lending:
     """What is kept back at this moment. Sums are worked out again only after something moved."""
 
-    def __init__(self, tree: QueueTree) -> None:
+    def __init__(self, tree: QueueTree, free: Callable[[int, bool], int]) -> None:
         self.tree = tree
+        self.free = free  # of a resource: what is free now, or (True) once all who leave have left
         self.columns: list[int] = []  # resources of which some queue keeps something back
-        self._sums: dict[tuple[str, int, bool], int] = {}
+        self._sums: dict[tuple[str | None, int, bool], int] = {}
         self._at = -1
 
     def settle(self) -> None:
@@ -38,14 +39,17 @@ class Lending:
         self, queue: Queue, demand: Sequence[int], *, land: bool, included: bool
     ) -> tuple[Queue | None, int, int, int, int] | None:
         """Where a demand would use what others keep back: (queue, or None = the cluster; column, cap, used, more).
+        Of the cluster the cap is the room that borrowers may still use.
 
         With ``included`` the demand is in the counters already.
         """
         if self._at != self.tree.moved:
             self._sums, self._at = {}, self.tree.moved
-        for column in self.columns:
-            if demand[column] and (found := self._short(queue, column, demand[column], land, included)):
-                return found
+        # what starts now must leave enough also once those who leave have left: then more is kept back
+        for ledger in (True,) if land else (False, True):
+            for column in self.columns:
+                if demand[column] and (found := self._short(queue, column, demand[column], ledger, included)):
+                    return found
         return None
 
     def _short(
@@ -64,11 +68,18 @@ class Lending:
             )
             now = self._kept(at, column, land)
         others = self._below("", self.tree.tops, column, land) - now
-        taken = sum(top.taken(column, land=land) for top in self.tree.tops) - wanted * included
-        old, new = taken + before + others, taken + wanted + after + others
-        if new > max(old, self.tree.total[column]):
-            return None, column, self.tree.total[column], old, new - old
+        room = self._room(column, land) + wanted * included - before - others
+        more = wanted + after - before
+        if more > max(0, room):
+            return None, column, max(0, room), 0, more
         return None
+
+    def _room(self, column: int, land: bool) -> int:
+        key = (None, column, land)
+        found = self._sums.get(key)
+        if found is None:
+            found = self._sums[key] = self.free(column, land)
+        return found
 
     def _below(self, name: str, children: Sequence[Queue], column: int, land: bool) -> int:
         key = (name, column, land)

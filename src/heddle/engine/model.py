@@ -137,6 +137,8 @@ class QueueSpec:
             a quota; absent or None = any amount.
         lending_limit: how much of its quota others may use while it is idle, per resource of which it has a
             quota; the rest is kept back for the queue, idle or not. Absent or None = all of it.
+        stop_policy: ``None``; ``Hold`` starts nothing new in the queue and all below, what runs stays;
+            ``HoldAndDrain`` also evicts what runs there and is preemptible.
     """
 
     name: str
@@ -147,6 +149,7 @@ class QueueSpec:
     priority: int = 0
     borrowing_limit: Mapping[str, int | None] = field(default_factory=dict)
     lending_limit: Mapping[str, int | None] = field(default_factory=dict)
+    stop_policy: str = "None"
 
     def __post_init__(self) -> None:
         _name("queue.name", self.name)
@@ -167,6 +170,9 @@ class QueueSpec:
                     raise _fault(f"queue.{limit}[{resource}]", value, f"give a quota of {resource} too")
                 if limit == "lending_limit" and value is not None and quota is not None and value > quota:
                     raise _fault(f"queue.{limit}[{resource}]", value, f"give at most the quota of {quota}")
+
+        if self.stop_policy not in ("None", "Hold", "HoldAndDrain"):
+            raise _fault("queue.stop_policy", self.stop_policy, "use 'None', 'Hold' or 'HoldAndDrain'")
 
     def weight_of(self, resource: str) -> float:
         """The claim on surplus of one resource."""

@@ -7,7 +7,7 @@ Python lists, since the tree is walked one queue at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -26,8 +26,8 @@ class Queue:
 
     __slots__ = (
         "active", "ceiling", "children", "fixed", "keep", "keeps", "limit", "most", "name", "parent", "path",
-        "priority", "quota", "releasing", "request", "reserved", "running", "share", "spec", "waiting", "weight",
-        "works",
+        "priority", "quota", "releasing", "request", "reserved", "running", "share", "spec", "stopped", "waiting",
+        "weight", "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -44,6 +44,7 @@ class Queue:
         self.parent: Queue | None = None
         self.path: tuple[Queue, ...] = (self,)
         self.active = True
+        self.stopped: Queue | None = None  # itself or the nearest above that starts nothing new
         self.spec = spec
         self.priority = spec.priority
         self.quota: Amounts = []  # this and the next are filled in by QueueTree.settle
@@ -97,14 +98,14 @@ class Cap:
 class QueueTree:
     """All queues. Specs may come in any order; :meth:`settle` works the tree out again when they changed."""
 
-    def __init__(self, resources: list[str]) -> None:
+    def __init__(self, resources: list[str], free: Callable[[int, bool], int]) -> None:
+        """A tree over resources; ``free`` says how much of one is free now, or once all who leave have left."""
         self.resources = resources
         self.queues: dict[str, Queue] = {}
         self.tops: list[Queue] = []
         self.stale = True
         self.moved = 0  # moves with every counter: what is remembered of them must be worked out again
-        self.total: Amounts = []  # what the cluster has, as last divided
-        self.lending = Lending(self)
+        self.lending = Lending(self, free)
 
     def widen(self) -> None:
         """Adds counters for resources that were appended to the shared list."""
@@ -148,6 +149,7 @@ class QueueTree:
                 path.append(above)
                 at = above
             queue.path = tuple(path) if queue.active else (queue,)
+            queue.stopped = next((at for at in queue.path if at.spec.stop_policy != "None"), None)
             queue.parent = path[1] if queue.active and len(path) > 1 else None
             if queue.parent:
                 queue.parent.children.append(queue)
@@ -186,7 +188,6 @@ class QueueTree:
 
     def divide(self, total: Sequence[int]) -> None:
         """Writes every queue's fair share, level by level from the top."""
-        self.total = list(total)
         wants: dict[str, Amounts] = {}
         self._wants(self.tops, wants)
         self._divide(self.tops, list(total), wants)
@@ -195,6 +196,8 @@ class QueueTree:
         total = [0] * len(self.resources)
         for queue in level:
             want = self._wants(queue.children, wants) if queue.children else list(queue.request)
+            if queue.stopped:  # what cannot start asks for nothing
+                want = [queue.used(column) for column in range(len(want))]
             want = [min(a, b) for a, b in zip(want, queue.most, strict=True)]
             if queue.keeps:  # what is kept back is nobody's surplus: it counts as asked for
                 want = [max(a, b) for a, b in zip(want, queue.keep, strict=True)]

@@ -21,6 +21,7 @@ class ReasonCode(StrEnum):
     PREEMPTED = "Preempted"
     RECLAIMED = "Reclaimed"
     GANG_BROKEN = "GangBroken"
+    QUEUE_DRAINED = "QueueDrained"
     # why not now
     QUEUE_NOT_FOUND = "QueueNotFound"
     QUEUE_INACTIVE = "QueueInactive"
@@ -38,6 +39,7 @@ class ReasonCode(StrEnum):
     NOTHING_TO_TAKE = "NothingToTake"
     OVER_BORROWING_LIMIT = "OverBorrowingLimit"
     NOT_LENT = "NotLent"
+    QUEUE_STOPPED = "QueueStopped"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -47,6 +49,7 @@ class ReasonCode(StrEnum):
     OTHERS_LEAVE = "OthersLeave"
     RAISE_BORROWING_LIMIT = "RaiseBorrowingLimit"
     RAISE_LENDING_LIMIT = "RaiseLendingLimit"
+    RESUME_QUEUE = "ResumeQueue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,10 @@ def render(reason: Reason) -> str:
             return f"queue {r.queue} would have to borrow {asked} where {free} may still be used by borrowers" + (
                 f"; kept back by {kept}" if kept else ""
             )
+        case ReasonCode.QUEUE_STOPPED:
+            return f"queue {r.queue} is stopped: nothing new starts in it or below"
+        case ReasonCode.QUEUE_DRAINED:
+            return f"evicted: queue {r.queue} is being drained"
         case ReasonCode.WAITING_FOR_RELEASE:
             return f"its room is reserved; {_count(r.tasks, 'evicted task is', 'evicted tasks are')} still leaving"
         case ReasonCode.BUDGET_SPENT:
@@ -198,3 +205,5 @@ def render(reason: Reason) -> str:
             return f"a borrowing limit of {asked} instead of {cap} for queue {r.queue} would admit it"
         case ReasonCode.RAISE_LENDING_LIMIT:
             return f"a lending limit of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.RESUME_QUEUE:
+            return f"without the stop of queue {r.queue} it would start now"

@@ -129,6 +129,7 @@ def build_state(data: Data) -> State:
                 priority=queue.get("priority", 0),
                 borrowing_limit=_amounts(queue.get("borrowing_limit", {})),
                 lending_limit=_amounts(queue.get("lending_limit", {})),
+                stop_policy=queue.get("stop_policy", "None"),
             )
         )
     sizes = {node.get("gpu_memory_mib", 0) for node in data["nodes"] if node["gpus"]}

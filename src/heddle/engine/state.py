@@ -128,7 +128,7 @@ class State:
         self.nodes = Nodes(self.resources)
         self.cache = ScoreCache(self.nodes, self.column)
         self.topology = Topology(self.nodes)
-        self.tree = QueueTree(self.resources)
+        self.tree = QueueTree(self.resources, self.nodes.free)
         self.works: dict[str, Work] = {}
         self.on_row: dict[int, dict[Task, None]] = {}
         self.holds_on_row: dict[int, dict[Task, None]] = {}

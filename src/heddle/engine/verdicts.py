@@ -69,6 +69,8 @@ class Verdicts:
             return (self.cycle.reason(ReasonCode.QUEUE_INACTIVE, name),)
         if queue.children:
             return (self.cycle.reason(ReasonCode.QUEUE_HAS_CHILDREN, name),)
+        if queue.stopped:
+            return (self.cycle.reason(ReasonCode.QUEUE_STOPPED, queue.stopped.name),)
         if work.held:
             rows = {task.hold[0] for task in work.tasks.values() if task.hold}
             leaving = sum(t.state is TaskState.RELEASING for row in rows for t in self.state.on_row.get(row, ()))

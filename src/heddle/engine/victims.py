@@ -67,11 +67,21 @@ class RoomSearch:
         point = self.state.checkpoint()
         if self._lift_caps() and self._find_places():
             self._put_back()
+            if not self._leaves_kept_room():
+                self.state.rollback(point)
+                return False
             if any(unit[2] or any(task.state is TaskState.PENDING for task in unit[1]) for unit in self.gone):
                 self.cycle.loosened = True
             return True
         self.state.rollback(point)
         return False
+
+    def _leaves_kept_room(self) -> bool:
+        """Whether nobody lost what its queue keeps for itself: that grows as those who used it leave."""
+        tree = self.state.tree
+        return not tree.lending.columns or not tree.stopped_by(
+            self.queue, self.demand, fixed=False, land=True, included=True
+        )
 
     def _could_ever_fit(self) -> bool:
         """Cheap and never wrongly False: whether each pod set fits once every candidate has left."""

@@ -217,3 +217,24 @@ async def test_an_ending_workload_grows_no_more(client: Client) -> None:
     await submit(client, "next", pods=1, gpus=8)
     await workload_with(client, "next", lambda w: w.status.phase == "Running")
     assert (await client.get(PODS, "w-2", "default")).spec.node_name == ""
+
+
+async def test_a_drained_queue_says_so_and_its_pods_leave_with_the_reason(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team")))
+    await submit(client, "soft", pods=1, gpus=1)
+    await workload_with(client, "soft", lambda w: w.status.phase == "Running")
+    await client.patch(QUEUES, "team", {"spec": {"stopPolicy": "HoldAndDrain"}})
+
+    async def stopped() -> str:
+        queue: Queue = await client.get(QUEUES, "team")
+        found = find_condition(queue.status.conditions, "Ready")
+        return found.message if found and found.reason == "Stopped" else ""
+
+    assert await until(stopped) == "spec.stopPolicy of queue team is HoldAndDrain"
+
+    async def evicted() -> bool:
+        pods = await client.list(PODS, "default")
+        found = [c for p in pods for c in p.status.conditions if c.type == "DisruptionTarget"]
+        return bool(found) and found[0].reason == "QueueDrained"
+
+    await until(evicted)

@@ -49,7 +49,15 @@ def check_plan(state: State, plan: Plan) -> None:
             work = state.works[action.workload]
             if action.reason.code is not ReasonCode.GANG_BROKEN:
                 assert work.spec.preemptible, f"{action.workload} is not preemptible, yet evicted"
+            if action.reason.code is ReasonCode.QUEUE_DRAINED:
+                assert work.queue, f"{action.workload} has no queue, yet was drained"
+                assert any(at.spec.stop_policy == "HoldAndDrain" for at in work.queue.path), "drained without order"
+            elif action.reason.code is not ReasonCode.GANG_BROKEN:
                 assert action.reason.beneficiary in gains, f"nobody gains from evicting {action.workload}"
+        elif isinstance(action, Bind):
+            queue = state.works[action.placement.workload].queue
+            assert queue, f"{action.placement.workload} started without a queue"
+            assert not any(at.spec.stop_policy != "None" for at in queue.path), f"{queue.name} is stopped"
     verdicts = plan.verdicts
     assert {n for n, w in state.works.items() if any(w.pending)} == set(verdicts), "a waiting workload has no verdict"
     assert all(v.reasons for v in verdicts.values() if not v.admitted), "a verdict gives no reason"
@@ -77,10 +85,11 @@ def caps_kept(state: State, plan: Plan) -> None:
         if borrow is not None and quota is not None:
             assert used <= quota + borrow, f"{at.name} borrows more than it may"
     borrowers = [w.queue for w in started if w.queue and all(at.running[gpu] > at.keep[gpu] for at in w.queue.path)]
-    total = int(state.nodes.total[gpu])
-    taken = sum(top.running[gpu] + top.releasing[gpu] + kept_back(state, top.name) for top in state.tree.tops)
+    nodes = state.nodes  # a place that is promised on idle room is not in use yet
+    free = int((nodes.land + nodes.reserved - nodes.releasing)[nodes.open, gpu].sum())
     if borrowers:
-        assert taken <= total, f"{borrowers[0].name} uses what others do not lend"
+        kept = sum(kept_back(state, top.name) for top in state.tree.tops)
+        assert free >= kept, f"{borrowers[0].name} uses what others do not lend"
 
 
 def kept_back(state: State, name: str) -> int:
@@ -88,7 +97,7 @@ def kept_back(state: State, name: str) -> int:
     queue, gpu = state.tree.queues[name], state.column["gpu"]
     lent, quota = queue.spec.lending_limit.get("gpu"), queue.spec.quota.get("gpu")
     keep = max(0, min(quota, queue.most[gpu]) - lent) if queue.active and lent is not None and quota is not None else 0
-    used = queue.running[gpu] + queue.releasing[gpu]
+    used = queue.running[gpu] + max(queue.reserved[gpu], queue.releasing[gpu])
     return max(keep - used, sum(kept_back(state, child.name) for child in queue.children))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from worlds import bound, codes, node, settle, work, world
 
-from heddle.engine import Plan, QueueSpec, State, explain, render, schedule
+from heddle.engine import Evict, Plan, QueueSpec, State, explain, render, schedule
 
 
 def queue(name: str, gpus: int | None = 0, parent: str | None = None, **more: object) -> QueueSpec:
@@ -112,3 +112,68 @@ def test_a_limit_on_borrowing_or_lending_needs_a_quota(field: str) -> None:
 def test_more_than_the_quota_is_not_lent() -> None:
     with pytest.raises(ValueError, match=r"queue.lending_limit\[gpu\]: 3000 is not valid; give at most the quota"):
         queue("a", 2, lending_limit={"gpu": 3000})
+
+
+# -- stopping --------------------------------------------------------------------------------------
+
+
+def test_a_held_queue_starts_nothing_below_it_and_what_runs_stays() -> None:
+    state = cluster(8, queue("top"), queue("a", 8, "top"), queue("b"))
+    state.set_workload(work("x/runs", "a", 4, least=2))
+    settle(state, schedule(state, 0))
+    state.set_queue(queue("top", stop_policy="Hold"))
+    state.set_workload(work("x/new", "a", 1))
+    state.set_workload(work("x/else", "b", 1))
+    plan = schedule(state, 0)
+    assert started(plan) == {"x/else": 1}
+    assert len(plan.actions) == 1
+    (reason,) = plan.verdicts["x/new"].reasons
+    assert render(reason) == "queue top is stopped: nothing new starts in it or below"
+    (change,) = explain(state, 0, "x/new").changes
+    assert render(change) == "without the stop of queue top it would start now"
+    state.set_queue(queue("top"))
+    assert started(schedule(state, 0)) == {"x/else": 1, "x/new": 1}
+
+
+def test_what_would_not_start_anyway_is_not_said_to_wait_for_the_stop_alone() -> None:
+    state = cluster(4, queue("a", 4, stop_policy="Hold"))
+    state.set_workload(work("x/large", "a", 5))
+    answer = explain(state, 0, "x/large")
+    assert [str(reason.code) for reason in answer.reasons] == ["QueueStopped"]
+    assert not answer.changes
+
+
+def test_a_drained_queue_gives_its_room_to_others_and_keeps_what_is_not_preemptible() -> None:
+    state = cluster(8, queue("a", 8), queue("b"))
+    state.set_workload(work("x/fixed", "a", 2, preemptible=False))
+    state.set_workload(work("x/soft", "a", 6))
+    settle(state, schedule(state, 0))
+    state.set_queue(queue("a", 8, stop_policy="HoldAndDrain"))
+    state.set_workload(work("x/other", "b", 6))
+    plan = schedule(state, 0)
+    evicts = [action for action in plan.actions if isinstance(action, Evict)]
+    assert {(action.workload, render(action.reason)) for action in evicts} == {
+        ("x/soft", "evicted: queue a is being drained")
+    }
+    assert len(evicts) == 6
+    settle(state, plan)
+    following = schedule(state, 0)
+    assert started(following) == {"x/other": 6}
+    assert codes(following, "x/soft") == ["QueueStopped"]
+
+
+def test_a_promise_of_a_stopped_queue_is_dropped() -> None:
+    state = cluster(4, queue("a", 4), queue("b"))
+    state.set_workload(work("x/b", "b", 4, least=1))
+    settle(state, schedule(state, 0))
+    state.set_workload(work("x/a", "a", 2))
+    settle(state, schedule(state, 0), release=False)
+    assert list(state.holders) == ["x/a"]
+    state.set_queue(queue("a", 4, stop_policy="Hold"))
+    settle(state, schedule(state, 0))
+    assert not state.holders
+
+
+def test_an_unknown_stop_policy_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"queue.stop_policy: 'Drain' is not valid; use 'None', 'Hold' or"):
+        queue("a", stop_policy="Drain")

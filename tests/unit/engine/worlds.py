@@ -10,6 +10,7 @@ from heddle.engine import Bind, Device, Evict, NodeSpec, Plan, PodSet, QueueSpec
 POLICIES: dict[str, tuple[object, ...]] = {
     "borrowing_limit": (0, 1000, 3000),
     "lending_limit": (0, 1000, 2000),
+    "stop_policy": ("None", "Hold", "HoldAndDrain"),
 }
 """Optional fields of a queue and values worth trying; an amount means GPUs."""
 

@@ -89,6 +89,7 @@ def queue_spec(queue: Queue) -> QueueSpec:
         priority=queue.spec.priority,
         borrowing_limit={**amounts(queue.spec.borrowing_limit)},
         lending_limit={**amounts(queue.spec.lending_limit)},
+        stop_policy=queue.spec.stop_policy,
     )
 
 

@@ -44,10 +44,10 @@ class QueueReporter:
         shares = fair_shares(state)
         phases = _phases(queues, workloads)
         for name, queue in list(queues.items()):
-            reason, message = faults.get(name, ("Ready", ""))
+            reason, message = faults.get(name) or _stop(state, name)
             ready = Condition(
                 type="Ready",
-                status="False" if name in faults else "True",
+                status="True" if reason == "Ready" else "False",
                 reason=reason,
                 message=message,
                 last_transition_time=to_text(now),
@@ -70,6 +70,14 @@ class QueueReporter:
                 patch = {"status": {field: body.get(field, _ZERO.get(field)) for field in _FIELDS}}
                 with contextlib.suppress(NotFound):
                     await self._client.patch(QUEUES, name, patch, subresource="status")
+
+
+def _stop(state: State, name: str) -> tuple[str, str]:
+    """Condition reason and message of a queue that is in order, which may be stopped all the same."""
+    queue = state.tree.queues.get(name)
+    if queue is None or queue.stopped is None:
+        return ("Ready", "")
+    return ("Stopped", f"spec.stopPolicy of queue {queue.stopped.name} is {queue.stopped.spec.stop_policy}")
 
 
 def _phases(queues: Mapping[str, Queue], workloads: Iterable[Workload]) -> dict[str, Counter[str]]:

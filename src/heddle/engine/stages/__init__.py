@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from heddle.engine.cycle import Cycle
 from heddle.engine.stages.broken import evict_gangs_broken_beyond_grace
+from heddle.engine.stages.drain import drain_stopped_queues
 from heddle.engine.stages.place import (
     grow_into_idle_room,
     grow_within_fair_share,
@@ -19,6 +20,7 @@ from heddle.engine.stages.room import make_room_by_reclaim_then_preemption
 Stage = Callable[[Cycle], None]
 
 STAGES: tuple[Stage, ...] = (
+    drain_stopped_queues,
     keep_promises,
     place_within_fair_share,
     grow_within_fair_share,

@@ -262,7 +262,7 @@ class ReclaimTowardsFairShare:
             return False
         ours, theirs = sides
         gain = self.gains.get(ours)
-        if gain is None:
+        if gain is None or (queue.keeps and any(0 < queue.used(c) <= queue.keep[c] for c in self.columns)):
             return False
         return any(
             gain[bound] and any(theirs.used(c) > getattr(theirs, bound)[c] for c in self.columns)
