@@ -68,7 +68,7 @@ def manifest(resource: Resource) -> dict[str, Any]:
         spec["x-kubernetes-validations"] = rules["spec"]
     if "podSet" in rules:
         spec["properties"]["podSets"]["items"]["x-kubernetes-validations"] = rules["podSet"]
-    for name in ("quota", "limit", "borrowingLimit", "lendingLimit"):
+    for name in ("quota", "limit", "borrowingLimit", "lendingLimit", "userLimit"):
         if name in spec["properties"]:
             spec["properties"][name]["maxProperties"] = _MAX_ENTRIES
             spec["properties"][name]["additionalProperties"]["maxLength"] = _MAX_QUANTITY

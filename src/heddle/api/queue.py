@@ -77,6 +77,10 @@ class QueueSpec(Struct):
             "preemptible is evicted too."
         ),
     ] = "None"
+    user_limit: Annotated[
+        Resources,
+        Meta(description="Hard cap on what runs below for any one submitter, by resource; absent: none."),
+    ] = {}
     access: Annotated[QueueAccess, Meta(description="Who may submit here, and who may claim what.")] = field(
         default_factory=QueueAccess
     )

@@ -84,12 +84,15 @@ class _WhatIf:
         self.need = need
         self.demand = cycle.demand(work, need)
         self.fixed = not work.spec.preemptible
+        self.user = work.spec.user
 
     def starts(self, need: Need, work: Work | None = None, *, ignore_caps: bool = False) -> bool:
         """Whether this need would get its places beside everything else, within every cap."""
         asked = work or self.work
         demand = self.cycle.demand(asked, need)
-        if not ignore_caps and self.state.tree.stopped_by(self.queue, demand, fixed=self.fixed, land=False):
+        if not ignore_caps and self.state.tree.stopped_by(
+            self.queue, demand, fixed=self.fixed, user=self.user, land=False
+        ):
             return False
         point = self.state.checkpoint()
         placed = self.cycle.placer.place(asked, need) is not None
@@ -158,7 +161,7 @@ def _raised_caps(ask: _WhatIf) -> Reason | None:
     tree = ask.state.tree
     saved: list[tuple[list[int], int, int]] = []
     try:
-        while cap := tree.stopped_by(ask.queue, ask.demand, fixed=ask.fixed, land=False):
+        while cap := tree.stopped_by(ask.queue, ask.demand, fixed=ask.fixed, user=ask.user, land=False):
             found = _lifted(tree, ask.queue, cap)
             if found is None or len(caps) > 1:
                 return None
@@ -186,6 +189,8 @@ def _raised_caps(ask: _WhatIf) -> Reason | None:
 
 def _lifted(tree: QueueTree, asker: Queue, cap: Cap) -> tuple[Queue, list[int], int] | None:
     """Whose number would lift a cap, in which list it is, and its value then; None = no one number would."""
+    if cap.kind is CapKind.USER and cap.queue.submitters:
+        return cap.queue, cap.queue.submitters.limit, UNBOUNDED
     if cap.kind is not CapKind.LENDING:
         lists = {CapKind.LIMIT: cap.queue.limit, CapKind.QUOTA: cap.queue.quota, CapKind.BORROWING: cap.queue.ceiling}
         return cap.queue, lists[cap.kind], UNBOUNDED
@@ -201,6 +206,7 @@ _RAISES = {
     CapKind.QUOTA: ReasonCode.RAISE_QUOTA,
     CapKind.BORROWING: ReasonCode.RAISE_BORROWING_LIMIT,
     CapKind.LENDING: ReasonCode.RAISE_LENDING_LIMIT,
+    CapKind.USER: ReasonCode.RAISE_USER_LIMIT,
 }
 
 

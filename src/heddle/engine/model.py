@@ -139,6 +139,8 @@ class QueueSpec:
             quota; the rest is kept back for the queue, idle or not. Absent or None = all of it.
         stop_policy: ``None``; ``Hold`` starts nothing new in the queue and all below, what runs stays;
             ``HoldAndDrain`` also evicts what runs there and is preemptible.
+        user_limit: hard cap on what runs below the queue for any one submitter, per resource; absent or
+            None = no cap.
     """
 
     name: str
@@ -150,6 +152,7 @@ class QueueSpec:
     borrowing_limit: Mapping[str, int | None] = field(default_factory=dict)
     lending_limit: Mapping[str, int | None] = field(default_factory=dict)
     stop_policy: str = "None"
+    user_limit: Mapping[str, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _name("queue.name", self.name)
@@ -171,6 +174,7 @@ class QueueSpec:
                 if limit == "lending_limit" and value is not None and quota is not None and value > quota:
                     raise _fault(f"queue.{limit}[{resource}]", value, f"give at most the quota of {quota}")
 
+        _amounts("queue.user_limit", self.user_limit, null=True)
         if self.stop_policy not in ("None", "Hold", "HoldAndDrain"):
             raise _fault("queue.stop_policy", self.stop_policy, "use 'None', 'Hold' or 'HoldAndDrain'")
 
@@ -232,6 +236,7 @@ class WorkloadSpec:
         topology_preferred: label of the level of which one domain should.
         strategy: ``pack`` fills nodes up, ``spread`` takes the emptiest.
         broken_since: when a running gang fell below its minimum (kept by the caller; None = it did not).
+        user: who submitted it. All work of nobody known ("") counts as one submitter's.
     """
 
     name: str
@@ -244,6 +249,7 @@ class WorkloadSpec:
     topology_preferred: str | None = None
     strategy: str = "pack"
     broken_since: float | None = None
+    user: str = ""
 
     def __post_init__(self) -> None:
         _name("workload.name", self.name)

@@ -17,6 +17,7 @@ import numpy as np
 from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.lending import Lending
 from heddle.engine.model import QueueSpec
+from heddle.engine.submitters import Submitters
 
 Amounts = list[int]
 
@@ -26,8 +27,8 @@ class Queue:
 
     __slots__ = (
         "active", "ceiling", "children", "fixed", "keep", "keeps", "limit", "most", "name", "parent", "path",
-        "priority", "quota", "releasing", "request", "reserved", "running", "share", "spec", "stopped", "waiting",
-        "weight", "works",
+        "priority", "quota", "releasing", "request", "reserved", "running", "share", "spec", "stopped", "submitters",
+        "waiting", "weight", "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -45,6 +46,7 @@ class Queue:
         self.path: tuple[Queue, ...] = (self,)
         self.active = True
         self.stopped: Queue | None = None  # itself or the nearest above that starts nothing new
+        self.submitters: Submitters | None = None  # counted only where a queue caps them
         self.spec = spec
         self.priority = spec.priority
         self.quota: Amounts = []  # this and the next are filled in by QueueTree.settle
@@ -72,6 +74,7 @@ class CapKind(StrEnum):
     QUOTA = "quota"
     BORROWING = "borrowing"
     LENDING = "lending"
+    USER = "user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Cap:
 
     Attributes:
         everywhere: it is the cluster's, and the queue only that of the demand.
+        user: whose use a cap per submitter counts.
     """
 
     queue: Queue
@@ -89,9 +93,12 @@ class Cap:
     wanted: int
     kind: CapKind = CapKind.LIMIT
     everywhere: bool = False
+    user: str = ""
 
-    def relieved_by(self, queue: Queue) -> bool:
-        """Whether the cap would have more room were work of this queue gone."""
+    def relieved_by(self, queue: Queue, user: str) -> bool:
+        """Whether the cap would have more room were work of this queue and submitter gone."""
+        if self.kind is CapKind.USER and user != self.user:
+            return False
         return self.everywhere or self.queue in queue.path
 
 
@@ -106,6 +113,7 @@ class QueueTree:
         self.stale = True
         self.moved = 0  # moves with every counter: what is remembered of them must be worked out again
         self.lending = Lending(self, free)
+        self.counts_users = False
 
     def widen(self) -> None:
         """Adds counters for resources that were appended to the shared list."""
@@ -121,7 +129,9 @@ class QueueTree:
             return
         self.stale = False
         self.tops = []
+        self.counts_users = any(queue.spec.user_limit for queue in self.queues.values())
         for queue in self.queues.values():
+            queue.submitters = Submitters(queue.spec.user_limit, self.resources) if queue.spec.user_limit else None
             queue.children = []
             spec = queue.spec
             queue.priority = spec.priority
@@ -160,9 +170,9 @@ class QueueTree:
     # -- caps --------------------------------------------------------------------------------------
 
     def stopped_by(
-        self, queue: Queue, demand: Sequence[int], *, fixed: bool, land: bool, included: bool = False
+        self, queue: Queue, demand: Sequence[int], *, fixed: bool, user: str, land: bool, included: bool = False
     ) -> Cap | None:
-        """The first cap, from the queue upwards, that a further demand would break; None = admitted.
+        """The first cap, from the queue upwards, that a further demand of a submitter would break; None = admitted.
 
         With ``included`` the demand is in the counters already, and the question is whether a cap is broken.
         """
@@ -179,9 +189,23 @@ class QueueTree:
                         return Cap(at, column, at.ceiling[column], used, wanted, CapKind.BORROWING)
                 if fixed and at.fixed[column] + wanted * (not included) > at.quota[column]:
                     return Cap(at, column, at.quota[column], at.fixed[column], wanted, CapKind.QUOTA)
+        if self.counts_users and (cap := self._stops_user(queue, demand, user, land=land, included=included)):
+            return cap
         if self.lending.columns and (found := self.lending.shortage(queue, demand, land=land, included=included)):
-            where, column, cap, used, more = found
-            return Cap(where or queue, column, cap, used, more, CapKind.LENDING, everywhere=where is None)
+            where, column, most, used, more = found
+            return Cap(where or queue, column, most, used, more, CapKind.LENDING, everywhere=where is None)
+        return None
+
+    @staticmethod
+    def _stops_user(queue: Queue, demand: Sequence[int], user: str, *, land: bool, included: bool) -> Cap | None:
+        for at in queue.path:
+            if at.submitters is None:
+                continue
+            for column, wanted in enumerate(demand):
+                used = at.submitters.taken(user, column, land=land) - wanted * included
+                cap = at.submitters.limit[column]
+                if wanted and used + wanted > cap:
+                    return Cap(at, column, cap, used, wanted, CapKind.USER, user=user)
         return None
 
     # -- fair share --------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ class ReasonCode(StrEnum):
     OVER_BORROWING_LIMIT = "OverBorrowingLimit"
     NOT_LENT = "NotLent"
     QUEUE_STOPPED = "QueueStopped"
+    OVER_USER_LIMIT = "OverUserLimit"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -50,6 +51,7 @@ class ReasonCode(StrEnum):
     RAISE_BORROWING_LIMIT = "RaiseBorrowingLimit"
     RAISE_LENDING_LIMIT = "RaiseLendingLimit"
     RESUME_QUEUE = "ResumeQueue"
+    RAISE_USER_LIMIT = "RaiseUserLimit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Reason:
         needed: how many tasks must start together.
         tasks: number of tasks concerned.
         node: the node concerned.
+        user: the submitter concerned.
     """
 
     code: ReasonCode
@@ -89,6 +92,7 @@ class Reason:
     needed: int = 0
     tasks: int = 0
     node: str = ""
+    user: str = ""
 
 
 def amount(resource: str, value: int) -> str:
@@ -175,6 +179,11 @@ def render(reason: Reason) -> str:
             return f"queue {r.queue} is stopped: nothing new starts in it or below"
         case ReasonCode.QUEUE_DRAINED:
             return f"evicted: queue {r.queue} is being drained"
+        case ReasonCode.OVER_USER_LIMIT:
+            who = f"user {r.user}" if r.user else "work of no known user"
+            return (
+                f"queue {r.queue} lets one user use {cap}: {who} has {used} in use, {asked} more asked for{_holders(r)}"
+            )
         case ReasonCode.WAITING_FOR_RELEASE:
             return f"its room is reserved; {_count(r.tasks, 'evicted task is', 'evicted tasks are')} still leaving"
         case ReasonCode.BUDGET_SPENT:
@@ -207,3 +216,5 @@ def render(reason: Reason) -> str:
             return f"a lending limit of {asked} instead of {cap} for queue {r.queue} would admit it"
         case ReasonCode.RESUME_QUEUE:
             return f"without the stop of queue {r.queue} it would start now"
+        case ReasonCode.RAISE_USER_LIMIT:
+            return f"a user limit of {asked} instead of {cap} for queue {r.queue} would admit it"

@@ -130,6 +130,7 @@ def build_state(data: Data) -> State:
                 borrowing_limit=_amounts(queue.get("borrowing_limit", {})),
                 lending_limit=_amounts(queue.get("lending_limit", {})),
                 stop_policy=queue.get("stop_policy", "None"),
+                user_limit=_amounts(queue.get("user_limit", {})),
             )
         )
     sizes = {node.get("gpu_memory_mib", 0) for node in data["nodes"] if node["gpus"]}
@@ -179,6 +180,7 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         created=float(workload["created"]),
         topology_required=wish.get("required"),
         topology_preferred=wish.get("preferred"),
+        user=workload.get("user", ""),
         broken_since=0.0 if 0 < running < workload["min_members"] else None,
     )
 

@@ -32,6 +32,8 @@ class TaskState(IntEnum):
 
 Hold = tuple[int, tuple[int, ...]]
 
+_LEDGER = {TaskState.BOUND: 0, TaskState.RELEASING: 1}
+
 
 class Task:
     """One task: its state, its place while it has one, and the place that is promised to it."""
@@ -214,7 +216,7 @@ class State:
 
     def set_queue(self, spec: QueueSpec) -> None:
         """Adds or replaces a queue. A missing parent or a cycle is no error: such a queue is inactive."""
-        self._learn(spec.quota, spec.limit, spec.borrowing_limit, spec.lending_limit)
+        self._learn(spec.quota, spec.limit, spec.borrowing_limit, spec.lending_limit, spec.user_limit)
         queue = self.tree.queues.get(spec.name)
         if queue is None:
             self.tree.queues[spec.name] = Queue(spec, len(self.resources))
@@ -252,8 +254,23 @@ class State:
                 work.queue.works[work.name] = work
             self._charge(work, 1)
             self._index(work)
+            if self.tree.counts_users:
+                for task in work.tasks.values():
+                    self._charge_user(task, _LEDGER.get(task.state), 1)
+                    self._charge_user(task, 2 if task.hold else None, 1)
         self.freed += 1
         self.tree.moved += 1
+
+    def _charge_user(self, task: Task, ledger: int | None, sign: int) -> None:
+        """Counts a task for its submitter in queues that cap submitters; ledgers as in ``Submitters.of``."""
+        work = task.work
+        if work.queue is None or ledger is None:
+            return
+        for at in work.queue.path:
+            if at.submitters is not None:
+                counter = at.submitters.of(work.spec.user)[ledger]
+                for column in task.cls.used:
+                    counter[column] += sign * task.cls.needs[column]
 
     def _charge(self, work: Work, sign: int) -> None:
         queue = work.queue
@@ -547,6 +564,9 @@ class State:
                             at.fixed[column] += amount
                     elif to is TaskState.RELEASING:
                         at.releasing[column] += amount
+        if self.tree.counts_users:
+            self._charge_user(task, _LEDGER.get(was), -1)
+            self._charge_user(task, _LEDGER.get(to), 1)
         task.state, task.row, task.devices, task.since = to, row, devices, since
 
     def hold(self, task: Task, row: int, devices: tuple[int, ...]) -> None:
@@ -588,6 +608,8 @@ class State:
                 at.reserved[column] += amount
                 if fixed:
                     at.fixed[column] += amount
+        if self.tree.counts_users:
+            self._charge_user(task, 2, sign)
 
     def _note(self, task: Task) -> None:
         if self.touched is not None and task not in self.touched:

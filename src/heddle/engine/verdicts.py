@@ -17,7 +17,12 @@ _CAPS = {
     CapKind.QUOTA: ReasonCode.OVER_QUOTA,
     CapKind.BORROWING: ReasonCode.OVER_BORROWING_LIMIT,
     CapKind.LENDING: ReasonCode.NOT_LENT,
+    CapKind.USER: ReasonCode.OVER_USER_LIMIT,
 }
+
+
+def _runs(work: Work, column: int) -> int:
+    return sum(n * cls.needs[column] for n, cls in zip(work.bound, work.parts, strict=True))
 
 
 class Verdicts:
@@ -92,6 +97,7 @@ class Verdicts:
             work.name if spec.topology_required and any(work.bound) else "",
             spec.preemptible,
             spec.priority,
+            spec.user if self.state.tree.counts_users else "",
             work.name in self.cycle.unsearched,
         )
         found = self._shared.get(key)
@@ -108,7 +114,9 @@ class Verdicts:
             return [impossible]
         demand = self.cycle.demand(work, need)
         reasons = []
-        cap = self.state.tree.stopped_by(queue, demand, fixed=not work.spec.preemptible, land=False)
+        cap = self.state.tree.stopped_by(
+            queue, demand, fixed=not work.spec.preemptible, user=work.spec.user, land=False
+        )
         if cap:
             reasons.append(self.capped(cap, queue))
         if self._fits_now(work, need):
@@ -181,6 +189,8 @@ class Verdicts:
         if cap.kind is CapKind.LENDING:
             kept = self.state.tree.lending.keepers(cap.column, asker)
             holders = tuple((queue.name, idle) for queue, idle in kept[:3])
+        elif cap.kind is CapKind.USER:
+            holders = self._holders(cap.queue, cap.column, user=cap.user)
         return Reason(
             _CAPS[cap.kind],
             queue=cap.queue.name,
@@ -190,16 +200,17 @@ class Verdicts:
             wanted=cap.wanted,
             free=max(0, cap.cap - cap.used),
             holders=holders,
+            user=cap.user,
         )
 
-    def _holders(self, queue: Queue, column: int) -> tuple[tuple[str, int], ...]:
-        if queue.children:
+    def _holders(self, queue: Queue, column: int, user: str | None = None) -> tuple[tuple[str, int], ...]:
+        if user is not None:
+            mine = [w for w in self.state.works.values() if w.queue and queue in w.queue.path and w.spec.user == user]
+            held = [(w.name, _runs(w, column)) for w in mine]
+        elif queue.children:
             held = [(child.name, child.used(column)) for child in queue.children]
         else:
-            held = [
-                (work.name, sum(n * cls.needs[column] for n, cls in zip(work.bound, work.parts, strict=True)))
-                for work in queue.works.values()
-            ]
+            held = [(work.name, _runs(work, column)) for work in queue.works.values()]
         return tuple(sorted((item for item in held if item[1]), key=lambda item: (-item[1], item[0]))[:3])
 
     def _no_room(self, work: Work, need: Need) -> Reason:

@@ -67,7 +67,7 @@ class RoomSearch:
         point = self.state.checkpoint()
         if self._lift_caps() and self._find_places():
             self._put_back()
-            if not self._leaves_kept_room():
+            if self.state.tree.lending.columns and self._over_a_cap():  # what is kept back grew as others left
                 self.state.rollback(point)
                 return False
             if any(unit[2] or any(task.state is TaskState.PENDING for task in unit[1]) for unit in self.gone):
@@ -76,12 +76,11 @@ class RoomSearch:
         self.state.rollback(point)
         return False
 
-    def _leaves_kept_room(self) -> bool:
-        """Whether nobody lost what its queue keeps for itself: that grows as those who used it leave."""
+    def _over_a_cap(self) -> bool:
+        """Whether the claim, with its places, breaks a cap."""
+        user = self.work.spec.user
         tree = self.state.tree
-        return not tree.lending.columns or not tree.stopped_by(
-            self.queue, self.demand, fixed=False, land=True, included=True
-        )
+        return tree.stopped_by(self.queue, self.demand, fixed=False, user=user, land=True, included=True) is not None
 
     def _could_ever_fit(self) -> bool:
         """Cheap and never wrongly False: whether each pod set fits once every candidate has left."""
@@ -98,7 +97,7 @@ class RoomSearch:
         """Evicts below a queue whose limit (or quota, for fixed work) stands in the way."""
         tree = self.state.tree
         fixed = not self.work.spec.preemptible
-        while cap := tree.stopped_by(self.queue, self.demand, fixed=fixed, land=True):
+        while cap := tree.stopped_by(self.queue, self.demand, fixed=fixed, user=self.work.spec.user, land=True):
             if not self._evict_below(cap):
                 return False
         return True
@@ -106,7 +105,11 @@ class RoomSearch:
     def _evict_below(self, cap: Cap) -> bool:
         over_quota = cap.kind is CapKind.QUOTA
         for victim in self._by_rank():
-            if victim.queue is None or not cap.relieved_by(victim.queue) or not self.rule.allows(victim):
+            if (
+                victim.queue is None
+                or not cap.relieved_by(victim.queue, victim.spec.user)
+                or not self.rule.allows(victim)
+            ):
                 continue
             if over_quota and victim.spec.preemptible and cap.used == cap.queue.fixed[cap.column]:
                 continue
@@ -310,5 +313,5 @@ class RoomSearch:
             point = self.state.checkpoint()
             if not self._restore(unit):
                 continue
-            if self.state.tree.stopped_by(self.queue, self.demand, fixed=False, land=True, included=True):
+            if self._over_a_cap():
                 self.state.rollback(point)

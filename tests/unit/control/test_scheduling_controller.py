@@ -238,3 +238,15 @@ async def test_a_drained_queue_says_so_and_its_pods_leave_with_the_reason(client
         return bool(found) and found[0].reason == "QueueDrained"
 
     await until(evicted)
+
+
+async def test_a_user_limit_counts_by_who_submitted(client: Client) -> None:
+    spec = QueueSpec(user_limit={"nvidia.com/gpu": 2})
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=spec))
+    await submit(client, "anns", pods=1, gpus=2, user="ann")
+    await submit(client, "anns-second", pods=1, gpus=1, user="ann")
+    await submit(client, "bobs", pods=1, gpus=2, user="bob")
+    await workload_with(client, "bobs", lambda w: w.status.phase == "Running")
+    waiting = await workload_with(client, "anns-second", lambda w: w.status.reasons)
+    assert waiting.status.reasons[0].code == "OverUserLimit"
+    assert "user ann has 2 GPUs in use" in waiting.status.reasons[0].message

@@ -29,6 +29,9 @@ def check_state(state: State) -> None:
     for queue in state.tree.queues.values():
         counted = [a + b for a, b in zip(queue.running, queue.releasing, strict=True)]
         assert counted == running[queue.name].tolist(), f"usage of {queue.name} does not add up"
+        for user, (runs, leaves, held) in queue.submitters.counts.items() if queue.submitters else ():
+            assert runs[0] + leaves[0] == used_by(state, queue.name, user), f"usage of {user} does not add up"
+            assert min(held) >= 0, f"promises to {user} do not add up"
     free = nodes.capacity - used
     rows = sorted(nodes.row.values())
     physical = nodes.land + nodes.reserved - nodes.releasing
@@ -82,6 +85,9 @@ def caps_kept(state: State, plan: Plan) -> None:
         borrow = at.spec.borrowing_limit.get("gpu")
         used = at.running[gpu] + at.releasing[gpu]
         assert limit is None or used <= limit, f"{at.name} stands above its limit"
+        for user in {work.spec.user for work in started if work.queue and at in work.queue.path}:
+            cap = at.spec.user_limit.get("gpu")
+            assert cap is None or used_by(state, at.name, user) <= cap, f"{user} is above the user limit of {at.name}"
         if borrow is not None and quota is not None:
             assert used <= quota + borrow, f"{at.name} borrows more than it may"
     borrowers = [w.queue for w in started if w.queue and all(at.running[gpu] > at.keep[gpu] for at in w.queue.path)]
@@ -90,6 +96,13 @@ def caps_kept(state: State, plan: Plan) -> None:
     if borrowers:
         kept = sum(kept_back(state, top.name) for top in state.tree.tops)
         assert free >= kept, f"{borrowers[0].name} uses what others do not lend"
+
+
+def used_by(state: State, name: str, user: str) -> int:
+    """GPUs that a submitter's tasks occupy below a queue."""
+    below = [w for w in state.works.values() if w.queue and w.spec.user == user]
+    below = [w for w in below if w.queue and any(at.name == name for at in w.queue.path)]
+    return sum(t.cls.gpu for w in below for t in w.tasks.values() if t.state is not TaskState.PENDING)
 
 
 def kept_back(state: State, name: str) -> int:

@@ -80,8 +80,9 @@ class EngineWorld(RuleBasedStateMachine):
         required=st.sampled_from([None, None, None, "rack", "zone"]),
         preferred=st.sampled_from([None, None, "rack"]),
         strategy=st.sampled_from(["pack", "pack", "spread"]),
+        user=st.sampled_from(["", "ann", "bob"]),
     )
-    def submit(self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy) -> None:  # type: ignore[no-untyped-def]
+    def submit(self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, user) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
             PodSet(f"p{at}", tuple(f"p{at}t{n}" for n in range(count)), min(least, count), {"cpu": cpu}, gpu)
             for at, (count, least, gpu) in enumerate(sizes)
@@ -97,6 +98,7 @@ class EngineWorld(RuleBasedStateMachine):
                 required,
                 preferred,
                 strategy,
+                user=user,
             )
         )
         self.made += 1
@@ -190,6 +192,7 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         draw.choice([None, None, None, None, "rack", "zone"]),
         draw.choice([None, None, None, None, "rack"]),
         draw.choice(["pack", "pack", "spread"]),
+        user=draw.choice(["", "ann", "bob"]),
     )
 
 

@@ -177,3 +177,57 @@ def test_a_promise_of_a_stopped_queue_is_dropped() -> None:
 def test_an_unknown_stop_policy_is_refused() -> None:
     with pytest.raises(ValueError, match=r"queue.stop_policy: 'Drain' is not valid; use 'None', 'Hold' or"):
         queue("a", stop_policy="Drain")
+
+
+# -- submitters ------------------------------------------------------------------------------------
+
+
+def test_a_user_limit_counts_each_submitter_by_itself_over_all_queues_below() -> None:
+    state = cluster(8, queue("top", 8, user_limit={"gpu": 3000}), queue("a", 4, "top"), queue("b", 4, "top"))
+    state.set_workload(work("x/ann-a", "a", 2, user="ann"))
+    settle(state, schedule(state, 0))
+    state.set_workload(work("x/ann-b", "b", 2, user="ann"))
+    state.set_workload(work("x/bob-b", "b", 2, user="bob"))
+    plan = schedule(state, 0)
+    assert started(plan) == {"x/bob-b": 2}
+    reason = plan.verdicts["x/ann-b"].reasons[0]
+    assert render(reason) == (
+        "queue top lets one user use 3 GPUs: user ann has 2 GPUs in use, 2 GPUs more asked for; "
+        "held by x/ann-a (2 GPUs)"
+    )
+    change = {str(c.code): c for c in explain(state, 0, "x/ann-b").changes}["RaiseUserLimit"]
+    assert (change.queue, change.cap, change.wanted) == ("top", 3000, 4000)
+    state.release_task("x/ann-a", "t0")
+    state.set_workload(work("x/ann-a", "a", 1, user="ann", selector={"none": "such"}))
+    assert started(schedule(state, 0)) == {"x/ann-b": 2, "x/bob-b": 2}
+
+
+def test_work_of_nobody_known_counts_as_one_submitters() -> None:
+    state = cluster(8, queue("a", 8, user_limit={"gpu": 2000}))
+    state.set_workload(work("x/one", "a", 2))
+    state.set_workload(work("x/two", "a", 1))
+    plan = schedule(state, 0)
+    assert started(plan) == {"x/one": 2}
+    assert "work of no known user has 2 GPUs in use" in render(plan.verdicts["x/two"].reasons[0])
+
+
+def test_within_a_user_limit_only_the_same_submitters_work_is_preempted() -> None:
+    state = cluster(8, queue("a", 8, user_limit={"gpu": 2000}))
+    state.set_workload(work("x/ann", "a", 2, user="ann"))
+    state.set_workload(work("x/bob", "a", 2, user="bob"))
+    settle(state, schedule(state, 0))
+    state.set_workload(work("x/high", "a", 2, user="ann", priority=1))
+    plan = schedule(state, 0)
+    assert {action.workload for action in plan.actions if isinstance(action, Evict)} == {"x/ann"}
+
+
+def test_a_limit_that_comes_later_counts_what_already_runs_and_is_promised() -> None:
+    state = cluster(4, queue("a", 4), queue("b"))
+    state.set_workload(work("x/b", "b", 4, least=1, user="bob"))
+    settle(state, schedule(state, 0))
+    state.set_workload(work("x/a", "a", 2, user="ann"))
+    settle(state, schedule(state, 0), release=False)
+    state.set_queue(queue("a", 4, user_limit={"gpu": 2000}))
+    state.set_workload(work("x/more", "a", 1, user="ann"))
+    reason = schedule(state, 0).verdicts["x/more"].reasons[0]
+    assert (str(reason.code), reason.used) == ("OverUserLimit", 2000)

@@ -10,7 +10,7 @@ from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, GPU_RESOURCE, Node
 from heddle.api.meta import Resources
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
-from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION, POD_SET_LABEL, Workload
+from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION, POD_SET_LABEL, USER_ANNOTATION, Workload
 from heddle.engine import Device, NodeSpec, Placement, PodSet, QueueSpec, Taint, Toleration, WorkloadSpec
 
 NO_QUEUE = "(none)"
@@ -90,6 +90,7 @@ def queue_spec(queue: Queue) -> QueueSpec:
         borrowing_limit={**amounts(queue.spec.borrowing_limit)},
         lending_limit={**amounts(queue.spec.lending_limit)},
         stop_policy=queue.spec.stop_policy,
+        user_limit={**amounts(queue.spec.user_limit)},
     )
 
 
@@ -139,6 +140,7 @@ def workload_spec(workload: Workload, pods: Iterable[Pod], *, admitted: bool = T
         topology_required=spec.topology.required or None,
         topology_preferred=spec.topology.preferred or None,
         strategy=spec.placement.lower(),
+        user=workload.metadata.annotations.get(USER_ANNOTATION, ""),
         broken_since=to_seconds(workload.status.broken_since) if workload.status.broken_since else None,
     )
 

@@ -48,7 +48,7 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
         within_share = tree.within(queue, demand, "share")
         if (
             (within and not within_share)
-            or tree.stopped_by(queue, demand, fixed=not work.spec.preemptible, land=False)
+            or tree.stopped_by(queue, demand, fixed=not work.spec.preemptible, user=work.spec.user, land=False)
             or not _start(cycle, work, need, grow=grow, within=within_share)
         ):
             for task, row, devices in held:

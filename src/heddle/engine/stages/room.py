@@ -91,7 +91,7 @@ def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
     demand = cycle.demand(work, need)
     point = cycle.state.checkpoint()
     fixed = not work.spec.preemptible
-    if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, land=True) is None:
+    if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, user=work.spec.user, land=True) is None:
         within = cycle.state.tree.within(queue, demand, "share")
         if cycle.placer.place(work, need, land=True) is not None:
             if within:
@@ -139,7 +139,7 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
             continue
         spec = rival.spec
         parts = tuple((rival.parts[part].key, count) for part, count in rival_need)
-        key = (spec.queue, spec.priority, spec.preemptible, spec.topology_required, parts)
+        key = (spec.queue, spec.priority, spec.preemptible, spec.topology_required, parts, spec.user)
         if key in tried:
             continue
         tried.add(key)
