@@ -81,6 +81,13 @@ class QueueSpec(Struct):
         Resources,
         Meta(description="Hard cap on what runs below for any one submitter, by resource; absent: none."),
     ] = {}
+    ordering: Annotated[
+        Literal["BestEffort", "StrictFIFO"],
+        Meta(
+            description="BestEffort: whoever fits starts, in order of priority and age. StrictFIFO: nobody behind the "
+            "head of the line starts while the head cannot."
+        ),
+    ] = "BestEffort"
     access: Annotated[QueueAccess, Meta(description="Who may submit here, and who may claim what.")] = field(
         default_factory=QueueAccess
     )

@@ -44,6 +44,22 @@ class Cycle:
         """Whether work may be placed from this queue."""
         return queue.active and not queue.children and not queue.stopped
 
+    def holds_up(self, queue: Queue, work: Work) -> bool:
+        """Whether nobody behind this workload may start before it: a strict line, and its start is not sure."""
+        return queue.spec.ordering == "StrictFIFO" and not work.whole() and not work.promised_whole()
+
+    def head(self, queue: Queue) -> Work | None:
+        """The first in a strict line that holds up those behind it; None = nobody."""
+        if queue.spec.ordering != "StrictFIFO":
+            return None
+        waits = (self.state.works[key[2]] for key in queue.waiting)
+        return next((work for work in waits if self.holds_up(queue, work)), None)
+
+    def behind(self, queue: Queue, work: Work) -> Work | None:
+        """The head of a strict line that this workload waits behind; None = it may start."""
+        head = self.head(queue)
+        return head if head and self.state.key_of(head) < self.state.key_of(work) else None
+
     def minimum(self, work: Work) -> Need | None:
         """The tasks that must start together; None when there are none to start, or too few exist."""
         missing = work.missing()
@@ -177,6 +193,13 @@ class Turns:
     def done(self, queue: Queue) -> None:
         """The workload at the head of this queue needs no further turn."""
         self.at[queue.name] = self.at.get(queue.name, 0) + 1
+
+    def give_up(self, queue: Queue, work: Work) -> None:
+        """The workload at the head of this queue got nothing: no further turn for it, nor for those it holds up."""
+        if self.cycle.holds_up(queue, work):
+            self.at[queue.name] = len(self.lists[queue.name])
+        else:
+            self.done(queue)
 
     def _again(self, leaf: Queue, *, over: bool) -> None:
         for queue in leaf.path:

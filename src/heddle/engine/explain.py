@@ -66,6 +66,10 @@ def explain(state: State, now: float, workload: str, budget: Budget | None = Non
             return Explanation(workload, False, reasons, (resumed,) if resumed else ())
         if queue is None or not cycle.active(queue) or need is None or work.held:
             return Explanation(workload, False, reasons, ())
+        if cycle.behind(queue, work):
+            free = _WhatIf(cycle, work, queue, need).starts(need)
+            relaxed = Reason(ReasonCode.RELAX_ORDERING, queue=queue.name)
+            return Explanation(workload, False, reasons, (relaxed,) if free else ())
         found = [kind(_WhatIf(cycle, work, queue, need)) for kind in _KINDS]
         return Explanation(workload, False, reasons, tuple(change for change in found if change is not None))
     finally:

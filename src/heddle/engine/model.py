@@ -141,6 +141,8 @@ class QueueSpec:
             ``HoldAndDrain`` also evicts what runs there and is preemptible.
         user_limit: hard cap on what runs below the queue for any one submitter, per resource; absent or
             None = no cap.
+        ordering: ``BestEffort`` lets those behind start while the head of the line cannot; ``StrictFIFO``
+            lets nobody pass. Counts for the queue's own workloads only.
     """
 
     name: str
@@ -153,6 +155,7 @@ class QueueSpec:
     lending_limit: Mapping[str, int | None] = field(default_factory=dict)
     stop_policy: str = "None"
     user_limit: Mapping[str, int | None] = field(default_factory=dict)
+    ordering: str = "BestEffort"
 
     def __post_init__(self) -> None:
         _name("queue.name", self.name)
@@ -175,6 +178,8 @@ class QueueSpec:
                     raise _fault(f"queue.{limit}[{resource}]", value, f"give at most the quota of {quota}")
 
         _amounts("queue.user_limit", self.user_limit, null=True)
+        if self.ordering not in ("BestEffort", "StrictFIFO"):
+            raise _fault("queue.ordering", self.ordering, "use 'BestEffort' or 'StrictFIFO'")
         if self.stop_policy not in ("None", "Hold", "HoldAndDrain"):
             raise _fault("queue.stop_policy", self.stop_policy, "use 'None', 'Hold' or 'HoldAndDrain'")
 

@@ -41,6 +41,7 @@ class ReasonCode(StrEnum):
     NOT_LENT = "NotLent"
     QUEUE_STOPPED = "QueueStopped"
     OVER_USER_LIMIT = "OverUserLimit"
+    BEHIND_HEAD = "BehindHead"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -52,6 +53,7 @@ class ReasonCode(StrEnum):
     RAISE_LENDING_LIMIT = "RaiseLendingLimit"
     RESUME_QUEUE = "ResumeQueue"
     RAISE_USER_LIMIT = "RaiseUserLimit"
+    RELAX_ORDERING = "RelaxOrdering"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Reason:
         tasks: number of tasks concerned.
         node: the node concerned.
         user: the submitter concerned.
+        head: workload at the head of the line.
     """
 
     code: ReasonCode
@@ -93,6 +96,7 @@ class Reason:
     tasks: int = 0
     node: str = ""
     user: str = ""
+    head: str = ""
 
 
 def amount(resource: str, value: int) -> str:
@@ -184,6 +188,8 @@ def render(reason: Reason) -> str:
             return (
                 f"queue {r.queue} lets one user use {cap}: {who} has {used} in use, {asked} more asked for{_holders(r)}"
             )
+        case ReasonCode.BEHIND_HEAD:
+            return f"queue {r.queue} starts in strict order: {r.head} is ahead and cannot start yet"
         case ReasonCode.WAITING_FOR_RELEASE:
             return f"its room is reserved; {_count(r.tasks, 'evicted task is', 'evicted tasks are')} still leaving"
         case ReasonCode.BUDGET_SPENT:
@@ -218,3 +224,5 @@ def render(reason: Reason) -> str:
             return f"without the stop of queue {r.queue} it would start now"
         case ReasonCode.RAISE_USER_LIMIT:
             return f"a user limit of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.RELAX_ORDERING:
+            return f"were queue {r.queue} not in strict order, it would start now"

@@ -131,6 +131,7 @@ def build_state(data: Data) -> State:
                 lending_limit=_amounts(queue.get("lending_limit", {})),
                 stop_policy=queue.get("stop_policy", "None"),
                 user_limit=_amounts(queue.get("user_limit", {})),
+                ordering=queue.get("ordering", "BestEffort"),
             )
         )
     sizes = {node.get("gpu_memory_mib", 0) for node in data["nodes"] if node["gpus"]}

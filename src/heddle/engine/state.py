@@ -646,6 +646,11 @@ class State:
         self._log = None
         self.touched = None
 
+    @staticmethod
+    def key_of(work: Work) -> tuple[int, float, str]:
+        """Where a workload stands in its queue's line: lower goes first."""
+        return (-work.spec.priority, work.spec.created, work.name)
+
     def _index(self, work: Work) -> None:
         """Keeps the lists of waiting, broken and queueless workloads true for one workload."""
         queue = work.queue
@@ -654,7 +659,7 @@ class State:
             self.orphans[work.name] = None
         else:
             self.orphans.pop(work.name, None)
-        key = (-work.spec.priority, work.spec.created, work.name) if waits and queue else None
+        key = self.key_of(work) if waits and queue else None
         if key != work.key and queue is not None:
             if work.key is not None:
                 del queue.waiting[bisect_left(queue.waiting, work.key)]

@@ -34,6 +34,7 @@ class Verdicts:
         self.state = cycle.state
         self._shared: dict[tuple[object, ...], tuple[Reason, ...]] = {}
         self._possible: dict[tuple[object, ...], Reason | None] = {}
+        self._behind: dict[str, Reason | None] = {}
 
     def all(self) -> dict[str, Verdict]:
         """A verdict per workload that had pending tasks."""
@@ -62,7 +63,22 @@ class Verdicts:
         bound = [task for task in work.tasks.values() if task.state is TaskState.BOUND]
         found_all = dict.fromkeys(reasons[task] for task in bound if task in reasons)
         need = self.cycle.growth(work)
-        return (*found_all, *(self._blocked(work, need) if need else ()))
+        behind = self._passed_over(work) if need else None
+        return (*found_all, *((behind,) if behind else self._blocked(work, need) if need else ()))
+
+    def _passed_over(self, work: Work) -> Reason | None:
+        """The reason of those behind the head of a strict line."""
+        queue = work.queue
+        if queue is None or queue.spec.ordering != "StrictFIFO":
+            return None
+        head = self.cycle.behind(queue, work)
+        if head is None:
+            return None
+        key = f"{queue.name} {head.name}"
+        found = self._behind.get(key)
+        if found is None:
+            found = self._behind[key] = Reason(ReasonCode.BEHIND_HEAD, queue=queue.name, head=head.name)
+        return found
 
     def why(self, work: Work) -> tuple[Reason, ...]:
         """Why a workload's minimum does not start now."""
@@ -80,6 +96,8 @@ class Verdicts:
             rows = {task.hold[0] for task in work.tasks.values() if task.hold}
             leaving = sum(t.state is TaskState.RELEASING for row in rows for t in self.state.on_row.get(row, ()))
             return (Reason(ReasonCode.WAITING_FOR_RELEASE, queue=name, tasks=leaving),)
+        if behind := self._passed_over(work):
+            return (behind,)
         need = self.cycle.minimum(work) or self.cycle.growth(work)
         if need is None:
             needed = sum(pod_set.min for pod_set in work.spec.pod_sets)

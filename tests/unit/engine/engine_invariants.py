@@ -98,6 +98,22 @@ def caps_kept(state: State, plan: Plan) -> None:
         assert free >= kept, f"{borrowers[0].name} uses what others do not lend"
 
 
+def lines_kept(state: State, plan: Plan) -> None:
+    """After the plan: in a strict line nobody started behind one who waits without a promise.
+
+    A promise that was made before is kept, whoever is ahead by now.
+    """
+    for action in plan.actions:
+        if isinstance(action, Bind) and action.reason.code is not ReasonCode.PROMISE_KEPT:
+            work = state.works[action.placement.workload]
+            if work.queue is None or work.queue.spec.ordering != "StrictFIFO":
+                continue
+            place = (-work.spec.priority, work.spec.created, work.name)
+            ahead = [key for key in work.queue.waiting if key < place]
+            waits = [state.works[key[2]] for key in ahead]
+            assert all(w.whole() or w.promised_whole() for w in waits), f"{work.name} passed the head of its line"
+
+
 def used_by(state: State, name: str, user: str) -> int:
     """GPUs that a submitter's tasks occupy below a queue."""
     below = [w for w in state.works.values() if w.queue and w.spec.user == user]
@@ -132,6 +148,7 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
         state.apply(action, now)
     gangs_whole(state, plan)
     caps_kept(state, plan)
+    lines_kept(state, plan)
     if release:
         for action in plan.actions:
             if isinstance(action, Evict):

@@ -231,3 +231,61 @@ def test_a_limit_that_comes_later_counts_what_already_runs_and_is_promised() -> 
     state.set_workload(work("x/more", "a", 1, user="ann"))
     reason = schedule(state, 0).verdicts["x/more"].reasons[0]
     assert (str(reason.code), reason.used) == ("OverUserLimit", 2000)
+
+
+# -- strict order ----------------------------------------------------------------------------------
+
+
+def test_nobody_passes_the_head_of_a_strict_line() -> None:
+    state = cluster(4, queue("a", 4, ordering="StrictFIFO"), queue("b"))
+    state.set_workload(work("x/large", "a", 5))
+    state.set_workload(work("x/small", "a", 1, created=1.0))
+    state.set_workload(work("x/else", "b", 1))
+    plan = schedule(state, 0)
+    assert started(plan) == {"x/else": 1}
+    assert codes(plan, "x/large")[0] == "Impossible"
+    (reason,) = plan.verdicts["x/small"].reasons
+    assert (str(reason.code), reason.head) == ("BehindHead", "x/large")
+    assert render(reason) == "queue a starts in strict order: x/large is ahead and cannot start yet"
+    (change,) = explain(state, 0, "x/small").changes
+    assert render(change) == "were queue a not in strict order, it would start now"
+    state.remove_workload("x/large")
+    assert started(schedule(state, 0)) == {"x/else": 1, "x/small": 1}
+
+
+def test_a_strict_line_starts_in_order_of_priority_and_age_as_far_as_it_gets() -> None:
+    state = cluster(4, queue("a", 4, ordering="StrictFIFO"))
+    for at, (tasks, priority) in enumerate([(1, 0), (3, 0), (1, 0), (2, 1)]):
+        state.set_workload(work(f"x/{at}", "a", tasks, created=float(at), priority=priority))
+    plan = schedule(state, 0)
+    assert started(plan) == {"x/3": 2, "x/0": 1}
+    assert codes(plan, "x/2") == ["BehindHead"]
+
+
+def test_behind_the_head_nothing_grows_and_nobody_is_evicted_for_it() -> None:
+    state = cluster(4, queue("a", 4, ordering="StrictFIFO"), queue("b"))
+    state.set_workload(work("x/b", "b", 1))
+    state.set_workload(work("x/grows", "a", 3, least=1, created=2.0))
+    settle(state, schedule(state, 0))
+    state.set_workload(work("x/grows", "a", 4, least=1, created=2.0))
+    state.set_workload(work("x/head", "a", 5, created=1.0))
+    plan = schedule(state, 0)
+    assert not plan.actions
+    assert [str(reason.code) for reason in plan.verdicts["x/grows"].reasons] == ["BehindHead"]
+
+
+def test_a_head_whose_room_is_promised_no_longer_holds_up_the_line() -> None:
+    state = cluster(4, queue("a", 3, ordering="StrictFIFO"), queue("b"))
+    state.set_workload(work("x/b", "b", 4, least=1))
+    settle(state, schedule(state, 0))
+    state.set_workload(work("x/head", "a", 2))
+    settle(state, schedule(state, 0), release=False)
+    assert list(state.holders) == ["x/head"]
+    state.set_workload(work("x/next", "a", 1, created=1.0))
+    settle(state, schedule(state, 0), release=False)
+    assert list(state.holders) == ["x/head", "x/next"]
+
+
+def test_an_unknown_ordering_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"queue.ordering: 'FIFO' is not valid; use 'BestEffort' or 'StrictFIFO'"):
+        queue("a", ordering="FIFO")

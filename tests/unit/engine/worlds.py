@@ -11,6 +11,7 @@ POLICIES: dict[str, tuple[object, ...]] = {
     "borrowing_limit": (0, 1000, 3000),
     "lending_limit": (0, 1000, 2000),
     "stop_policy": ("None", "Hold", "HoldAndDrain"),
+    "ordering": ("BestEffort", "StrictFIFO", "StrictFIFO"),
     "user_limit": ({"gpu": 1000}, {"gpu": 3000, "cpu": 4000}),
 }
 """Optional fields of a queue and values worth trying; an amount means GPUs."""

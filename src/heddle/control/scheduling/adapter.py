@@ -91,6 +91,7 @@ def queue_spec(queue: Queue) -> QueueSpec:
         lending_limit={**amounts(queue.spec.lending_limit)},
         stop_policy=queue.spec.stop_policy,
         user_limit={**amounts(queue.spec.user_limit)},
+        ordering=queue.spec.ordering,
     )
 
 

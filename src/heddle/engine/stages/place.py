@@ -41,7 +41,7 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
         work = works[name]
         need = cycle.minimum(work) if not grow else cycle.growth(work) if work.whole() else None
         if need is None:
-            turns.done(queue)
+            turns.give_up(queue, work)
             continue
         held = _lift(cycle, work) if work.held and not grow else []
         demand = cycle.demand(work, need)
@@ -53,7 +53,7 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
         ):
             for task, row, devices in held:
                 cycle.state.hold(task, row, devices)
-            turns.done(queue)
+            turns.give_up(queue, work)
         elif not grow:
             turns.done(queue)
 

@@ -54,11 +54,11 @@ def _sweep(cycle: Cycle) -> bool:
             work = cycle.state.works[name]
             need = None if name in done else _open_need(cycle, work)
             if need is None or not cycle.active(queue):
-                turns.done(queue)
+                turns.give_up(queue, work)
                 continue
             if cycle.searches >= cycle.budget.victim_searches:
                 cycle.unsearched.add(name)
-                turns.done(queue)
+                turns.give_up(queue, work)
                 continue
             cycle.searches += 1
             if make_room(cycle, work, queue, need):
@@ -66,7 +66,7 @@ def _sweep(cycle: Cycle) -> bool:
                 gained = again = True  # standings of others changed too: begin a new order
                 break
             done.add(name)
-            turns.done(queue)
+            turns.give_up(queue, work)
     return gained
 
 
@@ -136,6 +136,8 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
         rival = state.works[name]
         rival_need = _open_need(cycle, rival)
         if rival_need is None or rival.queue is None or not cycle.active(rival.queue):
+            continue
+        if cycle.behind(rival.queue, rival):
             continue
         spec = rival.spec
         parts = tuple((rival.parts[part].key, count) for part, count in rival_need)
