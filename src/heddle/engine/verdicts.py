@@ -216,7 +216,7 @@ class Verdicts:
             cap=cap.cap,
             used=cap.used,
             wanted=cap.wanted,
-            free=max(0, cap.cap - cap.used),
+            free=max(0, cap.cap - cap.used) if cap.kind is CapKind.LENDING else 0,
             holders=holders,
             user=cap.user,
         )

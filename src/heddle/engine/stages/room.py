@@ -141,7 +141,8 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
             continue
         spec = rival.spec
         parts = tuple((rival.parts[part].key, count) for part, count in rival_need)
-        key = (spec.queue, spec.priority, spec.preemptible, spec.topology_required, parts, spec.user)
+        user = spec.user if state.tree.counts_users else ""
+        key = (spec.queue, spec.priority, spec.preemptible, spec.topology_required, parts, user)
         if key in tried:
             continue
         tried.add(key)
