@@ -4,9 +4,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from heddle.api.core import GPU_PRODUCT_LABEL
 from heddle.api.meta import Condition, Kind, Name, Resources, Struct
 
 GROUP_VERSION = "heddle.dev/v1alpha1"
+
+
+GPU_MODEL_PREFIX = f"{GPU_PRODUCT_LABEL}="
+"""Before a model it is the resource name, in amounts of a queue, of the GPUs of that model."""
 
 
 class Subject(Struct):

@@ -2,6 +2,7 @@
 
 from heddle.engine.explain import Explanation, explain
 from heddle.engine.model import (
+    MODEL,
     Device,
     NodeSpec,
     Placement,
@@ -17,6 +18,7 @@ from heddle.engine.scheduler import fair_shares, schedule
 from heddle.engine.state import Snapshot, State, TaskFact, TaskState
 
 __all__ = [
+    "MODEL",
     "Action",
     "Bind",
     "Budget",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from heddle.engine.cycle import Cycle
 from heddle.engine.fairshare import UNBOUNDED
-from heddle.engine.model import GPU, WHOLE, PodSet, WorkloadSpec
+from heddle.engine.model import GPU, MODEL, WHOLE, PodSet, WorkloadSpec
 from heddle.engine.placement import Need
 from heddle.engine.plan import Budget
 from heddle.engine.queues import Cap, CapKind, Queue, QueueTree
@@ -134,7 +134,7 @@ def _fewer_gpus(ask: _WhatIf) -> Reason | None:
     if asked <= WHOLE:
         return None
     for gpu in range(asked - WHOLE, 0, -WHOLE):
-        if ask.starts(((part, count),), ask.variant(lambda pod_set, gpu=gpu: replace(pod_set, gpu=gpu))):  # type: ignore[misc]
+        if ask.starts(((part, count),), ask.variant(lambda pod_set, gpu=gpu: _with_gpus(pod_set, gpu))):  # type: ignore[misc]
             return Reason(
                 ReasonCode.FEWER_GPUS,
                 queue=ask.queue.name,
@@ -144,6 +144,12 @@ def _fewer_gpus(ask: _WhatIf) -> Reason | None:
                 needed=count,
             )
     return None
+
+
+def _with_gpus(pod_set: PodSet, gpu: int) -> PodSet:
+    """A pod set whose tasks ask for so many milli-devices, those counted by model included."""
+    request = {name: gpu if name.startswith(MODEL) else value for name, value in pod_set.request.items()}
+    return replace(pod_set, gpu=gpu, request=request)
 
 
 def _relaxed_topology(ask: _WhatIf) -> Reason | None:

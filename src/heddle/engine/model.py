@@ -17,6 +17,10 @@ MEMORY = "memory"
 WHOLE = 1000
 """Milli-units of one whole device."""
 
+MODEL = GPU + ":"
+"""Prefix of resources that count GPUs of one model, as ``gpu:H100``, in thousandths like ``gpu``. A node has it in
+``resources``, and a pod set that may only run there in ``request``: the caller says both, beside the GPUs."""
+
 _MAX = 2**53
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from heddle.engine.model import CPU, GPU, MEMORY, WHOLE
+from heddle.engine.model import CPU, GPU, MEMORY, MODEL, WHOLE
 
 
 class ReasonCode(StrEnum):
@@ -104,6 +104,8 @@ def amount(resource: str, value: int) -> str:
     if resource == GPU:
         text = f"{value / WHOLE:g}"
         return f"{text} GPU" if text == "1" else f"{text} GPUs"
+    if resource.startswith(MODEL):
+        return f"{amount(GPU, value)} ({resource.removeprefix(MODEL)})"
     if resource == CPU:
         return f"{value / 1000:g} CPUs"
     if resource == MEMORY:

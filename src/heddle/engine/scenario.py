@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from heddle.engine.fairshare import UNBOUNDED, divide
-from heddle.engine.model import WHOLE, Device, NodeSpec, Placement, PodSet, QueueSpec, WorkloadSpec
+from heddle.engine.model import MODEL, WHOLE, Device, NodeSpec, Placement, PodSet, QueueSpec, WorkloadSpec
 from heddle.engine.plan import Bind, Budget, Evict
 from heddle.engine.scheduler import schedule
 from heddle.engine.state import State, TaskState
@@ -117,7 +117,11 @@ def build_state(data: Data) -> State:
             "cpu": node.get("cpu_milli", _PLENTY),
             "memory": node["memory_mib"] * _MIB if "memory_mib" in node else _PLENTY,
         }
-        state.set_node(NodeSpec(node["name"], resources, devices, labels=node.get("domains", {})))
+        labels = dict(node.get("domains", {}))
+        if model := node.get("gpu_model"):
+            resources[MODEL + model] = node["gpus"] * WHOLE
+            labels["model"] = model
+        state.set_node(NodeSpec(node["name"], resources, devices, labels=labels))
     for queue in data["queues"]:
         state.set_queue(
             QueueSpec(
@@ -145,7 +149,7 @@ def _amounts(values: Data) -> dict[str, int | None]:
     scale = {"gpu": ("gpu", WHOLE), "cpu_milli": ("cpu", 1), "memory_mib": ("memory", _MIB)}
     found: dict[str, int | None] = {}
     for key, value in values.items():
-        name, unit = scale[key]
+        name, unit = (key, WHOLE) if key.startswith(MODEL) else scale[key]
         found[name] = None if value is None else round(value * unit)
     return found
 
@@ -169,7 +173,12 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
     for at, ((gpu, cpu, memory), tasks) in enumerate(groups.items()):
         least = min(left, len(tasks))
         left -= least
-        pod_sets.append(PodSet(f"p{at}", tuple(tasks), least, {"cpu": cpu, "memory": memory}, gpu))
+        request = {"cpu": cpu, "memory": memory}
+        selector = {}
+        if model := workload.get("gpu_model"):
+            request[MODEL + model] = gpu
+            selector["model"] = model
+        pod_sets.append(PodSet(f"p{at}", tuple(tasks), least, request, gpu, selector))
     running = sum(task["state"] == "running" for task in workload["tasks"])
     wish = workload.get("topology", {})
     return WorkloadSpec(

@@ -44,6 +44,18 @@ def test_all_faults_come_at_once() -> None:
         (registry.QUEUES, queue(parent="q"), "spec.parent", "not its own parent"),
         (registry.QUEUES, queue(quota={"cpu": 0.5}), "spec.quota[cpu]", '"500m"'),
         (registry.QUEUES, queue(weight=-1), "spec.weight", "0 or more"),
+        (
+            registry.QUEUES,
+            queue(limit={"nvidia.com/gpu.product": 2}),
+            "spec.limit[nvidia.com/gpu.product]",
+            "nvidia.com/gpu.product=NVIDIA-H100-80GB-HBM3",
+        ),
+        (
+            registry.TRAININGJOBS,
+            job(resourcesPerNode={"nvidia.com/gpu.product=H100": 1}),
+            "spec.resourcesPerNode[nvidia.com/gpu.product=H100]",
+            "nodeSelector",
+        ),
         (registry.QUEUES, queue(borrowingLimit={"cpu": 1}), "spec.borrowingLimit[cpu]", "give a quota of cpu"),
         (
             registry.QUEUES,

@@ -49,9 +49,18 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     await store.close()
 
 
-async def submit(client: Client, name: str, *, pods: int, gpus: int, queue: str = "team", user: str = "") -> None:
+async def submit(
+    client: Client,
+    name: str,
+    *,
+    pods: int,
+    gpus: int,
+    queue: str = "team",
+    user: str = "",
+    selector: dict[str, str] | None = None,
+) -> None:
     annotations = {USER_ANNOTATION: user} if user else {}
-    pod_set = PodSet(name="nodes", count=pods, resources={"nvidia.com/gpu": gpus})
+    pod_set = PodSet(name="nodes", count=pods, resources={"nvidia.com/gpu": gpus}, node_selector=selector or {})
     workload = Workload(
         metadata=ObjectMeta(name=name, namespace="default", annotations=annotations),
         spec=WorkloadSpec(queue=queue, pod_sets=[pod_set]),
@@ -250,3 +259,27 @@ async def test_a_user_limit_counts_by_who_submitted(client: Client) -> None:
     waiting = await workload_with(client, "anns-second", lambda w: w.status.reasons)
     assert waiting.status.reasons[0].code == "OverUserLimit"
     assert "user ann has 2 GPUs in use" in waiting.status.reasons[0].message
+
+
+async def test_gpus_of_one_model_are_counted_for_pods_pinned_to_it(client: Client) -> None:
+    model = "nvidia.com/gpu.product"
+    (node, *_rest) = await client.list(NODES)
+    label = node.metadata.labels[model]
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team")))
+    await submit(client, "pinned", pods=1, gpus=2, selector={model: label})
+    await submit(client, "free", pods=1, gpus=2)
+    await workload_with(client, "free", lambda w: w.status.phase == "Running")
+    await workload_with(client, "pinned", lambda w: w.status.phase == "Running")
+    await client.patch(QUEUES, "team", {"spec": {"limit": {f"{model}={label}": 3}}})
+
+    async def counted() -> bool:
+        queue: Queue = await client.get(QUEUES, "team")
+        return queue.status.usage.get(f"{model}={label}") == "2"
+
+    await until(counted)
+    await submit(client, "more", pods=1, gpus=2, selector={model: label})
+    waiting = await workload_with(client, "more", lambda w: w.status.reasons)
+    assert waiting.status.reasons[0].code == "OverLimit"
+    assert f"limited to 3 GPUs ({label})" in waiting.status.reasons[0].message
+    await client.patch(QUEUES, "team", {"spec": {"limit": None}})
+    await workload_with(client, "more", lambda w: w.status.phase == "Running")

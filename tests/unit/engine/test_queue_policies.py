@@ -289,3 +289,36 @@ def test_a_head_whose_room_is_promised_no_longer_holds_up_the_line() -> None:
 def test_an_unknown_ordering_is_refused() -> None:
     with pytest.raises(ValueError, match=r"queue.ordering: 'FIFO' is not valid; use 'BestEffort' or 'StrictFIFO'"):
         queue("a", ordering="FIFO")
+
+
+# -- GPU models ------------------------------------------------------------------------------------
+
+
+def test_gpus_of_one_model_have_caps_of_their_own() -> None:
+    state = State()
+    for name, model in (("n0", "H100"), ("n1", "A100")):
+        spec = node(name, 4, model=model)
+        state.set_node(replace(spec, resources={**spec.resources, f"gpu:{model}": 4000}))
+    state.set_queue(QueueSpec("a", quota={"gpu": 8000}, limit={"gpu:H100": 2000}))
+    for at, model in enumerate(("H100", "H100", "A100")):
+        asked = work(f"x/{at}", "a", 2, created=float(at), selector={"model": model})
+        pods = replace(asked.pod_sets[0], request={f"gpu:{model}": 1000})
+        state.set_workload(replace(asked, pod_sets=(pods,)))
+    plan = schedule(state, 0)
+    assert started(plan) == {"x/0": 2, "x/2": 2}
+    assert render(plan.verdicts["x/1"].reasons[0]) == (
+        "queue a is limited to 2 GPUs (H100): 2 GPUs (H100) in use, 2 GPUs (H100) more asked for; "
+        "held by x/0 (2 GPUs (H100))"
+    )
+
+
+def test_fewer_gpus_of_a_capped_model_are_found_by_explain() -> None:
+    state = State()
+    spec = node("n0", 4, model="H100")
+    state.set_node(replace(spec, resources={**spec.resources, "gpu:H100": 4000}))
+    state.set_queue(QueueSpec("a", quota={"gpu": 8000}, limit={"gpu:H100": 2000}))
+    asked = work("x/w", "a", 1, 4, selector={"model": "H100"})
+    state.set_workload(replace(asked, pod_sets=(replace(asked.pod_sets[0], request={"gpu:H100": 4000}),)))
+    changes = {str(change.code): change for change in explain(state, 0, "x/w").changes}
+    assert changes["FewerGpus"].free == 2000
+    assert changes["RaiseLimit"].wanted == 4000

@@ -151,12 +151,16 @@ class SchedulingController:
     def _apply_deltas(self) -> set[str]:
         """Bring the mirror up to date; returns the workloads that something changed about."""
         dirty, self._dirty = self._dirty, defaultdict(set)
-        for name in dirty["Node"]:
-            node: Node | None = self._informers["Node"].objects.get(name)
-            dirty["Workload"] |= self._mirror.node(name, node)
+        models = self._mirror.models
         for name in dirty["Queue"]:
             queue: Queue | None = self._informers["Queue"].objects.get(name)
             self._mirror.queue(name, queue)
+        if self._mirror.models != models:
+            dirty["Node"].update(self._informers["Node"].objects)
+            dirty["Workload"].update(self._workloads())
+        for name in dirty["Node"]:
+            node: Node | None = self._informers["Node"].objects.get(name)
+            dirty["Workload"] |= self._mirror.node(name, node)
         if dirty["Topology"]:
             topologies: Mapping[str, Topology] = self._informers["Topology"].objects
             self._mirror.topology(topologies)
