@@ -38,6 +38,15 @@ class QueueAccess(Struct):
     ] = []
 
 
+class Ageing(Struct):
+    """How waiting moves work up in the queue's line."""
+
+    seconds_per_point: Annotated[
+        int, Meta(description="So long is worth one point of priority.", ge=1, le=1_000_000_000)
+    ]
+    max_points: Annotated[int, Meta(description="Points that age is worth at most.", ge=1, le=1_000_000_000)]
+
+
 class QueueSpec(Struct):
     """What a queue is owed, and from whom it inherits."""
 
@@ -93,6 +102,9 @@ class QueueSpec(Struct):
             "head of the line starts while the head cannot."
         ),
     ] = "BestEffort"
+    ageing: Annotated[
+        Ageing | None, Meta(description="Lets age raise the place in this queue's line; absent: it does not.")
+    ] = None
     access: Annotated[QueueAccess, Meta(description="Who may submit here, and who may claim what.")] = field(
         default_factory=QueueAccess
     )

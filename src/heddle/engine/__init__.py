@@ -3,6 +3,7 @@
 from heddle.engine.explain import Explanation, explain
 from heddle.engine.model import (
     MODEL,
+    Ageing,
     Device,
     NodeSpec,
     Placement,
@@ -20,6 +21,7 @@ from heddle.engine.state import Snapshot, State, TaskFact, TaskState
 __all__ = [
     "MODEL",
     "Action",
+    "Ageing",
     "Bind",
     "Budget",
     "Device",

@@ -22,6 +22,7 @@ class Cycle:
 
     def __init__(self, state: State, now: float, budget: Budget) -> None:
         state.settle()
+        state.age(now)
         self.state = state
         self.now = now
         self.budget = budget

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import floor
 
 GPU = "gpu"
 CPU = "cpu"
@@ -124,6 +125,33 @@ class NodeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Ageing:
+    """How waiting moves work up in its queue's line.
+
+    Attributes:
+        seconds: so long is worth one point of priority; points change at whole multiples of it on the clock.
+        most: points that age is worth at most.
+    """
+
+    seconds: float
+    most: int
+
+    def __post_init__(self) -> None:
+        _number("queue.ageing.seconds", self.seconds)
+        if self.seconds <= 0:
+            raise _fault("queue.ageing.seconds", self.seconds, "give more than 0")
+        _amount("queue.ageing.most", self.most)
+
+    def tick(self, now: float) -> int:
+        """The moment up to which ages are counted, in points."""
+        return floor(now / self.seconds)
+
+    def points(self, created: float, tick: int) -> int:
+        """What the age of work created then is worth."""
+        return max(0, min(self.most, tick - self.tick(created)))
+
+
+@dataclass(frozen=True, slots=True)
 class QueueSpec:
     """A node of the queue tree. Workloads live in queues without children.
 
@@ -147,6 +175,7 @@ class QueueSpec:
             None = no cap.
         ordering: ``BestEffort`` lets those behind start while the head of the line cannot; ``StrictFIFO``
             lets nobody pass. Counts for the queue's own workloads only.
+        ageing: lets age raise the place of the queue's own workloads in its line; None = it does not.
     """
 
     name: str
@@ -160,6 +189,7 @@ class QueueSpec:
     stop_policy: str = "None"
     user_limit: Mapping[str, int | None] = field(default_factory=dict)
     ordering: str = "BestEffort"
+    ageing: Ageing | None = None
 
     def __post_init__(self) -> None:
         _name("queue.name", self.name)

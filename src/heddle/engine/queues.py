@@ -28,7 +28,7 @@ class Queue:
     __slots__ = (
         "active", "ceiling", "children", "fixed", "keep", "keeps", "limit", "most", "name", "parent", "path",
         "priority", "quota", "releasing", "request", "reserved", "running", "share", "spec", "stopped", "submitters",
-        "waiting", "weight", "works",
+        "tick", "waiting", "weight", "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -44,6 +44,7 @@ class Queue:
         self.children: list[Queue] = []
         self.parent: Queue | None = None
         self.path: tuple[Queue, ...] = (self,)
+        self.tick = 0  # up to which ages in its line are counted (Ageing.tick)
         self.active = True
         self.stopped: Queue | None = None  # itself or the nearest above that starts nothing new
         self.submitters: Submitters | None = None  # counted only where a queue caps them

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from heddle.engine.fairshare import UNBOUNDED, divide
-from heddle.engine.model import MODEL, WHOLE, Device, NodeSpec, Placement, PodSet, QueueSpec, WorkloadSpec
+from heddle.engine.model import MODEL, WHOLE, Ageing, Device, NodeSpec, Placement, PodSet, QueueSpec, WorkloadSpec
 from heddle.engine.plan import Bind, Budget, Evict
 from heddle.engine.scheduler import schedule
 from heddle.engine.state import State, TaskState
@@ -136,6 +136,7 @@ def build_state(data: Data) -> State:
                 stop_policy=queue.get("stop_policy", "None"),
                 user_limit=_amounts(queue.get("user_limit", {})),
                 ordering=queue.get("ordering", "BestEffort"),
+                ageing=Ageing(**queue["ageing"]) if "ageing" in queue else None,
             )
         )
     sizes = {node.get("gpu_memory_mib", 0) for node in data["nodes"] if node["gpus"]}

@@ -222,6 +222,7 @@ class State:
             self.tree.queues[spec.name] = Queue(spec, len(self.resources))
         else:
             queue.spec = spec
+            queue.tick = 0
         self.tree.stale = True
         self.freed += 1
 
@@ -648,8 +649,30 @@ class State:
 
     @staticmethod
     def key_of(work: Work) -> tuple[int, float, str]:
-        """Where a workload stands in its queue's line: lower goes first."""
-        return (-work.spec.priority, work.spec.created, work.name)
+        """Where a workload stands in its queue's line: lower goes first. Age counts where the queue says so."""
+        spec, queue = work.spec, work.queue
+        points = 0
+        if queue is not None and queue.spec.ageing is not None:
+            points = queue.spec.ageing.points(spec.created, queue.tick)
+        return (-spec.priority - points, spec.created, work.name)
+
+    def age(self, now: float) -> None:
+        """Counts ages up to now (seconds). A line is sorted again only when ages in it gained a point."""
+        self.settle()
+        for queue in self.tree.queues.values():
+            ageing = queue.spec.ageing
+            if ageing is None or queue.tick == ageing.tick(now):
+                continue
+            queue.tick = ageing.tick(now)
+            works = [self.works[key[2]] for key in queue.waiting]
+            for work in works:
+                work.key = self.key_of(work)
+            queue.waiting = sorted(work.key for work in works if work.key)
+
+    def ages_in(self, now: float) -> float | None:
+        """Seconds until age may next change an order in which something waits; None = it does not."""
+        waits = (q.spec.ageing for q in self.tree.queues.values() if q.waiting)
+        return min((a.seconds * (a.tick(now) + 1) - now for a in waits if a is not None), default=None)
 
     def _index(self, work: Work) -> None:
         """Keeps the lists of waiting, broken and queueless workloads true for one workload."""

@@ -44,6 +44,15 @@ def test_all_faults_come_at_once() -> None:
         (registry.QUEUES, queue(parent="q"), "spec.parent", "not its own parent"),
         (registry.QUEUES, queue(quota={"cpu": 0.5}), "spec.quota[cpu]", '"500m"'),
         (registry.QUEUES, queue(weight=-1), "spec.weight", "0 or more"),
+        (registry.QUEUES, queue(ageing={"maxPoints": 5}), "spec.ageing.secondsPerPoint", "a whole number"),
+        (
+            registry.QUEUES,
+            queue(ageing={"maxPoints": 5, "secondsPerPoint": 0}),
+            "spec.ageing.secondsPerPoint",
+            "1 or more",
+        ),
+        (registry.QUEUES, queue(stopPolicy="Drain"), "spec.stopPolicy", "None, Hold, HoldAndDrain"),
+        (registry.QUEUES, queue(ordering="FIFO"), "spec.ordering", "BestEffort, StrictFIFO"),
         (
             registry.QUEUES,
             queue(limit={"nvidia.com/gpu.product": 2}),

@@ -108,8 +108,7 @@ def lines_kept(state: State, plan: Plan) -> None:
             work = state.works[action.placement.workload]
             if work.queue is None or work.queue.spec.ordering != "StrictFIFO":
                 continue
-            place = (-work.spec.priority, work.spec.created, work.name)
-            ahead = [key for key in work.queue.waiting if key < place]
+            ahead = [key for key in work.queue.waiting if key < state.key_of(work)]
             waits = [state.works[key[2]] for key in ahead]
             assert all(w.whole() or w.promised_whole() for w in waits), f"{work.name} passed the head of its line"
 

@@ -17,6 +17,8 @@ from heddle.engine import Device, Evict, NodeSpec, PodSet, QueueSpec, State, Tas
 FUZZ = int(os.environ.get("HEDDLE_FUZZ", "40"))
 """How many random worlds: HEDDLE_FUZZ=5000 looks harder."""
 
+NOW = 12.0
+"""Seconds: work is created before and after, so that ages differ."""
 LEAVES = ("a1", "a2", "b1", "c")
 TREE = (("a", None), ("a1", "a"), ("a2", "a"), ("b", None), ("b1", "b"), ("c", None))
 AMOUNTS = [None, 0, 1000, 2000, 3000, 4000, 8000]
@@ -198,11 +200,11 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
 
 def one_slow_cycle(state: State) -> None:
     """One cycle whose evictions take time: those with a promise evict nobody else meanwhile."""
-    plan = plan_checked(state, 0.0)
-    carry_out(state, plan, 0.0, release=False)
+    plan = plan_checked(state, NOW)
+    carry_out(state, plan, NOW, release=False)
     check_state(state)
     held = set(state.holders)
-    again = plan_checked(state, 0.0)
+    again = plan_checked(state, NOW)
     gainers = {action.reason.beneficiary for action in again.actions if isinstance(action, Evict)}
     assert not gainers & held, "a workload with a promise caused further evictions"
 
@@ -218,17 +220,17 @@ def settle_and_check(state: State) -> None:
             if task.state is TaskState.RELEASING:
                 state.release_task(work.name, task.name)
     for _ in range(8):
-        plan = plan_checked(state, 0.0)
-        carry_out(state, plan, 0.0, release=True)
+        plan = plan_checked(state, NOW)
+        carry_out(state, plan, NOW, release=True)
         evicts = [action for action in plan.actions if isinstance(action, Evict)]
-        if not evicts and not schedule(state, 0.0).actions:
+        if not evicts and not schedule(state, NOW).actions:
             break
-        following = plan_checked(state, 0.0)
-        carry_out(state, following, 0.0, release=True)
+        following = plan_checked(state, NOW)
+        carry_out(state, following, NOW, release=True)
         for action in evicts:
             if action.reason.beneficiary:
                 gainer = state.works[action.reason.beneficiary]
                 assert gainer.whole(), f"{gainer.name} does not run, yet {action.workload} was evicted for it"
                 assert any(gainer.bound), f"{gainer.name} does not run, yet {action.workload} was evicted for it"
-    assert not schedule(state, 0.0).actions, "the world does not come to rest"
+    assert not schedule(state, NOW).actions, "the world does not come to rest"
     check_state(state)

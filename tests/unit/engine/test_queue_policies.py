@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from worlds import bound, codes, node, settle, work, world
 
-from heddle.engine import Evict, Plan, QueueSpec, State, explain, render, schedule
+from heddle.engine import Ageing, Evict, Plan, QueueSpec, State, explain, render, schedule
 
 
 def queue(name: str, gpus: int | None = 0, parent: str | None = None, **more: object) -> QueueSpec:
@@ -322,3 +322,63 @@ def test_fewer_gpus_of_a_capped_model_are_found_by_explain() -> None:
     changes = {str(change.code): change for change in explain(state, 0, "x/w").changes}
     assert changes["FewerGpus"].free == 2000
     assert changes["RaiseLimit"].wanted == 4000
+
+
+# -- ageing ----------------------------------------------------------------------------------------
+
+
+def line(plan: Plan) -> list[str]:
+    places = {name: verdict.position for name, verdict in plan.verdicts.items() if verdict.position is not None}
+    return sorted(places, key=lambda name: places[name] or 0)
+
+
+def test_waiting_moves_work_up_the_line_until_its_points_are_used() -> None:
+    state = cluster(1, queue("a", 1, ageing=Ageing(10, 2)))
+    for name, priority, created in (("x/old", 0, 0.0), ("x/one", 1, 25.0), ("x/three", 3, 25.0)):
+        state.set_workload(work(name, "a", 2, priority=priority, created=created))
+    assert line(schedule(state, 0)) == ["x/three", "x/one", "x/old"]
+    assert line(schedule(state, 20)) == ["x/three", "x/old", "x/one"]
+    assert line(schedule(state, 1000)) == ["x/three", "x/one", "x/old"], "all have the same points in the end"
+    assert line(schedule(state, 20)) == ["x/three", "x/old", "x/one"], "only the time given counts"
+    state.set_queue(queue("a", 1))
+    assert line(schedule(state, 20)) == ["x/three", "x/one", "x/old"]
+
+
+def test_who_started_by_age_is_not_preempted_by_those_it_passed() -> None:
+    state = cluster(1, queue("a", 1, ageing=Ageing(10, 2)))
+    state.set_workload(work("x/old", "a", created=0.0))
+    state.set_workload(work("x/young", "a", priority=1, created=25.0))
+    plan = schedule(state, 29)
+    assert started(plan) == {"x/old": 1}
+    settle(state, plan)
+    assert not schedule(state, 29).actions
+    state.set_workload(work("x/high", "a", priority=5, created=29.0))
+    assert {a.workload for a in schedule(state, 29).actions if isinstance(a, Evict)} == {"x/old"}
+
+
+def test_age_alone_evicts_nobody() -> None:
+    state = cluster(1, queue("a", 1, ageing=Ageing(10, 5)))
+    state.set_workload(work("x/runs", "a", priority=1, created=100.0))
+    settle(state, schedule(state, 100))
+    state.set_workload(work("x/old", "a", created=0.0))
+    assert line(schedule(state, 100)) == ["x/old"]
+    assert not schedule(state, 100).actions
+
+
+def test_ages_are_counted_again_only_when_they_gain_a_point() -> None:
+    state = cluster(1, queue("a", 1, ageing=Ageing(10, 5)))
+    assert state.ages_in(24.0) is None
+    state.set_workload(work("x/w", "a", 2))
+    assert state.ages_in(24.0) == 6.0
+    schedule(state, 20)
+    before = state.tree.queues["a"].waiting
+    schedule(state, 29)
+    assert state.tree.queues["a"].waiting is before
+    schedule(state, 30)
+    assert state.tree.queues["a"].waiting is not before
+
+
+@pytest.mark.parametrize(("seconds", "most", "field"), [(0, 1, "seconds"), (1, -1, "most")])
+def test_ageing_needs_a_time_and_a_most(seconds: float, most: int, field: str) -> None:
+    with pytest.raises(ValueError, match=rf"queue.ageing.{field}: .* is not valid; give"):
+        Ageing(seconds, most)

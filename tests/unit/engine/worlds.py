@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from heddle.engine import Bind, Device, Evict, NodeSpec, Plan, PodSet, QueueSpec, State, WorkloadSpec
+from heddle.engine import Ageing, Bind, Device, Evict, NodeSpec, Plan, PodSet, QueueSpec, State, WorkloadSpec
 
 POLICIES: dict[str, tuple[object, ...]] = {
     "borrowing_limit": (0, 1000, 3000),
     "lending_limit": (0, 1000, 2000),
     "stop_policy": ("None", "Hold", "HoldAndDrain"),
     "ordering": ("BestEffort", "StrictFIFO", "StrictFIFO"),
+    "ageing": (Ageing(2, 3), Ageing(1, 1)),
     "user_limit": ({"gpu": 1000}, {"gpu": 3000, "cpu": 4000}),
 }
 """Optional fields of a queue and values worth trying; an amount means GPUs."""

@@ -11,7 +11,7 @@ from heddle.api.meta import Resources
 from heddle.api.pod import Pod
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION, POD_SET_LABEL, USER_ANNOTATION, Workload
-from heddle.engine import MODEL, Device, NodeSpec, Placement, PodSet, QueueSpec, Taint, Toleration, WorkloadSpec
+from heddle.engine import MODEL, Ageing, Device, NodeSpec, Placement, PodSet, QueueSpec, Taint, Toleration, WorkloadSpec
 
 NO_QUEUE = "(none)"
 """Queue of pods that no Workload speaks for; no queue can have this name."""
@@ -104,6 +104,7 @@ def _devices(node: Node) -> tuple[Device, ...]:
 
 def queue_spec(queue: Queue) -> QueueSpec:
     """A queue for the engine: without a stated GPU quota it is owed no GPUs."""
+    ageing = queue.spec.ageing
     quota: dict[str, int | None] = {"gpu": 0, **queue_amounts(queue.spec.quota)}
     return QueueSpec(
         name=queue.metadata.name,
@@ -117,6 +118,7 @@ def queue_spec(queue: Queue) -> QueueSpec:
         stop_policy=queue.spec.stop_policy,
         user_limit=queue_amounts(queue.spec.user_limit),
         ordering=queue.spec.ordering,
+        ageing=None if ageing is None else Ageing(ageing.seconds_per_point, ageing.max_points),
     )
 
 

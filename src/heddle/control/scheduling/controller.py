@@ -146,6 +146,8 @@ class SchedulingController:
             await self._commit(plan, now)
             await self._report(plan, touched, now)
             await self._report_queues(now)
+            if (ages := self._mirror.state.ages_in(now)) is not None:
+                self._wake_in(ages)
             return bool(self._broken)
 
     def _apply_deltas(self) -> set[str]:

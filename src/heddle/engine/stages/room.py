@@ -142,7 +142,7 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
         spec = rival.spec
         parts = tuple((rival.parts[part].key, count) for part, count in rival_need)
         user = spec.user if state.tree.counts_users else ""
-        key = (spec.queue, spec.priority, spec.preemptible, spec.topology_required, parts, user)
+        key = (spec.queue, state.key_of(rival)[0], spec.priority, spec.preemptible, spec.topology_required, parts, user)
         if key in tried:
             continue
         tried.add(key)
@@ -199,8 +199,10 @@ class PreemptLowerPriorityInQueue:
         return [victim for victim in self.queue.works.values() if self.allows(victim)]
 
     def allows(self, victim: Work) -> bool:
-        """Strictly lower priority, and preemptible or placed in this very cycle."""
+        """Strictly lower priority, with ages counted too, and preemptible or placed in this very cycle."""
         if victim.spec.priority >= self.work.spec.priority or not yields(self.cycle, victim):
+            return False
+        if self.queue.spec.ageing and self.state.key_of(victim)[0] <= self.state.key_of(self.work)[0]:
             return False
         return victim.spec.preemptible or fresh(self.cycle, victim)
 
