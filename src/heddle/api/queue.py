@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from heddle.api.core import GPU_PRODUCT_LABEL
-from heddle.api.meta import Condition, Kind, Name, Resources, Struct
+from heddle.api.meta import Condition, Kind, Name, Positive, Resources, Struct
 
 GROUP_VERSION = "heddle.dev/v1alpha1"
 
@@ -105,6 +105,13 @@ class QueueSpec(Struct):
     ageing: Annotated[
         Ageing | None, Meta(description="Lets age raise the place in this queue's line; absent: it does not.")
     ] = None
+    usage_half_life_seconds: Annotated[
+        Positive | None,
+        Meta(
+            description="Past use counts half after so long: of siblings that otherwise stand equal, the one that used "
+            "less lately goes first. Absent: past use does not count."
+        ),
+    ] = None
     access: Annotated[QueueAccess, Meta(description="Who may submit here, and who may claim what.")] = field(
         default_factory=QueueAccess
     )
@@ -119,6 +126,10 @@ class QueueStatus(Struct):
     fair_share: Annotated[Resources, Meta(description="Share that it is due now, given what all ask for.")] = {}
     pending: Annotated[int, Meta(description="Workloads waiting below.")] = 0
     running: Annotated[int, Meta(description="Workloads running below.")] = 0
+    past_usage: Annotated[
+        Resources, Meta(description="Average use in which older use counts less (spec.usageHalfLifeSeconds).")
+    ] = {}
+    past_usage_time: Annotated[str | None, Meta(description="Moment that pastUsage is of (RFC 3339).")] = None
 
 
 class Queue(Kind):

@@ -17,6 +17,7 @@ from heddle.engine.plan import Action, Bind, Budget, Evict, Plan, Reserve, Verdi
 from heddle.engine.reasons import Reason, ReasonCode, render
 from heddle.engine.scheduler import fair_shares, schedule
 from heddle.engine.state import Snapshot, State, TaskFact, TaskState
+from heddle.engine.usage import PastUsage
 
 __all__ = [
     "MODEL",
@@ -28,6 +29,7 @@ __all__ = [
     "Evict",
     "Explanation",
     "NodeSpec",
+    "PastUsage",
     "Placement",
     "Plan",
     "PodSet",

@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heapreplace
 
 from heddle.engine.placement import Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
-from heddle.engine.queues import Queue, standing
+from heddle.engine.queues import Queue, Standing, standing
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.state import State, Task, TaskState, Work
 
@@ -28,6 +28,7 @@ class Cycle:
         self.budget = budget
         self.total: list[int] = state.nodes.total.tolist()
         state.tree.divide(self.total)
+        state.tree.weigh_past(self.total, now)
         self.placer = Placer(state)
         self.bind_reason: dict[Task, Reason] = {}
         self.evict_reason: dict[Task, Reason] = {}
@@ -158,7 +159,7 @@ class Turns:
         self.total = cycle.total
         self.at: dict[str, int] = {}
         self.lists: dict[str, list[str]] = {}
-        self.heaps: dict[str, list[tuple[tuple[int, int, float, float], str, Queue]]] = {}
+        self.heaps: dict[str, list[tuple[Standing, str, Queue]]] = {}
         self._collect("", cycle.state.tree.tops)
 
     def _collect(self, above: str, level: list[Queue]) -> bool:

@@ -176,6 +176,8 @@ class QueueSpec:
         ordering: ``BestEffort`` lets those behind start while the head of the line cannot; ``StrictFIFO``
             lets nobody pass. Counts for the queue's own workloads only.
         ageing: lets age raise the place of the queue's own workloads in its line; None = it does not.
+        usage_half_life: seconds after which use counts half; among siblings that otherwise stand equal the
+            one that used less lately goes first. None = past use does not count.
     """
 
     name: str
@@ -190,6 +192,7 @@ class QueueSpec:
     user_limit: Mapping[str, int | None] = field(default_factory=dict)
     ordering: str = "BestEffort"
     ageing: Ageing | None = None
+    usage_half_life: float | None = None
 
     def __post_init__(self) -> None:
         _name("queue.name", self.name)
@@ -212,6 +215,10 @@ class QueueSpec:
                     raise _fault(f"queue.{limit}[{resource}]", value, f"give at most the quota of {quota}")
 
         _amounts("queue.user_limit", self.user_limit, null=True)
+        if self.usage_half_life is not None:
+            _number("queue.usage_half_life", self.usage_half_life)
+            if self.usage_half_life <= 0:
+                raise _fault("queue.usage_half_life", self.usage_half_life, "give more than 0 seconds")
         if self.ordering not in ("BestEffort", "StrictFIFO"):
             raise _fault("queue.ordering", self.ordering, "use 'BestEffort' or 'StrictFIFO'")
         if self.stop_policy not in ("None", "Hold", "HoldAndDrain"):

@@ -18,6 +18,7 @@ from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.lending import Lending
 from heddle.engine.model import QueueSpec
 from heddle.engine.submitters import Submitters
+from heddle.engine.usage import PastUsage, advanced, burden
 
 Amounts = list[int]
 
@@ -26,9 +27,9 @@ class Queue:
     """A queue and its counters; ``path`` runs from it up to the top."""
 
     __slots__ = (
-        "active", "ceiling", "children", "fixed", "keep", "keeps", "limit", "most", "name", "parent", "path",
-        "priority", "quota", "releasing", "request", "reserved", "running", "share", "spec", "stopped", "submitters",
-        "tick", "waiting", "weight", "works",
+        "active", "burden", "ceiling", "children", "fixed", "keep", "keeps", "limit", "most", "name", "parent",
+        "past", "path", "priority", "quota", "releasing", "request", "reserved", "running", "share", "spec", "stopped",
+        "submitters", "tick", "waiting", "weight", "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -45,6 +46,8 @@ class Queue:
         self.parent: Queue | None = None
         self.path: tuple[Queue, ...] = (self,)
         self.tick = 0  # up to which ages in its line are counted (Ageing.tick)
+        self.past: PastUsage | None = None  # decayed use, as last noted or given
+        self.burden = 0.0  # what past use counts for in this cycle
         self.active = True
         self.stopped: Queue | None = None  # itself or the nearest above that starts nothing new
         self.submitters: Submitters | None = None  # counted only where a queue caps them
@@ -66,6 +69,15 @@ class Queue:
         """What counts against caps: with ``land`` once all who leave have left, else now."""
         reserved = self.reserved[column]
         return self.running[column] + (reserved if land else max(reserved, self.releasing[column]))
+
+
+def past_at(queue: Queue, resources: Sequence[str], now: float) -> PastUsage | None:
+    """A queue's decayed use at a moment, with what runs since it was last noted; None = it does not count."""
+    if queue.spec.usage_half_life is None or queue.past is None:
+        return None
+    amounts = zip(resources, queue.running, queue.releasing, strict=True)
+    used = {name: runs + leaves for name, runs, leaves in amounts if runs or leaves}
+    return advanced(queue.past, used, queue.spec.usage_half_life, now)
 
 
 class CapKind(StrEnum):
@@ -247,6 +259,12 @@ class QueueTree:
         for queue in level:
             self._divide(queue.children, queue.share, wants)
 
+    def weigh_past(self, total: Sequence[int], now: float) -> None:
+        """Works out what past use counts for at a moment; O(queues)."""
+        for queue in self.queues.values():
+            past = past_at(queue, self.resources, now)
+            queue.burden = burden(past, self.resources, total, queue.weight) if past else 0.0
+
     @staticmethod
     def within(queue: Queue, demand: Sequence[int], bound: str, top: Queue | None = None) -> bool:
         """Whether a queue, and all above it up to ``top``, end within ``bound`` ("share" or "quota")."""
@@ -273,8 +291,12 @@ def _bound(value: int | None) -> int:
     return UNBOUNDED if value is None else value
 
 
-def standing(queue: Queue, total: Sequence[int]) -> tuple[int, int, float, float]:
-    """Where a queue stands: below quota first, then by saturation of its share (dominant resource as in DRF).
+Standing = tuple[int, int, float, float, float]
+
+
+def standing(queue: Queue, total: Sequence[int]) -> Standing:
+    """Where a queue stands: below quota first, then by saturation of its share (dominant resource as in DRF),
+    then by what it used lately.
 
     Ghodsi et al., Dominant Resource Fairness, NSDI 2011, with the fair share in the place of an equal split.
     """
@@ -295,5 +317,5 @@ def standing(queue: Queue, total: Sequence[int]) -> tuple[int, int, float, float
         if ratio > part:
             part = ratio
     if owed < 1:
-        return (0, 0, owed, part)
-    return (1, -queue.priority, spent, part)
+        return (0, 0, owed, part, queue.burden)
+    return (1, -queue.priority, spent, part, queue.burden)

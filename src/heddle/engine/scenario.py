@@ -18,6 +18,7 @@ from heddle.engine.model import MODEL, WHOLE, Ageing, Device, NodeSpec, Placemen
 from heddle.engine.plan import Bind, Budget, Evict
 from heddle.engine.scheduler import schedule
 from heddle.engine.state import State, TaskState
+from heddle.engine.usage import PastUsage
 
 Data = Mapping[str, Any]
 
@@ -137,8 +138,12 @@ def build_state(data: Data) -> State:
                 user_limit=_amounts(queue.get("user_limit", {})),
                 ordering=queue.get("ordering", "BestEffort"),
                 ageing=Ageing(**queue["ageing"]) if "ageing" in queue else None,
+                usage_half_life=queue.get("usage_half_life"),
             )
         )
+        if "past_usage" in queue:
+            past = {name: float(value or 0) for name, value in _amounts(queue["past_usage"]).items()}
+            state.set_past_usage(queue["name"], PastUsage(NOW, past))
     sizes = {node.get("gpu_memory_mib", 0) for node in data["nodes"] if node["gpus"]}
     for workload in data["workloads"]:
         state.set_workload(_workload(workload, sizes))

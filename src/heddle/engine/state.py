@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from heddle.engine.model import CPU, GPU, MEMORY, NodeSpec, Placement, QueueSpec, WorkloadSpec
 from heddle.engine.nodes import Nodes
 from heddle.engine.plan import Action, Bind, Evict
-from heddle.engine.queues import Queue, QueueTree
+from heddle.engine.queues import Queue, QueueTree, past_at
 from heddle.engine.scores import RequestClass, ScoreCache
 from heddle.engine.topology import Topology
+from heddle.engine.usage import PastUsage
 
 
 class TaskState(IntEnum):
@@ -119,6 +120,7 @@ class Snapshot:
     workloads: tuple[WorkloadSpec, ...]
     tasks: tuple[TaskFact, ...]
     reservations: Mapping[str, tuple[Placement, ...]]
+    past_usage: Mapping[str, PastUsage] = field(default_factory=dict)
 
 
 class State:
@@ -223,6 +225,7 @@ class State:
         else:
             queue.spec = spec
             queue.tick = 0
+            queue.past = queue.past if spec.usage_half_life is not None else None
         self.tree.stale = True
         self.freed += 1
 
@@ -236,6 +239,30 @@ class State:
             raise ValueError(f"queue.name: {name!r} is not known; remove a queue that was set")
         del self.tree.queues[name]
         self.tree.stale = True
+
+    def note_usage(self, now: float) -> None:
+        """Brings decayed use up to now (seconds), before what runs changes; O(queues)."""
+        self.settle()
+        for queue in self.tree.queues.values():
+            if queue.spec.usage_half_life is not None:
+                queue.past = past_at(queue, self.resources, now) or PastUsage(now)
+
+    def set_past_usage(self, queue: str, past: PastUsage) -> None:
+        """Gives back what :meth:`past_usage` said of a queue; one without a half-life has no use for it.
+
+        Raises:
+            ValueError: there is no such queue.
+        """
+        if queue not in self.tree.queues:
+            raise ValueError(f"queue.name: {queue!r} is not known; set it first")
+        self._learn(past.amounts)
+        if self.tree.queues[queue].spec.usage_half_life is not None:
+            self.tree.queues[queue].past = past
+
+    def past_usage(self) -> dict[str, PastUsage]:
+        """Decayed use of queues that have a half-life, as last noted or given: for the caller to keep."""
+        queues = sorted(self.tree.queues.items())
+        return {name: q.past for name, q in queues if q.past is not None}
 
     def settle(self) -> None:
         """Brings the queue tree up to date after queues changed. Called by every reader."""
@@ -723,6 +750,7 @@ class State:
             tuple(work.spec for work in works),
             tuple(tasks),
             reservations,
+            self.past_usage(),
         )
 
     @classmethod
@@ -743,4 +771,6 @@ class State:
                 state.mark_releasing(fact.placement.workload, fact.placement.task)
         for workload_name, placements in snapshot.reservations.items():
             state.set_reservation(workload_name, placements)
+        for queue_name, past in snapshot.past_usage.items():
+            state.set_past_usage(queue_name, past)
         return state

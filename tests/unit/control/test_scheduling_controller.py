@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from heddle.api.admission import admit
+from heddle.api.clock import to_text
 from heddle.api.errors import Conflict
 from heddle.api.meta import ObjectMeta, find_condition
 from heddle.api.pod import Container, Pod, PodSpec
@@ -26,7 +27,7 @@ from heddle.control.scheduling import adapter
 from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.scheduling.mirror import Mirror
 from heddle.embedded.machine import simulated_nodes
-from heddle.engine import Bind, schedule
+from heddle.engine import Bind, PastUsage, schedule
 from heddle.node.simulated import parse
 from heddle.store.client import Client
 from heddle.store.informer import Informers
@@ -283,3 +284,28 @@ async def test_gpus_of_one_model_are_counted_for_pods_pinned_to_it(client: Clien
     assert f"limited to 3 GPUs ({label})" in waiting.status.reasons[0].message
     await client.patch(QUEUES, "team", {"spec": {"limit": None}})
     await workload_with(client, "more", lambda w: w.status.phase == "Running")
+
+
+async def test_past_use_is_kept_in_the_status_and_given_back_to_the_next_scheduler(client: Client) -> None:
+    spec = QueueSpec(usage_half_life_seconds=1)
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=spec))
+    await submit(client, "first", pods=1, gpus=2)
+    await workload_with(client, "first", lambda w: w.status.phase == "Running")
+    await asyncio.sleep(0.3)
+    await submit(client, "second", pods=1, gpus=1)
+
+    async def noted() -> Queue | None:
+        queue: Queue = await client.get(QUEUES, "team")
+        return queue if queue.status.past_usage.get("nvidia.com/gpu") else None
+
+    queue = await until(noted)
+    assert 0 < float(queue.status.past_usage["nvidia.com/gpu"]) < 3
+    mirror = Mirror()
+    mirror.queue("team", queue)
+    (past,) = mirror.state.past_usage().values()
+    assert adapter.past_resources(past) == queue.status.past_usage
+    assert to_text(past.at, micro=True) == queue.status.past_usage_time
+    later = PastUsage(past.at + 1, {})
+    mirror.state.set_past_usage("team", later)
+    mirror.queue("team", queue)
+    assert mirror.state.past_usage() == {"team": later}, "what the scheduler noted since is not lost"

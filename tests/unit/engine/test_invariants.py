@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from worlds import POLICIES, random_policy, with_policy
 
-from heddle.engine import Device, Evict, NodeSpec, PodSet, QueueSpec, State, TaskState, WorkloadSpec, schedule
+from heddle.engine import (
+    Device,
+    Evict,
+    NodeSpec,
+    PastUsage,
+    PodSet,
+    QueueSpec,
+    State,
+    TaskState,
+    WorkloadSpec,
+    schedule,
+)
 
 FUZZ = int(os.environ.get("HEDDLE_FUZZ", "40"))
 """How many random worlds: HEDDLE_FUZZ=5000 looks harder."""
@@ -119,6 +130,10 @@ class EngineWorld(RuleBasedStateMachine):
             spec = node(at, gpus, 9000, at)
             self.state.set_node(NodeSpec(spec.name, spec.resources, spec.devices, spec.labels, schedulable=not cordon))
 
+    @rule(name=st.sampled_from(("a", *LEAVES)), at=st.floats(0, NOW), gpus=st.floats(0, 8000))
+    def remember(self, name: str, at: float, gpus: float) -> None:
+        self.state.set_past_usage(name, PastUsage(at, {"gpu": gpus}))
+
     @rule()
     def cycle(self) -> None:
         one_slow_cycle(self.state)
@@ -164,6 +179,8 @@ def test_crowded_random_worlds_keep_every_invariant(crowd: int) -> None:
         for _ in range(draw.randint(1, 5)):
             state.set_workload(random_workload(draw, made))
             made += 1
+        for name in LEAVES:
+            state.set_past_usage(name, PastUsage(draw.random() * NOW, {"gpu": draw.random() * 4000}))
         for name in list(state.works):
             if draw.random() < 0.15:
                 state.remove_workload(name)

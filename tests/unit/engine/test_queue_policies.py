@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from worlds import bound, codes, node, settle, work, world
 
-from heddle.engine import Ageing, Evict, Plan, QueueSpec, State, explain, render, schedule
+from heddle.engine import Ageing, Evict, PastUsage, Plan, QueueSpec, State, explain, render, schedule
+from heddle.engine.usage import advanced
 
 
 def queue(name: str, gpus: int | None = 0, parent: str | None = None, **more: object) -> QueueSpec:
@@ -382,3 +384,71 @@ def test_ages_are_counted_again_only_when_they_gain_a_point() -> None:
 def test_ageing_needs_a_time_and_a_most(seconds: float, most: int, field: str) -> None:
     with pytest.raises(ValueError, match=rf"queue.ageing.{field}: .* is not valid; give"):
         Ageing(seconds, most)
+
+
+# -- past use --------------------------------------------------------------------------------------
+
+
+def test_decayed_use_is_an_average_in_which_a_half_life_halves() -> None:
+    past = PastUsage(0.0, {"gpu": 8000.0})
+    assert advanced(past, {}, 10, 10).amounts == {"gpu": 4000.0}
+    assert advanced(past, {"gpu": 8000}, 10, 25).amounts["gpu"] == pytest.approx(8000)
+    assert advanced(past, {"gpu": 2000}, 10, 10).amounts == {"gpu": 5000.0}
+    assert advanced(past, {"gpu": 2000}, 10, -5) == past
+    in_steps = past
+    for at in (1, 4, 4.5, 9, 10):
+        in_steps = advanced(in_steps, {"gpu": 2000}, 10, at)
+    assert in_steps.amounts["gpu"] == pytest.approx(5000), "it does not matter how often it is worked out"
+
+
+def test_of_equals_the_one_that_used_less_lately_goes_first() -> None:
+    state = cluster(1, queue("a", usage_half_life=100), queue("b", usage_half_life=100))
+    for name in ("a", "b"):
+        state.set_workload(work(f"x/{name}", name))
+    assert started(schedule(state, 0)) == {"x/a": 1}
+    state.set_past_usage("a", PastUsage(0.0, {"gpu": 500.0}))
+    assert started(schedule(state, 0)) == {"x/b": 1}
+    state.set_past_usage("b", PastUsage(0.0, {"gpu": 600.0}))
+    assert started(schedule(state, 0)) == {"x/a": 1}
+    state.set_queue(queue("a", usage_half_life=100, weight=1))
+    state.set_queue(queue("b", usage_half_life=100, weight=2))
+    assert started(schedule(state, 0)) == {"x/b": 1}, "to twice the weight twice the use is the same"
+
+
+def test_past_use_evicts_nobody_and_yields_to_quota() -> None:
+    state = cluster(2, queue("a", 1, usage_half_life=100), queue("b", 1, usage_half_life=100))
+    state.set_past_usage("a", PastUsage(0.0, {"gpu": 2000.0}))
+    state.set_workload(work("x/a", "a"))
+    state.set_workload(work("x/b", "b", 2, least=1))
+    plan = schedule(state, 0)
+    assert started(plan) == {"x/a": 1, "x/b": 1}
+    settle(state, plan)
+    assert not schedule(state, 0).actions
+
+
+def test_use_is_noted_of_what_ran_and_survives_a_rebuild() -> None:
+    state = cluster(4, queue("top", usage_half_life=10), queue("a", 4, "top"), queue("b", 4))
+    state.note_usage(0)
+    state.set_workload(work("x/w", "a", 2))
+    settle(state, schedule(state, 0))
+    state.note_usage(10)
+    state.release_task("x/w", "t0")
+    state.note_usage(20)
+    assert state.past_usage() == {"top": PastUsage(20, {"gpu": 1000.0})}
+    again = State.rebuild(state.snapshot())
+    again.note_usage(30)
+    state.note_usage(30)
+    assert again.past_usage() == state.past_usage()
+    state.set_queue(queue("top"))
+    assert not state.past_usage()
+
+
+@pytest.mark.parametrize("call", [
+    lambda: queue("a", usage_half_life=0),
+    lambda: PastUsage(0.0, {"gpu": -1.0}),
+    lambda: PastUsage(float("nan")),
+    lambda: State().set_past_usage("none", PastUsage(0.0)),
+])  # fmt: skip
+def test_bad_past_use_is_refused_with_field_and_remedy(call: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match=r": .*; "):
+        call()

@@ -11,7 +11,19 @@ from heddle.api.meta import Resources
 from heddle.api.pod import Pod
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION, POD_SET_LABEL, USER_ANNOTATION, Workload
-from heddle.engine import MODEL, Ageing, Device, NodeSpec, Placement, PodSet, QueueSpec, Taint, Toleration, WorkloadSpec
+from heddle.engine import (
+    MODEL,
+    Ageing,
+    Device,
+    NodeSpec,
+    PastUsage,
+    Placement,
+    PodSet,
+    QueueSpec,
+    Taint,
+    Toleration,
+    WorkloadSpec,
+)
 
 NO_QUEUE = "(none)"
 """Queue of pods that no Workload speaks for; no queue can have this name."""
@@ -118,8 +130,36 @@ def queue_spec(queue: Queue) -> QueueSpec:
         stop_policy=queue.spec.stop_policy,
         user_limit=queue_amounts(queue.spec.user_limit),
         ordering=queue.spec.ordering,
+        usage_half_life=queue.spec.usage_half_life_seconds,
         ageing=None if ageing is None else Ageing(ageing.seconds_per_point, ageing.max_points),
     )
+
+
+def past_usage(queue: Queue) -> PastUsage | None:
+    """What its status remembers of a queue's use; None = nothing, or nothing that can be read."""
+    status = queue.status
+    if status.past_usage_time is None:
+        return None
+    try:
+        found = {}
+        for name, value in status.past_usage.items():
+            (own,) = queue_amounts({name: 0})
+            found[own] = float(value) * (1 if own not in ("cpu", "gpu") and not own.startswith(MODEL) else 1000)
+        return PastUsage(to_seconds(status.past_usage_time), found)
+    except ValueError:
+        return None
+
+
+def past_resources(past: PastUsage) -> Resources:
+    """Decayed use as decimal text, exact: it is read again."""
+    back = {own: name for name, own in _UNITS.items()}
+    found: Resources = {}
+    for own, value in past.amounts.items():
+        if own.startswith(MODEL):
+            found[GPU_MODEL_PREFIX + own.removeprefix(MODEL)] = repr(value / 1000)
+        else:
+            found[back.get(own, own)] = repr(value / 1000 if own in ("cpu", "gpu") else value)
+    return found
 
 
 def workload_spec(

@@ -152,6 +152,7 @@ class SchedulingController:
 
     def _apply_deltas(self) -> set[str]:
         """Bring the mirror up to date; returns the workloads that something changed about."""
+        self._mirror.state.note_usage(time.time())
         dirty, self._dirty = self._dirty, defaultdict(set)
         models = self._mirror.models
         for name in dirty["Queue"]:

@@ -51,6 +51,9 @@ class Mirror:
         else:
             spec = adapter.queue_spec(queue)
             self.state.set_queue(spec)
+            told, known = adapter.past_usage(queue), self.state.past_usage().get(name)
+            if told and (known is None or known.at < told.at):
+                self.state.set_past_usage(name, told)
             self._models_of[name] = adapter.models_of(spec)
         self.models = frozenset().union(*self._models_of.values())
 
