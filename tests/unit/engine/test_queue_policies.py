@@ -105,6 +105,18 @@ def test_what_is_kept_back_is_nobodys_surplus() -> None:
     assert started(schedule(state, 0)) == {"x/a": 2, "x/c": 2}
 
 
+def test_others_do_not_reclaim_what_a_queue_keeps_for_itself() -> None:
+    state = cluster(4, queue("top", 2), queue("a", 4, "top"), queue("b", 4))
+    state.set_workload(work("x/a", "a", 4, least=1))
+    settle(state, schedule(state, 0))
+    state.set_workload(work("x/b", "b", 2))
+    assert {a.workload for a in schedule(state, 0).actions if isinstance(a, Evict)} == {"x/a"}
+    state.set_queue(queue("a", 4, "top", lending_limit={"gpu": 0}))
+    assert not schedule(state, 0).actions
+    state.set_queue(queue("a", 4, "top", lending_limit={"gpu": 2000}))
+    assert len([a for a in schedule(state, 0).actions if isinstance(a, Evict)]) == 2
+
+
 @pytest.mark.parametrize("field", ["borrowing_limit", "lending_limit"])
 def test_a_limit_on_borrowing_or_lending_needs_a_quota(field: str) -> None:
     with pytest.raises(ValueError, match=rf"queue.{field}\[cpu\]: 1 is not valid; give a quota of cpu too"):
