@@ -34,7 +34,9 @@ class Verdicts:
         self.state = cycle.state
         self._shared: dict[tuple[object, ...], tuple[Reason, ...]] = {}
         self._possible: dict[tuple[object, ...], Reason | None] = {}
-        self._behind: dict[str, Reason | None] = {}
+        self._heads: dict[
+            str, tuple[Work | None, Reason | None]
+        ] = {}  # of strict lines
 
     def all(self) -> dict[str, Verdict]:
         """A verdict per workload that had pending tasks."""
@@ -71,14 +73,12 @@ class Verdicts:
         queue = work.queue
         if queue is None or queue.spec.ordering != "StrictFIFO":
             return None
-        head = self.cycle.behind(queue, work)
-        if head is None:
-            return None
-        key = f"{queue.name} {head.name}"
-        found = self._behind.get(key)
-        if found is None:
-            found = self._behind[key] = Reason(ReasonCode.BEHIND_HEAD, queue=queue.name, head=head.name)
-        return found
+        if queue.name not in self._heads:
+            head = self.cycle.head(queue)
+            told = Reason(ReasonCode.BEHIND_HEAD, queue=queue.name, head=head.name) if head else None
+            self._heads[queue.name] = (head, told)
+        head, told = self._heads[queue.name]
+        return told if head and self.state.key_of(head) < self.state.key_of(work) else None
 
     def why(self, work: Work) -> tuple[Reason, ...]:
         """Why a workload's minimum does not start now."""

@@ -101,15 +101,17 @@ def caps_kept(state: State, plan: Plan) -> None:
 def lines_kept(state: State, plan: Plan) -> None:
     """After the plan: in a strict line nobody started behind one who waits without a promise.
 
-    A promise that was made before is kept, whoever is ahead by now.
+    A promise that was made before is kept, whoever is ahead by now; and who ran when the others started, and lost its
+    place later in the same plan, did not wait then.
     """
+    evicted = {action.workload for action in plan.actions if isinstance(action, Evict)}
     for action in plan.actions:
         if isinstance(action, Bind) and action.reason.code is not ReasonCode.PROMISE_KEPT:
             work = state.works[action.placement.workload]
             if work.queue is None or work.queue.spec.ordering != "StrictFIFO":
                 continue
             ahead = [key for key in work.queue.waiting if key < state.key_of(work)]
-            waits = [state.works[key[2]] for key in ahead]
+            waits = [state.works[key[2]] for key in ahead if key[2] not in evicted]
             assert all(w.whole() or w.promised_whole() for w in waits), f"{work.name} passed the head of its line"
 
 
