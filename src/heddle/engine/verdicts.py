@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from heddle.engine.cycle import Cycle
@@ -21,6 +23,12 @@ _CAPS = {
 }
 
 
+def _below(queue: Queue) -> Iterator[Work]:
+    yield from queue.works.values()
+    for child in queue.children:
+        yield from _below(child)
+
+
 def _runs(work: Work, column: int) -> int:
     return sum(n * cls.needs[column] for n, cls in zip(work.bound, work.parts, strict=True))
 
@@ -34,9 +42,7 @@ class Verdicts:
         self.state = cycle.state
         self._shared: dict[tuple[object, ...], tuple[Reason, ...]] = {}
         self._possible: dict[tuple[object, ...], Reason | None] = {}
-        self._heads: dict[
-            str, tuple[Work | None, Reason | None]
-        ] = {}  # of strict lines
+        self._heads: dict[str, tuple[Work | None, Reason | None]] = {}  # of strict lines
 
     def all(self) -> dict[str, Verdict]:
         """A verdict per workload that had pending tasks."""
@@ -223,8 +229,7 @@ class Verdicts:
 
     def _holders(self, queue: Queue, column: int, user: str | None = None) -> tuple[tuple[str, int], ...]:
         if user is not None:
-            mine = [w for w in self.state.works.values() if w.queue and queue in w.queue.path and w.spec.user == user]
-            held = [(w.name, _runs(w, column)) for w in mine]
+            held = [(work.name, _runs(work, column)) for work in _below(queue) if work.spec.user == user]
         elif queue.children:
             held = [(child.name, child.used(column)) for child in queue.children]
         else:
