@@ -6,6 +6,8 @@ from msgspec import Meta, field
 
 from heddle.api.meta import Condition, Kind, ObjectMeta, Resources, Struct
 
+GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
+"""Label of a node: model of its GPUs, as NVIDIA's feature discovery writes it."""
 GPU_RESOURCE = "nvidia.com/gpu"
 DEVICES_INVENTORY_ANNOTATION = "heddle.dev/device-inventory"
 """Annotation of a Node: its GPUs as a JSON list of {id, index, model, memoryMiB, numa, link}."""

@@ -13,7 +13,17 @@ _RULES: dict[str, dict[str, list[dict[str, str]]]] = {
                 "rule": "!has(self.quota) || !has(self.limit) || self.quota.all(r, !(r in self.limit) || "
                 "quantity(string(self.quota[r])).compareTo(quantity(string(self.limit[r]))) <= 0)",
                 "message": "quota is over the limit; lower quota or raise limit",
-            }
+            },
+            {
+                "rule": "!has(self.borrowingLimit) || self.borrowingLimit.all(r, r == 'nvidia.com/gpu' || "
+                "(has(self.quota) && r in self.quota))",
+                "message": "borrowingLimit names a resource without a quota; give a quota of it too",
+            },
+            {
+                "rule": "!has(self.lendingLimit) || self.lendingLimit.all(r, has(self.quota) && r in self.quota && "
+                "quantity(string(self.lendingLimit[r])).compareTo(quantity(string(self.quota[r]))) <= 0)",
+                "message": "lendingLimit is over the quota; lower it or raise quota",
+            },
         ],
         "": [
             {
@@ -58,7 +68,7 @@ def manifest(resource: Resource) -> dict[str, Any]:
         spec["x-kubernetes-validations"] = rules["spec"]
     if "podSet" in rules:
         spec["properties"]["podSets"]["items"]["x-kubernetes-validations"] = rules["podSet"]
-    for name in ("quota", "limit"):
+    for name in ("quota", "limit", "borrowingLimit", "lendingLimit", "userLimit"):
         if name in spec["properties"]:
             spec["properties"][name]["maxProperties"] = _MAX_ENTRIES
             spec["properties"][name]["additionalProperties"]["maxLength"] = _MAX_QUANTITY

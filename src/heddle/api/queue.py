@@ -4,9 +4,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from heddle.api.meta import Condition, Kind, Name, Resources, Struct
+from heddle.api.core import GPU_PRODUCT_LABEL
+from heddle.api.meta import Condition, Kind, Name, Positive, Resources, Struct
 
 GROUP_VERSION = "heddle.dev/v1alpha1"
+
+
+GPU_MODEL_PREFIX = f"{GPU_PRODUCT_LABEL}="
+"""Before a model it is the resource name, in amounts of a queue, of the GPUs of that model."""
 
 
 class Subject(Struct):
@@ -33,6 +38,15 @@ class QueueAccess(Struct):
     ] = []
 
 
+class Ageing(Struct):
+    """How waiting moves work up in the queue's line."""
+
+    seconds_per_point: Annotated[
+        int, Meta(description="So long is worth one point of priority.", ge=1, le=1_000_000_000)
+    ]
+    max_points: Annotated[int, Meta(description="Points that age is worth at most.", ge=1, le=1_000_000_000)]
+
+
 class QueueSpec(Struct):
     """What a queue is owed, and from whom it inherits."""
 
@@ -56,6 +70,48 @@ class QueueSpec(Struct):
         Meta(description="Surplus goes to siblings of higher priority first; never affects quota.",
              ge=-1_000_000_000, le=1_000_000_000),
     ] = 0  # fmt: skip
+    borrowing_limit: Annotated[
+        Resources,
+        Meta(
+            description="How much more than its quota may run below, by resource of which it has a quota (GPUs: "
+            "without one it is 0); absent: any amount."
+        ),
+    ] = {}
+    lending_limit: Annotated[
+        Resources,
+        Meta(
+            description="How much of its quota others may use while it is idle, by resource; the rest is kept back for "
+            "this queue, idle or not. Absent: all of it."
+        ),
+    ] = {}
+    stop_policy: Annotated[
+        Literal["None", "Hold", "HoldAndDrain"],
+        Meta(
+            description="Hold: nothing new starts here or below, what runs stays. HoldAndDrain: what runs and is "
+            "preemptible is evicted too."
+        ),
+    ] = "None"
+    user_limit: Annotated[
+        Resources,
+        Meta(description="Hard cap on what runs below for any one submitter, by resource; absent: none."),
+    ] = {}
+    ordering: Annotated[
+        Literal["BestEffort", "StrictFIFO"],
+        Meta(
+            description="BestEffort: whoever fits starts, in order of priority and age. StrictFIFO: nobody behind the "
+            "head of the line starts while the head cannot."
+        ),
+    ] = "BestEffort"
+    ageing: Annotated[
+        Ageing | None, Meta(description="Lets age raise the place in this queue's line; absent: it does not.")
+    ] = None
+    usage_half_life_seconds: Annotated[
+        Positive | None,
+        Meta(
+            description="Past use counts half after so long: of siblings that otherwise stand equal, the one that used "
+            "less lately goes first. Absent: past use does not count."
+        ),
+    ] = None
     access: Annotated[QueueAccess, Meta(description="Who may submit here, and who may claim what.")] = field(
         default_factory=QueueAccess
     )
@@ -70,6 +126,10 @@ class QueueStatus(Struct):
     fair_share: Annotated[Resources, Meta(description="Share that it is due now, given what all ask for.")] = {}
     pending: Annotated[int, Meta(description="Workloads waiting below.")] = 0
     running: Annotated[int, Meta(description="Workloads running below.")] = 0
+    past_usage: Annotated[
+        Resources, Meta(description="Average use in which older use counts less (spec.usageHalfLifeSeconds).")
+    ] = {}
+    past_usage_time: Annotated[str | None, Meta(description="Moment that pastUsage is of (RFC 3339).")] = None
 
 
 class Queue(Kind):

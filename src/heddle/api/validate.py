@@ -17,11 +17,11 @@ import msgspec
 from msgspec import inspect as mi
 
 from heddle.api import quantity
-from heddle.api.core import GPU_RESOURCE
+from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.errors import Invalid
 from heddle.api.meta import Kind, Resources
 from heddle.api.pod import Pod
-from heddle.api.queue import Queue
+from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.registry import Resource
 from heddle.api.status import StatusCause
 from heddle.api.topology import Topology
@@ -226,6 +226,10 @@ def _words_of(info: mi.Type) -> str:
 
 
 def _gpu_share(resources: Resources, path: str) -> Iterator[Fault]:
+    for name in resources:
+        if name.startswith(GPU_MODEL_PREFIX):
+            remedy = f"ask for {GPU_RESOURCE} and pin the model with nodeSelector {GPU_PRODUCT_LABEL}"
+            yield Fault(f"{path}[{name}]", "FieldValueForbidden", resources[name], remedy)
     if (asked := resources.get(GPU_RESOURCE)) is not None:
         thousandths = quantity.milli(asked)
         if thousandths > 1000 and thousandths % 1000:
@@ -235,6 +239,12 @@ def _gpu_share(resources: Resources, path: str) -> Iterator[Fault]:
 
 def _queue(queue: Queue) -> Iterator[Fault]:
     spec = queue.spec
+    for field, amounts in (("quota", spec.quota), ("limit", spec.limit), ("borrowingLimit", spec.borrowing_limit),
+                           ("lendingLimit", spec.lending_limit), ("userLimit", spec.user_limit)):  # fmt: skip
+        for resource, value in amounts.items():
+            if resource in (GPU_PRODUCT_LABEL, GPU_MODEL_PREFIX):
+                remedy = f"name a model as the node label does: {GPU_MODEL_PREFIX}NVIDIA-H100-80GB-HBM3"
+                yield Fault(f"spec.{field}[{resource}]", "FieldValueInvalid", value, remedy)
     if spec.parent and spec.parent == queue.metadata.name:
         yield Fault("spec.parent", "FieldValueInvalid", spec.parent, "a queue is not its own parent; name another")
     for resource, limit in spec.limit.items():
@@ -242,6 +252,15 @@ def _queue(queue: Queue) -> Iterator[Fault]:
         if quota is not None and quantity.milli(quota) > quantity.milli(limit):
             remedy = f"quota is over the limit of {limit}; lower quota or raise limit"
             yield Fault(f"spec.quota[{resource}]", "FieldValueInvalid", quota, remedy)
+    for resource, value in spec.borrowing_limit.items():
+        if resource not in spec.quota and resource != GPU_RESOURCE:
+            remedy = f"give a quota of {resource} too: nothing is borrowed where nothing is owed"
+            yield Fault(f"spec.borrowingLimit[{resource}]", "FieldValueInvalid", value, remedy)
+    for resource, value in spec.lending_limit.items():
+        quota = spec.quota.get(resource)
+        if quota is None or quantity.milli(value) > quantity.milli(quota):
+            remedy = f"give at most the quota of {resource} ({'none is set' if quota is None else quota})"
+            yield Fault(f"spec.lendingLimit[{resource}]", "FieldValueInvalid", value, remedy)
 
 
 def _topology(topology: Topology) -> Iterator[Fault]:

@@ -3,6 +3,8 @@
 from heddle.engine.explain import Explanation, explain
 from heddle.engine.forward import Expectation, Forward, expect, expect_all
 from heddle.engine.model import (
+    MODEL,
+    Ageing,
     Device,
     NodeSpec,
     Placement,
@@ -16,9 +18,12 @@ from heddle.engine.plan import Action, Bind, Budget, Evict, Plan, Reserve, Verdi
 from heddle.engine.reasons import Reason, ReasonCode, render
 from heddle.engine.scheduler import fair_shares, schedule
 from heddle.engine.state import Snapshot, State, TaskFact, TaskState
+from heddle.engine.usage import PastUsage
 
 __all__ = [
+    "MODEL",
     "Action",
+    "Ageing",
     "Bind",
     "Budget",
     "Device",
@@ -27,6 +32,7 @@ __all__ = [
     "Explanation",
     "Forward",
     "NodeSpec",
+    "PastUsage",
     "Placement",
     "Plan",
     "PodSet",

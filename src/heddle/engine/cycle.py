@@ -15,7 +15,7 @@ import numpy as np
 
 from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
-from heddle.engine.queues import Queue, standing
+from heddle.engine.queues import Queue, Standing, standing
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.shadow import Shadow, find_shadow, known_ends
 from heddle.engine.state import State, Task, TaskState, Work
@@ -30,11 +30,13 @@ class Cycle:
         """Begins a cycle; for those who are ``barred`` nobody is made to leave."""
         state.settle()
         self.barred = barred
+        state.age(now)
         self.state = state
         self.now = now
         self.budget = budget
         self.total: list[int] = state.nodes.total.tolist()
         state.tree.divide(self.total)
+        state.tree.weigh_past(self.total, now)
         self.placer = Placer(state)
         self.bind_reason: dict[Task, Reason] = {}
         self.evict_reason: dict[Task, Reason] = {}
@@ -53,7 +55,23 @@ class Cycle:
 
     def active(self, queue: Queue) -> bool:
         """Whether work may be placed from this queue."""
-        return queue.active and not queue.children
+        return queue.active and not queue.children and not queue.stopped
+
+    def holds_up(self, queue: Queue, work: Work) -> bool:
+        """Whether nobody behind this workload may start before it: a strict line, and its start is not sure."""
+        return queue.spec.ordering == "StrictFIFO" and not work.whole() and not work.promised_whole()
+
+    def head(self, queue: Queue) -> Work | None:
+        """The first in a strict line that holds up those behind it; None = nobody."""
+        if queue.spec.ordering != "StrictFIFO":
+            return None
+        waits = (self.state.works[key[2]] for key in queue.waiting)
+        return next((work for work in waits if self.holds_up(queue, work)), None)
+
+    def behind(self, queue: Queue, work: Work) -> Work | None:
+        """The head of a strict line that this workload waits behind; None = it may start."""
+        head = self.head(queue)
+        return head if head and self.state.key_of(head) < self.state.key_of(work) else None
 
     def minimum(self, work: Work) -> Need | None:
         """The tasks that must start together; None when there are none to start, or too few exist."""
@@ -221,7 +239,7 @@ class Turns:
         self.total = cycle.total
         self.at: dict[str, int] = {}
         self.lists: dict[str, list[str]] = {}
-        self.heaps: dict[str, list[tuple[tuple[int, int, float, float], str, Queue]]] = {}
+        self.heaps: dict[str, list[tuple[Standing, str, Queue]]] = {}
         self._collect("", cycle.state.tree.tops)
 
     def _collect(self, above: str, level: list[Queue]) -> bool:
@@ -231,7 +249,7 @@ class Turns:
                 some = self._collect(queue.name, queue.children)
             else:
                 names = self.lists[queue.name] = self.cycle.open_claims(queue)
-                some = bool(names) and queue.active
+                some = bool(names) and self.cycle.active(queue)
             if some:
                 heap.append((standing(queue, self.total), queue.name, queue))
         heapify(heap)
@@ -257,6 +275,13 @@ class Turns:
     def done(self, queue: Queue) -> None:
         """The workload at the head of this queue needs no further turn."""
         self.at[queue.name] = self.at.get(queue.name, 0) + 1
+
+    def give_up(self, queue: Queue, work: Work) -> None:
+        """The workload at the head of this queue got nothing: no further turn for it, nor for those it holds up."""
+        if self.cycle.holds_up(queue, work):
+            self.at[queue.name] = len(self.lists[queue.name])
+        else:
+            self.done(queue)
 
     def _again(self, leaf: Queue, *, over: bool) -> None:
         for queue in leaf.path:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 from heddle.engine.cycle import Cycle
 from heddle.engine.fairshare import UNBOUNDED
-from heddle.engine.model import GPU, WHOLE, PodSet, WorkloadSpec
+from heddle.engine.model import GPU, MODEL, WHOLE, PodSet, WorkloadSpec
 from heddle.engine.placement import Need
 from heddle.engine.plan import Budget
-from heddle.engine.queues import Queue
+from heddle.engine.queues import Cap, CapKind, Queue, QueueTree
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scheduler import carried_through
 from heddle.engine.stages.room import yields
@@ -57,8 +57,15 @@ def explain(state: State, now: float, workload: str, budget: Budget | None = Non
         reasons = verdicts.why(work)
         need = cycle.minimum(work) or cycle.growth(work)
         queue = work.queue
+        if queue is not None and queue.stopped and need is not None:
+            resumed = _resumed_queue(_WhatIf(cycle, work, queue, need))
+            return Explanation(workload, False, reasons, (resumed,) if resumed else ())
         if queue is None or not cycle.active(queue) or need is None or work.held:
             return Explanation(workload, False, reasons, ())
+        if cycle.behind(queue, work):
+            free = _WhatIf(cycle, work, queue, need).starts(need)
+            relaxed = Reason(ReasonCode.RELAX_ORDERING, queue=queue.name)
+            return Explanation(workload, False, reasons, (relaxed,) if free else ())
         found = [kind(_WhatIf(cycle, work, queue, need)) for kind in _KINDS]
         return Explanation(workload, False, reasons, tuple(change for change in found if change is not None))
 
@@ -74,12 +81,15 @@ class _WhatIf:
         self.need = need
         self.demand = cycle.demand(work, need)
         self.fixed = not work.spec.preemptible
+        self.user = work.spec.user
 
     def starts(self, need: Need, work: Work | None = None, *, ignore_caps: bool = False) -> bool:
         """Whether this need would get its places beside everything else, within every cap."""
         asked = work or self.work
         demand = self.cycle.demand(asked, need)
-        if not ignore_caps and self.state.tree.stopped_by(self.queue, demand, fixed=self.fixed, land=False):
+        if not ignore_caps and self.state.tree.stopped_by(
+            self.queue, demand, fixed=self.fixed, user=self.user, land=False
+        ):
             return False
         point = self.state.checkpoint()
         placed = self.cycle.placer.place(asked, need) is not None
@@ -117,7 +127,7 @@ def _fewer_gpus(ask: _WhatIf) -> Reason | None:
     if asked <= WHOLE:
         return None
     for gpu in range(asked - WHOLE, 0, -WHOLE):
-        if ask.starts(((part, count),), ask.variant(lambda pod_set, gpu=gpu: replace(pod_set, gpu=gpu))):  # type: ignore[misc]
+        if ask.starts(((part, count),), ask.variant(lambda pod_set, gpu=gpu: _with_gpus(pod_set, gpu))):  # type: ignore[misc]
             return Reason(
                 ReasonCode.FEWER_GPUS,
                 queue=ask.queue.name,
@@ -127,6 +137,12 @@ def _fewer_gpus(ask: _WhatIf) -> Reason | None:
                 needed=count,
             )
     return None
+
+
+def _with_gpus(pod_set: PodSet, gpu: int) -> PodSet:
+    """A pod set whose tasks ask for so many milli-devices, those counted by model included."""
+    request = {name: gpu if name.startswith(MODEL) else value for name, value in pod_set.request.items()}
+    return replace(pod_set, gpu=gpu, request=request)
 
 
 def _relaxed_topology(ask: _WhatIf) -> Reason | None:
@@ -143,30 +159,66 @@ def _relaxed_topology(ask: _WhatIf) -> Reason | None:
 
 
 def _raised_caps(ask: _WhatIf) -> Reason | None:
-    """The one limit or quota that stands in the way, and how high it would have to be."""
-    caps = []
+    """The one number of a queue that stands in the way, and how high it would have to be."""
+    caps: list[tuple[Cap, Queue, int]] = []
     tree = ask.state.tree
-    saved = []
+    saved: list[tuple[list[int], int, int]] = []
     try:
-        while cap := tree.stopped_by(ask.queue, ask.demand, fixed=ask.fixed, land=False):
-            over_limit = cap.cap == cap.queue.limit[cap.column]
-            amounts = cap.queue.limit if over_limit else cap.queue.quota
-            caps.append((cap, over_limit))
+        while cap := tree.stopped_by(ask.queue, ask.demand, fixed=ask.fixed, user=ask.user, land=False):
+            found = _lifted(tree, ask.queue, cap)
+            if found is None or len(caps) > 1:
+                return None
+            whose, amounts, value = found
+            caps.append((cap, whose, amounts[cap.column] - value))
             saved.append((amounts, cap.column, amounts[cap.column]))
-            amounts[cap.column] = UNBOUNDED
+            amounts[cap.column] = value
+            tree.moved += 1
     finally:
         for amounts, column, value in reversed(saved):
             amounts[column] = value
+        tree.moved += 1
     if len(caps) != 1 or not ask.starts(ask.need, ignore_caps=True):
         return None
-    cap, over_limit = caps[0]
-    return Reason(
-        ReasonCode.RAISE_LIMIT if over_limit else ReasonCode.RAISE_QUOTA,
-        queue=cap.queue.name,
-        resource=ask.state.resources[cap.column],
-        cap=cap.cap,
-        wanted=cap.used + cap.wanted,
-    )
+    cap, whose, less = caps[0]
+    resource = ask.state.resources[cap.column]
+    before, after = cap.cap, cap.used + cap.wanted
+    if cap.kind is CapKind.BORROWING:
+        before, after = before - whose.quota[cap.column], after - whose.quota[cap.column]
+    elif cap.kind is CapKind.LENDING:
+        before = whose.spec.lending_limit.get(resource) or 0
+        after = before + less
+    return Reason(_RAISES[cap.kind], queue=whose.name, resource=resource, cap=before, wanted=after)
+
+
+def _lifted(tree: QueueTree, asker: Queue, cap: Cap) -> tuple[Queue, list[int], int] | None:
+    """Whose number would lift a cap, in which list it is, and its value then; None = no one number would."""
+    if cap.kind is CapKind.USER and cap.queue.submitters:
+        return cap.queue, cap.queue.submitters.limit, UNBOUNDED
+    if cap.kind is not CapKind.LENDING:
+        lists = {CapKind.LIMIT: cap.queue.limit, CapKind.QUOTA: cap.queue.quota, CapKind.BORROWING: cap.queue.ceiling}
+        return cap.queue, lists[cap.kind], UNBOUNDED
+    missing = cap.used + cap.wanted - cap.cap
+    for queue, idle in tree.lending.keepers(cap.column, asker):
+        if idle >= missing:
+            return queue, queue.keep, queue.keep[cap.column] - missing
+    return None
+
+
+_RAISES = {
+    CapKind.LIMIT: ReasonCode.RAISE_LIMIT,
+    CapKind.QUOTA: ReasonCode.RAISE_QUOTA,
+    CapKind.BORROWING: ReasonCode.RAISE_BORROWING_LIMIT,
+    CapKind.LENDING: ReasonCode.RAISE_LENDING_LIMIT,
+    CapKind.USER: ReasonCode.RAISE_USER_LIMIT,
+}
+
+
+def _resumed_queue(ask: _WhatIf) -> Reason | None:
+    """Whether it would start at once were the one stop above it lifted."""
+    stops = [at for at in ask.queue.path if at.spec.stop_policy != "None"]
+    if ask.queue.children or len(stops) != 1 or not ask.starts(ask.need):
+        return None
+    return Reason(ReasonCode.RESUME_QUEUE, queue=stops[0].name)
 
 
 def _others_leave(ask: _WhatIf) -> Reason | None:

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import floor
 
 GPU = "gpu"
 CPU = "cpu"
 MEMORY = "memory"
 WHOLE = 1000
 """Milli-units of one whole device."""
+
+MODEL = GPU + ":"
+"""Prefix of resources that count GPUs of one model, as ``gpu:H100``, in thousandths like ``gpu``. A node has it in
+``resources``, and a pod set that may only run there in ``request``: the caller says both, beside the GPUs."""
 
 _MAX = 2**53
 
@@ -120,6 +125,33 @@ class NodeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Ageing:
+    """How waiting moves work up in its queue's line.
+
+    Attributes:
+        seconds: so long is worth one point of priority; points change at whole multiples of it on the clock.
+        most: points that age is worth at most.
+    """
+
+    seconds: float
+    most: int
+
+    def __post_init__(self) -> None:
+        _number("queue.ageing.seconds", self.seconds)
+        if self.seconds <= 0:
+            raise _fault("queue.ageing.seconds", self.seconds, "give more than 0")
+        _amount("queue.ageing.most", self.most)
+
+    def tick(self, now: float) -> int:
+        """The moment up to which ages are counted, in points."""
+        return floor(now / self.seconds)
+
+    def points(self, created: float, tick: int) -> int:
+        """What the age of work created then is worth."""
+        return max(0, min(self.most, tick - self.tick(created)))
+
+
+@dataclass(frozen=True, slots=True)
 class QueueSpec:
     """A node of the queue tree. Workloads live in queues without children.
 
@@ -133,6 +165,19 @@ class QueueSpec:
         weight: claim on surplus among siblings of equal priority, one number or one per resource (absent
             = 1). 0 = no claim, though idle room may still be used.
         priority: surplus is shared among siblings of the highest number first; never touches quota.
+        borrowing_limit: how much more than its quota may run below the queue, per resource of which it has
+            a quota; absent or None = any amount.
+        lending_limit: how much of its quota others may use while it is idle, per resource of which it has a
+            quota; the rest is kept back for the queue, idle or not. Absent or None = all of it.
+        stop_policy: ``None``; ``Hold`` starts nothing new in the queue and all below, what runs stays;
+            ``HoldAndDrain`` also evicts what runs there and is preemptible.
+        user_limit: hard cap on what runs below the queue for any one submitter, per resource; absent or
+            None = no cap.
+        ordering: ``BestEffort`` lets those behind start while the head of the line cannot; ``StrictFIFO``
+            lets nobody pass. Counts for the queue's own workloads only.
+        ageing: lets age raise the place of the queue's own workloads in its line; None = it does not.
+        usage_half_life: seconds after which use counts half; among siblings that otherwise stand equal the
+            one that used less lately goes first. None = past use does not count.
     """
 
     name: str
@@ -141,6 +186,13 @@ class QueueSpec:
     limit: Mapping[str, int | None] = field(default_factory=dict)
     weight: float | Mapping[str, float] = 1
     priority: int = 0
+    borrowing_limit: Mapping[str, int | None] = field(default_factory=dict)
+    lending_limit: Mapping[str, int | None] = field(default_factory=dict)
+    stop_policy: str = "None"
+    user_limit: Mapping[str, int | None] = field(default_factory=dict)
+    ordering: str = "BestEffort"
+    ageing: Ageing | None = None
+    usage_half_life: float | None = None
 
     def __post_init__(self) -> None:
         _name("queue.name", self.name)
@@ -153,6 +205,24 @@ class QueueSpec:
             if weight < 0:
                 raise _fault(where, weight, "give 0 or more")
         _number("queue.priority", self.priority)
+        for limit, amounts in (("borrowing_limit", self.borrowing_limit), ("lending_limit", self.lending_limit)):
+            _amounts(f"queue.{limit}", amounts, null=True)
+            for resource, value in amounts.items():
+                quota = self.quota.get(resource)
+                if value is not None and quota is None:
+                    raise _fault(f"queue.{limit}[{resource}]", value, f"give a quota of {resource} too")
+                if limit == "lending_limit" and value is not None and quota is not None and value > quota:
+                    raise _fault(f"queue.{limit}[{resource}]", value, f"give at most the quota of {quota}")
+
+        _amounts("queue.user_limit", self.user_limit, null=True)
+        if self.usage_half_life is not None:
+            _number("queue.usage_half_life", self.usage_half_life)
+            if self.usage_half_life <= 0:
+                raise _fault("queue.usage_half_life", self.usage_half_life, "give more than 0 seconds")
+        if self.ordering not in ("BestEffort", "StrictFIFO"):
+            raise _fault("queue.ordering", self.ordering, "use 'BestEffort' or 'StrictFIFO'")
+        if self.stop_policy not in ("None", "Hold", "HoldAndDrain"):
+            raise _fault("queue.stop_policy", self.stop_policy, "use 'None', 'Hold' or 'HoldAndDrain'")
 
     def weight_of(self, resource: str) -> float:
         """The claim on surplus of one resource."""
@@ -214,6 +284,7 @@ class WorkloadSpec:
         broken_since: when a running gang fell below its minimum (kept by the caller; None = it did not).
         walltime: seconds that it runs at most, counted from the start of its earliest running task (None =
             not known). Room is kept ahead of time only against ends that are known.
+        user: who submitted it. All work of nobody known ("") counts as one submitter's.
     """
 
     name: str
@@ -227,6 +298,7 @@ class WorkloadSpec:
     strategy: str = "pack"
     broken_since: float | None = None
     walltime: float | None = None
+    user: str = ""
 
     def __post_init__(self) -> None:
         _name("workload.name", self.name)

@@ -218,6 +218,11 @@ class Nodes:
         self.dev_bind[row] = self.dev_land[row] + held - np.maximum(held, self.dev_releasing[row])
         self.touch(row)
 
+    def free(self, column: int, land: bool) -> int:
+        """How much of a resource is free on schedulable nodes now, or (``land``) once all who leave have left."""
+        ledger = self.land if land else self.bind
+        return int(np.maximum(ledger[self.open, column], 0).sum())
+
     # -- devices -----------------------------------------------------------------------------------
 
     def choose_devices(self, row: int, gpu: int, free: Sequence[int], *, spread: bool = False) -> tuple[int, ...]:

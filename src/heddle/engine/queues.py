@@ -7,14 +7,18 @@ Python lists, since the tree is walked one queue at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
 from heddle.engine.fairshare import UNBOUNDED, divide
+from heddle.engine.lending import Lending
 from heddle.engine.model import QueueSpec
+from heddle.engine.submitters import Submitters
+from heddle.engine.usage import PastUsage, advanced, burden
 
 Amounts = list[int]
 
@@ -23,8 +27,9 @@ class Queue:
     """A queue and its counters; ``path`` runs from it up to the top."""
 
     __slots__ = (
-        "active", "children", "fixed", "limit", "name", "parent", "path", "priority", "quota", "releasing",
-        "request", "reserved", "running", "share", "spec", "waiting", "weight", "works",
+        "active", "burden", "ceiling", "children", "fixed", "keep", "keeps", "limit", "most", "name", "parent",
+        "past", "path", "priority", "quota", "releasing", "request", "reserved", "running", "share", "spec", "stopped",
+        "submitters", "tick", "waiting", "weight", "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -40,37 +45,88 @@ class Queue:
         self.children: list[Queue] = []
         self.parent: Queue | None = None
         self.path: tuple[Queue, ...] = (self,)
+        self.tick = 0  # up to which ages in its line are counted (Ageing.tick)
+        self.past: PastUsage | None = None  # decayed use, as last noted or given
+        self.burden = 0.0  # what past use counts for in this cycle
         self.active = True
+        self.stopped: Queue | None = None  # itself or the nearest above that starts nothing new
+        self.submitters: Submitters | None = None  # counted only where a queue caps them
         self.spec = spec
         self.priority = spec.priority
-        self.quota: Amounts = []  # this and the next two are filled in by QueueTree.settle
+        self.quota: Amounts = []  # this and the next are filled in by QueueTree.settle
         self.limit: Amounts = []
+        self.ceiling: Amounts = []  # quota and what may be borrowed
+        self.most: Amounts = []  # the lower of limit and ceiling
+        self.keep: Amounts = []  # what is not lent of the quota
+        self.keeps = False  # it or one below keeps anything
         self.weight: list[float] = []
 
     def used(self, column: int) -> int:
         """What counts as the queue's own: running and promised."""
         return self.running[column] + self.reserved[column]
 
+    def taken(self, column: int, *, land: bool) -> int:
+        """What counts against caps: with ``land`` once all who leave have left, else now."""
+        reserved = self.reserved[column]
+        return self.running[column] + (reserved if land else max(reserved, self.releasing[column]))
+
+
+def past_at(queue: Queue, resources: Sequence[str], now: float) -> PastUsage | None:
+    """A queue's decayed use at a moment, with what runs since it was last noted; None = it does not count."""
+    if queue.spec.usage_half_life is None or queue.past is None:
+        return None
+    amounts = zip(resources, queue.running, queue.releasing, strict=True)
+    used = {name: runs + leaves for name, runs, leaves in amounts if runs or leaves}
+    return advanced(queue.past, used, queue.spec.usage_half_life, now)
+
+
+class CapKind(StrEnum):
+    """Which number of a queue stands in the way."""
+
+    LIMIT = "limit"
+    QUOTA = "quota"
+    BORROWING = "borrowing"
+    LENDING = "lending"
+    USER = "user"
+
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """A cap that stops a demand: whose, in which resource, and the figures."""
+    """A cap that stops a demand: whose, in which resource, and the figures.
+
+    Attributes:
+        everywhere: it is the cluster's, and the queue only that of the demand.
+        user: whose use a cap per submitter counts.
+    """
 
     queue: Queue
     column: int
     cap: int
     used: int
     wanted: int
+    kind: CapKind = CapKind.LIMIT
+    everywhere: bool = False
+    user: str = ""
+
+    def relieved_by(self, queue: Queue, user: str) -> bool:
+        """Whether the cap would have more room were work of this queue and submitter gone."""
+        if self.kind is CapKind.USER and user != self.user:
+            return False
+        return self.everywhere or self.queue in queue.path
 
 
 class QueueTree:
     """All queues. Specs may come in any order; :meth:`settle` works the tree out again when they changed."""
 
-    def __init__(self, resources: list[str]) -> None:
+    def __init__(self, resources: list[str], free: Callable[[int, bool], int]) -> None:
+        """A tree over resources; ``free`` says how much of one is free now, or once all who leave have left."""
         self.resources = resources
         self.queues: dict[str, Queue] = {}
         self.tops: list[Queue] = []
         self.stale = True
+        self.moved = 0  # moves with every counter: what is remembered of them must be worked out again
+        self.lending = Lending(self, free)
+        self.counts_users = False
 
     def widen(self) -> None:
         """Adds counters for resources that were appended to the shared list."""
@@ -86,13 +142,23 @@ class QueueTree:
             return
         self.stale = False
         self.tops = []
+        self.counts_users = any(queue.spec.user_limit for queue in self.queues.values())
         for queue in self.queues.values():
+            queue.submitters = Submitters(queue.spec.user_limit, self.resources) if queue.spec.user_limit else None
             queue.children = []
             spec = queue.spec
             queue.priority = spec.priority
             queue.quota = [_bound(spec.quota.get(name)) for name in self.resources]
             queue.limit = [_bound(spec.limit.get(name)) for name in self.resources]
             queue.weight = [spec.weight_of(name) for name in self.resources]
+            borrows = [_bound(spec.borrowing_limit.get(name)) for name in self.resources]
+            queue.ceiling = [min(a + b, UNBOUNDED) for a, b in zip(queue.quota, borrows, strict=True)]
+            queue.most = [min(a, b) for a, b in zip(queue.limit, queue.ceiling, strict=True)]
+            lends = [_bound(spec.lending_limit.get(name)) for name in self.resources]
+            queue.keep = [
+                max(0, min(quota, most) - lent) if lent < UNBOUNDED else 0
+                for quota, most, lent in zip(queue.quota, queue.most, lends, strict=True)
+            ]
         for name in sorted(self.queues):
             queue = self.queues[name]
             path, seen, at = [queue], {name}, queue
@@ -106,26 +172,53 @@ class QueueTree:
                 path.append(above)
                 at = above
             queue.path = tuple(path) if queue.active else (queue,)
+            queue.stopped = next((at for at in queue.path if at.spec.stop_policy != "None"), None)
             queue.parent = path[1] if queue.active and len(path) > 1 else None
             if queue.parent:
                 queue.parent.children.append(queue)
             elif queue.active:
                 self.tops.append(queue)
+        self.lending.settle()
 
     # -- caps --------------------------------------------------------------------------------------
 
-    def stopped_by(self, queue: Queue, demand: Sequence[int], *, fixed: bool, land: bool) -> Cap | None:
-        """The first cap, from the queue upwards, that a further demand would break; None = admitted."""
+    def stopped_by(
+        self, queue: Queue, demand: Sequence[int], *, fixed: bool, user: str, land: bool, included: bool = False
+    ) -> Cap | None:
+        """The first cap, from the queue upwards, that a further demand of a submitter would break; None = admitted.
+
+        With ``included`` the demand is in the counters already, and the question is whether a cap is broken.
+        """
         for at in queue.path:
             for column, wanted in enumerate(demand):
                 if not wanted:
                     continue
-                used = at.running[column]
+                used = at.running[column] - wanted * included
                 used += at.reserved[column] if land else max(at.reserved[column], at.releasing[column])
-                if used + wanted > at.limit[column]:
-                    return Cap(at, column, at.limit[column], used, wanted)
-                if fixed and at.fixed[column] + wanted > at.quota[column]:
-                    return Cap(at, column, at.quota[column], at.fixed[column], wanted)
+                if used + wanted > at.most[column]:
+                    if used + wanted > at.limit[column]:
+                        return Cap(at, column, at.limit[column], used, wanted)
+                    if used + wanted > at.ceiling[column]:
+                        return Cap(at, column, at.ceiling[column], used, wanted, CapKind.BORROWING)
+                if fixed and at.fixed[column] + wanted * (not included) > at.quota[column]:
+                    return Cap(at, column, at.quota[column], at.fixed[column], wanted, CapKind.QUOTA)
+        if self.counts_users and (cap := self._stops_user(queue, demand, user, land=land, included=included)):
+            return cap
+        if self.lending.columns and (found := self.lending.shortage(queue, demand, land=land, included=included)):
+            where, column, most, used, more = found
+            return Cap(where or queue, column, most, used, more, CapKind.LENDING, everywhere=where is None)
+        return None
+
+    @staticmethod
+    def _stops_user(queue: Queue, demand: Sequence[int], user: str, *, land: bool, included: bool) -> Cap | None:
+        for at in queue.path:
+            if at.submitters is None:
+                continue
+            for column, wanted in enumerate(demand):
+                used = at.submitters.taken(user, column, land=land) - wanted * included
+                cap = at.submitters.limit[column]
+                if wanted and used + wanted > cap:
+                    return Cap(at, column, cap, used, wanted, CapKind.USER, user=user)
         return None
 
     # -- fair share --------------------------------------------------------------------------------
@@ -140,7 +233,11 @@ class QueueTree:
         total = [0] * len(self.resources)
         for queue in level:
             want = self._wants(queue.children, wants) if queue.children else list(queue.request)
-            want = [min(a, b) for a, b in zip(want, queue.limit, strict=True)]
+            if queue.stopped:  # what cannot start asks for nothing
+                want = [queue.used(column) for column in range(len(want))]
+            want = [min(a, b) for a, b in zip(want, queue.most, strict=True)]
+            if queue.keeps:  # what is kept back is nobody's surplus: it counts as asked for
+                want = [max(a, b) for a, b in zip(want, queue.keep, strict=True)]
             wants[queue.name] = want
             total = [a + b for a, b in zip(total, want, strict=True)]
         return total
@@ -153,7 +250,7 @@ class QueueTree:
                 total[column],
                 np.array([wants[q.name][column] for q in level], np.int64),
                 np.array([q.quota[column] for q in level], np.int64),
-                np.array([q.limit[column] for q in level], np.int64),
+                np.array([q.most[column] for q in level], np.int64),
                 np.array([q.weight[column] for q in level]),
                 np.array([q.priority for q in level], np.int64),
             )
@@ -161,6 +258,12 @@ class QueueTree:
                 queue.share[column] = share
         for queue in level:
             self._divide(queue.children, queue.share, wants)
+
+    def weigh_past(self, total: Sequence[int], now: float) -> None:
+        """Works out what past use counts for at a moment; O(queues)."""
+        for queue in self.queues.values():
+            past = past_at(queue, self.resources, now)
+            queue.burden = burden(past, self.resources, total, queue.weight) if past else 0.0
 
     @staticmethod
     def within(queue: Queue, demand: Sequence[int], bound: str, top: Queue | None = None) -> bool:
@@ -188,8 +291,12 @@ def _bound(value: int | None) -> int:
     return UNBOUNDED if value is None else value
 
 
-def standing(queue: Queue, total: Sequence[int]) -> tuple[int, int, float, float]:
-    """Where a queue stands: below quota first, then by saturation of its share (dominant resource as in DRF).
+Standing = tuple[int, int, float, float, float]
+
+
+def standing(queue: Queue, total: Sequence[int]) -> Standing:
+    """Where a queue stands: below quota first, then by saturation of its share (dominant resource as in DRF),
+    then by what it used lately.
 
     Ghodsi et al., Dominant Resource Fairness, NSDI 2011, with the fair share in the place of an equal split.
     """
@@ -210,5 +317,5 @@ def standing(queue: Queue, total: Sequence[int]) -> tuple[int, int, float, float
         if ratio > part:
             part = ratio
     if owed < 1:
-        return (0, 0, owed, part)
-    return (1, -queue.priority, spent, part)
+        return (0, 0, owed, part, queue.burden)
+    return (1, -queue.priority, spent, part, queue.burden)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from heddle.engine.model import CPU, GPU, MEMORY, WHOLE
+from heddle.engine.model import CPU, GPU, MEMORY, MODEL, WHOLE
 
 
 class ReasonCode(StrEnum):
@@ -22,6 +22,7 @@ class ReasonCode(StrEnum):
     RECLAIMED = "Reclaimed"
     GANG_BROKEN = "GangBroken"
     MOVED = "Moved"
+    QUEUE_DRAINED = "QueueDrained"
     # why not now
     QUEUE_NOT_FOUND = "QueueNotFound"
     QUEUE_INACTIVE = "QueueInactive"
@@ -39,6 +40,11 @@ class ReasonCode(StrEnum):
     NOTHING_TO_TAKE = "NothingToTake"
     KEPT_FOR_OTHERS = "KeptForOthers"
     ROOM_KEPT = "RoomKept"
+    OVER_BORROWING_LIMIT = "OverBorrowingLimit"
+    NOT_LENT = "NotLent"
+    QUEUE_STOPPED = "QueueStopped"
+    OVER_USER_LIMIT = "OverUserLimit"
+    BEHIND_HEAD = "BehindHead"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -53,6 +59,11 @@ class ReasonCode(StrEnum):
     ASSUMES_WALLTIMES = "AssumesWalltimes"
     ASSUMES_ENDLESS = "AssumesEndless"
     ASSUMES_STARTS_OVER = "AssumesStartsOver"
+    RAISE_BORROWING_LIMIT = "RaiseBorrowingLimit"
+    RAISE_LENDING_LIMIT = "RaiseLendingLimit"
+    RESUME_QUEUE = "ResumeQueue"
+    RAISE_USER_LIMIT = "RaiseUserLimit"
+    RELAX_ORDERING = "RelaxOrdering"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,8 @@ class Reason:
         tasks: number of tasks concerned.
         node: the node concerned.
         at: a moment, in seconds on the caller's clock.
+        user: the submitter concerned.
+        head: workload at the head of the line.
     """
 
     code: ReasonCode
@@ -94,6 +107,8 @@ class Reason:
     tasks: int = 0
     node: str = ""
     at: float = 0.0
+    user: str = ""
+    head: str = ""
 
 
 def moment(at: float) -> str:
@@ -117,6 +132,8 @@ def amount(resource: str, value: int) -> str:
     if resource == GPU:
         text = f"{value / WHOLE:g}"
         return f"{text} GPU" if text == "1" else f"{text} GPUs"
+    if resource.startswith(MODEL):
+        return f"{amount(GPU, value)} ({resource.removeprefix(MODEL)})"
     if resource == CPU:
         return f"{value / 1000:g} CPUs"
     if resource == MEMORY:
@@ -189,6 +206,27 @@ def render(reason: Reason) -> str:
                 f"work that is not preemptible must stay within quota: queue {r.queue} has {cap}, "
                 f"{used} in use by such work, {asked} more asked for"
             )
+        case ReasonCode.OVER_BORROWING_LIMIT:
+            return (
+                f"queue {r.queue} may use {cap}, its quota and what it may borrow: {used} in use, "
+                f"{asked} more asked for{_holders(r)}"
+            )
+        case ReasonCode.NOT_LENT:
+            kept = ", ".join(f"{name} ({amount(r.resource, held)})" for name, held in r.holders)
+            return f"queue {r.queue} would have to borrow {asked} where {free} may still be used by borrowers" + (
+                f"; kept back by {kept}" if kept else ""
+            )
+        case ReasonCode.QUEUE_STOPPED:
+            return f"queue {r.queue} is stopped: nothing new starts in it or below"
+        case ReasonCode.QUEUE_DRAINED:
+            return f"evicted: queue {r.queue} is being drained"
+        case ReasonCode.OVER_USER_LIMIT:
+            who = f"user {r.user}" if r.user else "work of no known user"
+            return (
+                f"queue {r.queue} lets one user use {cap}: {who} has {used} in use, {asked} more asked for{_holders(r)}"
+            )
+        case ReasonCode.BEHIND_HEAD:
+            return f"queue {r.queue} starts in strict order: {r.head} is ahead and cannot start yet"
         case ReasonCode.WAITING_FOR_RELEASE:
             return f"its room is reserved; {_count(r.tasks, 'evicted task is', 'evicted tasks are')} still leaving"
         case ReasonCode.BUDGET_SPENT:
@@ -237,3 +275,13 @@ def render(reason: Reason) -> str:
         case ReasonCode.OTHERS_LEAVE:
             names = ", ".join(name for name, _ in r.holders)
             return f"it would start if {_count(r.tasks, 'task', 'tasks')} left: {names}"
+        case ReasonCode.RAISE_BORROWING_LIMIT:
+            return f"a borrowing limit of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.RAISE_LENDING_LIMIT:
+            return f"a lending limit of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.RESUME_QUEUE:
+            return f"without the stop of queue {r.queue} it would start now"
+        case ReasonCode.RAISE_USER_LIMIT:
+            return f"a user limit of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.RELAX_ORDERING:
+            return f"were queue {r.queue} not in strict order, it would start now"

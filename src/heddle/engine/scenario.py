@@ -17,10 +17,11 @@ import numpy as np
 
 from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.forward import Forward
-from heddle.engine.model import WHOLE, Device, NodeSpec, Placement, PodSet, QueueSpec, WorkloadSpec
+from heddle.engine.model import MODEL, WHOLE, Ageing, Device, NodeSpec, Placement, PodSet, QueueSpec, WorkloadSpec
 from heddle.engine.plan import Bind, Budget, Evict
 from heddle.engine.scheduler import schedule
 from heddle.engine.state import State, TaskState
+from heddle.engine.usage import PastUsage
 
 Data = Mapping[str, Any]
 
@@ -146,7 +147,11 @@ def build_state(data: Data) -> State:
             "cpu": node.get("cpu_milli", _PLENTY),
             "memory": node["memory_mib"] * _MIB if "memory_mib" in node else _PLENTY,
         }
-        state.set_node(NodeSpec(node["name"], resources, devices, labels=node.get("domains", {})))
+        labels = dict(node.get("domains", {}))
+        if model := node.get("gpu_model"):
+            resources[MODEL + model] = node["gpus"] * WHOLE
+            labels["model"] = model
+        state.set_node(NodeSpec(node["name"], resources, devices, labels=labels))
     for queue in data["queues"]:
         state.set_queue(
             QueueSpec(
@@ -156,8 +161,18 @@ def build_state(data: Data) -> State:
                 limit=_amounts(queue["limit"]),
                 weight=queue.get("weight", 1),
                 priority=queue.get("priority", 0),
+                borrowing_limit=_amounts(queue.get("borrowing_limit", {})),
+                lending_limit=_amounts(queue.get("lending_limit", {})),
+                stop_policy=queue.get("stop_policy", "None"),
+                user_limit=_amounts(queue.get("user_limit", {})),
+                ordering=queue.get("ordering", "BestEffort"),
+                ageing=Ageing(**queue["ageing"]) if "ageing" in queue else None,
+                usage_half_life=queue.get("usage_half_life"),
             )
         )
+        if "past_usage" in queue:
+            past = {name: float(value or 0) for name, value in _amounts(queue["past_usage"]).items()}
+            state.set_past_usage(queue["name"], PastUsage(NOW, past))
     sizes = {node.get("gpu_memory_mib", 0) for node in data["nodes"] if node["gpus"]}
     for workload in data["workloads"]:
         state.set_workload(_workload(workload, sizes))
@@ -169,7 +184,7 @@ def _amounts(values: Data) -> dict[str, int | None]:
     scale = {"gpu": ("gpu", WHOLE), "cpu_milli": ("cpu", 1), "memory_mib": ("memory", _MIB)}
     found: dict[str, int | None] = {}
     for key, value in values.items():
-        name, unit = scale[key]
+        name, unit = (key, WHOLE) if key.startswith(MODEL) else scale[key]
         found[name] = None if value is None else round(value * unit)
     return found
 
@@ -193,7 +208,12 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
     for at, ((gpu, cpu, memory), tasks) in enumerate(groups.items()):
         least = min(left, len(tasks))
         left -= least
-        pod_sets.append(PodSet(f"p{at}", tuple(tasks), least, {"cpu": cpu, "memory": memory}, gpu))
+        request = {"cpu": cpu, "memory": memory}
+        selector = {}
+        if model := workload.get("gpu_model"):
+            request[MODEL + model] = gpu
+            selector["model"] = model
+        pod_sets.append(PodSet(f"p{at}", tuple(tasks), least, request, gpu, selector))
     running = sum(task["state"] == "running" for task in workload["tasks"])
     wish = workload.get("topology", {})
     return WorkloadSpec(
@@ -205,6 +225,7 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         created=float(workload["created"]),
         topology_required=wish.get("required"),
         topology_preferred=wish.get("preferred"),
+        user=workload.get("user", ""),
         broken_since=0.0 if 0 < running < workload["min_members"] else None,
         walltime=workload.get("walltime_s"),
     )

@@ -172,7 +172,7 @@ class _Search:
 
     def _fits(self) -> bool:
         tree = self.state.tree
-        if tree.stopped_by(self.queue, self.demand, fixed=self.fixed, land=True):
+        if tree.stopped_by(self.queue, self.demand, fixed=self.fixed, user=self.work.spec.user, land=True):
             return False
         if self.within and not tree.within(self.queue, self.demand, "share"):
             return False

@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from heddle.engine.model import CPU, GPU, MEMORY, NodeSpec, Placement, QueueSpec, WorkloadSpec
 from heddle.engine.nodes import Nodes
 from heddle.engine.plan import Action, Bind, Evict
-from heddle.engine.queues import Queue, QueueTree
+from heddle.engine.queues import Queue, QueueTree, past_at
 from heddle.engine.scores import RequestClass, ScoreCache
 from heddle.engine.topology import Topology
+from heddle.engine.usage import PastUsage
 
 
 class TaskState(IntEnum):
@@ -31,6 +32,8 @@ class TaskState(IntEnum):
 
 
 Hold = tuple[int, tuple[int, ...]]
+
+_LEDGER = {TaskState.BOUND: 0, TaskState.RELEASING: 1}
 
 
 class Task:
@@ -121,6 +124,7 @@ class Snapshot:
     workloads: tuple[WorkloadSpec, ...]
     tasks: tuple[TaskFact, ...]
     reservations: Mapping[str, tuple[Placement, ...]]
+    past_usage: Mapping[str, PastUsage] = field(default_factory=dict)
 
 
 class State:
@@ -132,7 +136,7 @@ class State:
         self.nodes = Nodes(self.resources)
         self.cache = ScoreCache(self.nodes, self.column)
         self.topology = Topology(self.nodes)
-        self.tree = QueueTree(self.resources)
+        self.tree = QueueTree(self.resources, self.nodes.free)
         self.works: dict[str, Work] = {}
         self.on_row: dict[int, dict[Task, None]] = {}
         self.holds_on_row: dict[int, dict[Task, None]] = {}
@@ -219,12 +223,14 @@ class State:
 
     def set_queue(self, spec: QueueSpec) -> None:
         """Adds or replaces a queue. A missing parent or a cycle is no error: such a queue is inactive."""
-        self._learn(spec.quota, spec.limit)
+        self._learn(spec.quota, spec.limit, spec.borrowing_limit, spec.lending_limit, spec.user_limit)
         queue = self.tree.queues.get(spec.name)
         if queue is None:
             self.tree.queues[spec.name] = Queue(spec, len(self.resources))
         else:
             queue.spec = spec
+            queue.tick = 0
+            queue.past = queue.past if spec.usage_half_life is not None else None
         self.tree.stale = True
         self.freed += 1
 
@@ -238,6 +244,30 @@ class State:
             raise ValueError(f"queue.name: {name!r} is not known; remove a queue that was set")
         del self.tree.queues[name]
         self.tree.stale = True
+
+    def note_usage(self, now: float) -> None:
+        """Brings decayed use up to now (seconds), before what runs changes; O(queues)."""
+        self.settle()
+        for queue in self.tree.queues.values():
+            if queue.spec.usage_half_life is not None:
+                queue.past = past_at(queue, self.resources, now) or PastUsage(now)
+
+    def set_past_usage(self, queue: str, past: PastUsage) -> None:
+        """Gives back what :meth:`past_usage` said of a queue; one without a half-life has no use for it.
+
+        Raises:
+            ValueError: there is no such queue.
+        """
+        if queue not in self.tree.queues:
+            raise ValueError(f"queue.name: {queue!r} is not known; set it first")
+        self._learn(past.amounts)
+        if self.tree.queues[queue].spec.usage_half_life is not None:
+            self.tree.queues[queue].past = past
+
+    def past_usage(self) -> dict[str, PastUsage]:
+        """Decayed use of queues that have a half-life, as last noted or given: for the caller to keep."""
+        queues = sorted(self.tree.queues.items())
+        return {name: q.past for name, q in queues if q.past is not None}
 
     def settle(self) -> None:
         """Brings the queue tree up to date after queues changed. Called by every reader."""
@@ -257,7 +287,23 @@ class State:
                 work.queue.works[work.name] = work
             self._charge(work, 1)
             self._index(work)
+            if self.tree.counts_users:
+                for task in work.tasks.values():
+                    self._charge_user(task, _LEDGER.get(task.state), 1)
+                    self._charge_user(task, 2 if task.hold else None, 1)
         self.freed += 1
+        self.tree.moved += 1
+
+    def _charge_user(self, task: Task, ledger: int | None, sign: int) -> None:
+        """Counts a task for its submitter in queues that cap submitters; ledgers as in ``Submitters.of``."""
+        work = task.work
+        if work.queue is None or ledger is None:
+            return
+        for at in work.queue.path:
+            if at.submitters is not None:
+                counter = at.submitters.of(work.spec.user)[ledger]
+                for column in task.cls.used:
+                    counter[column] += sign * task.cls.needs[column]
 
     def _charge(self, work: Work, sign: int) -> None:
         queue = work.queue
@@ -506,6 +552,7 @@ class State:
             self._log.append((task, was, task.row, task.devices, task.since, task.hold))
         cls, work = task.cls, task.work
         nodes = self.nodes
+        self.tree.moved += 1
         if was is TaskState.PENDING:
             if to is TaskState.BOUND:
                 nodes.occupy(row, cls.need, devices, cls.share)
@@ -553,6 +600,9 @@ class State:
                             at.fixed[column] += amount
                     elif to is TaskState.RELEASING:
                         at.releasing[column] += amount
+        if self.tree.counts_users:
+            self._charge_user(task, _LEDGER.get(was), -1)
+            self._charge_user(task, _LEDGER.get(to), 1)
         task.state, task.row, task.devices, task.since = to, row, devices, since
 
     def hold(self, task: Task, row: int, devices: tuple[int, ...]) -> None:
@@ -579,6 +629,7 @@ class State:
 
     def _promise(self, task: Task, sign: int) -> None:
         work = task.work
+        self.tree.moved += 1
         work.held += sign
         if work.held:
             self.holders[work.name] = None
@@ -593,6 +644,8 @@ class State:
                 at.reserved[column] += amount
                 if fixed:
                     at.fixed[column] += amount
+        if self.tree.counts_users:
+            self._charge_user(task, 2, sign)
 
     def _note(self, task: Task) -> None:
         if self.touched is not None and task not in self.touched:
@@ -629,6 +682,33 @@ class State:
         self._log = None
         self.touched = None
 
+    @staticmethod
+    def key_of(work: Work) -> tuple[int, float, str]:
+        """Where a workload stands in its queue's line: lower goes first. Age counts where the queue says so."""
+        spec, queue = work.spec, work.queue
+        points = 0
+        if queue is not None and queue.spec.ageing is not None:
+            points = queue.spec.ageing.points(spec.created, queue.tick)
+        return (-spec.priority - points, spec.created, work.name)
+
+    def age(self, now: float) -> None:
+        """Counts ages up to now (seconds). A line is sorted again only when ages in it gained a point."""
+        self.settle()
+        for queue in self.tree.queues.values():
+            ageing = queue.spec.ageing
+            if ageing is None or queue.tick == ageing.tick(now):
+                continue
+            queue.tick = ageing.tick(now)
+            works = [self.works[key[2]] for key in queue.waiting]
+            for work in works:
+                work.key = self.key_of(work)
+            queue.waiting = sorted(work.key for work in works if work.key)
+
+    def ages_in(self, now: float) -> float | None:
+        """Seconds until age may next change an order in which something waits; None = it does not."""
+        waits = (q.spec.ageing for q in self.tree.queues.values() if q.waiting)
+        return min((a.seconds * (a.tick(now) + 1) - now for a in waits if a is not None), default=None)
+
     def _index(self, work: Work, joined: Task | None = None) -> None:
         """Keeps the lists of waiting, broken, queueless and ending workloads true for one workload; with
         `joined`, all that happened is that this task started."""
@@ -640,7 +720,7 @@ class State:
             self.orphans[work.name] = None
         else:
             self.orphans.pop(work.name, None)
-        key = (-work.spec.priority, work.spec.created, work.name) if waits and queue else None
+        key = self.key_of(work) if waits and queue else None
         if key != work.key and queue is not None:
             if work.key is not None:
                 del queue.waiting[bisect_left(queue.waiting, work.key)]
@@ -656,7 +736,7 @@ class State:
         """Puts a workload that a what-if made wait among those that wait in its queue; True if it was not there."""
         if work.queue is None or work.key is not None:
             return False
-        work.key = (-work.spec.priority, work.spec.created, work.name)
+        work.key = self.key_of(work)
         insort(work.queue.waiting, work.key)
         return True
 
@@ -709,6 +789,7 @@ class State:
             tuple(work.spec for work in works),
             tuple(tasks),
             reservations,
+            self.past_usage(),
         )
 
     @classmethod
@@ -729,4 +810,6 @@ class State:
                 state.mark_releasing(fact.placement.workload, fact.placement.task)
         for workload_name, placements in snapshot.reservations.items():
             state.set_reservation(workload_name, placements)
+        for queue_name, past in snapshot.past_usage.items():
+            state.set_past_usage(queue_name, past)
         return state

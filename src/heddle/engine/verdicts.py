@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from heddle.engine.cycle import Cycle
 from heddle.engine.model import GPU
 from heddle.engine.placement import Need
 from heddle.engine.plan import Verdict
-from heddle.engine.queues import Cap, Queue
+from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.state import TaskState, Work
+
+_CAPS = {
+    CapKind.LIMIT: ReasonCode.OVER_LIMIT,
+    CapKind.QUOTA: ReasonCode.OVER_QUOTA,
+    CapKind.BORROWING: ReasonCode.OVER_BORROWING_LIMIT,
+    CapKind.LENDING: ReasonCode.NOT_LENT,
+    CapKind.USER: ReasonCode.OVER_USER_LIMIT,
+}
+
+
+def _below(queue: Queue) -> Iterator[Work]:
+    yield from queue.works.values()
+    for child in queue.children:
+        yield from _below(child)
+
+
+def _runs(work: Work, column: int) -> int:
+    return sum(n * cls.needs[column] for n, cls in zip(work.bound, work.parts, strict=True))
 
 
 class Verdicts:
@@ -22,6 +42,7 @@ class Verdicts:
         self.state = cycle.state
         self._shared: dict[tuple[object, ...], tuple[Reason, ...]] = {}
         self._possible: dict[tuple[object, ...], Reason | None] = {}
+        self._heads: dict[str, tuple[Work | None, Reason | None]] = {}  # of strict lines
 
     def all(self) -> dict[str, Verdict]:
         """A verdict per workload that had pending tasks."""
@@ -50,7 +71,20 @@ class Verdicts:
         bound = [task for task in work.tasks.values() if task.state is TaskState.BOUND]
         found_all = dict.fromkeys(reasons[task] for task in bound if task in reasons)
         need = self.cycle.growth(work)
-        return (*found_all, *(self._blocked(work, need) if need else ()))
+        behind = self._passed_over(work) if need else None
+        return (*found_all, *((behind,) if behind else self._blocked(work, need) if need else ()))
+
+    def _passed_over(self, work: Work) -> Reason | None:
+        """The reason of those behind the head of a strict line."""
+        queue = work.queue
+        if queue is None or queue.spec.ordering != "StrictFIFO":
+            return None
+        if queue.name not in self._heads:
+            head = self.cycle.head(queue)
+            told = Reason(ReasonCode.BEHIND_HEAD, queue=queue.name, head=head.name) if head else None
+            self._heads[queue.name] = (head, told)
+        head, told = self._heads[queue.name]
+        return told if head and self.state.key_of(head) < self.state.key_of(work) else None
 
     def why(self, work: Work) -> tuple[Reason, ...]:
         """Why a workload's minimum does not start now."""
@@ -62,10 +96,14 @@ class Verdicts:
             return (self.cycle.reason(ReasonCode.QUEUE_INACTIVE, name),)
         if queue.children:
             return (self.cycle.reason(ReasonCode.QUEUE_HAS_CHILDREN, name),)
+        if queue.stopped:
+            return (self.cycle.reason(ReasonCode.QUEUE_STOPPED, queue.stopped.name),)
         if work.held:
             rows = {task.hold[0] for task in work.tasks.values() if task.hold}
             leaving = sum(t.state is TaskState.RELEASING for row in rows for t in self.state.on_row.get(row, ()))
             return (Reason(ReasonCode.WAITING_FOR_RELEASE, queue=name, tasks=leaving),)
+        if behind := self._passed_over(work):
+            return (behind,)
         need = self.cycle.minimum(work) or self.cycle.growth(work)
         if need is None:
             needed = sum(pod_set.min for pod_set in work.spec.pod_sets)
@@ -83,6 +121,7 @@ class Verdicts:
             work.name if spec.topology_required and any(work.bound) else "",
             spec.preemptible,
             spec.priority,
+            spec.user if self.state.tree.counts_users else "",
             work.name in self.cycle.unsearched,
             tuple(shadow.work.name for shadow in self.cycle.outlasts(work)),
             work.name if work.name in self.cycle.shadows else "",
@@ -101,9 +140,11 @@ class Verdicts:
             return [impossible]
         demand = self.cycle.demand(work, need)
         reasons = []
-        cap = self.state.tree.stopped_by(queue, demand, fixed=not work.spec.preemptible, land=False)
+        cap = self.state.tree.stopped_by(
+            queue, demand, fixed=not work.spec.preemptible, user=work.spec.user, land=False
+        )
         if cap:
-            reasons.append(self.capped(cap))
+            reasons.append(self.capped(cap, queue))
         kept = self.cycle.outlasts(work)
         if not self._fits_now(work, need):
             reasons.append(self._no_room(work, need))
@@ -175,28 +216,33 @@ class Verdicts:
             needed=count,
         )
 
-    def capped(self, cap: Cap) -> Reason:
-        """The reason for a cap, with those who hold what is used."""
-        resource = self.state.resources[cap.column]
-        over_limit = cap.cap == cap.queue.limit[cap.column]
+    def capped(self, cap: Cap, asker: Queue) -> Reason:
+        """The reason for a cap that stops the asker, with those who hold what is used or kept back."""
+        holders = self._holders(cap.queue, cap.column)
+        if cap.kind is CapKind.LENDING:
+            kept = self.state.tree.lending.keepers(cap.column, asker)
+            holders = tuple((queue.name, idle) for queue, idle in kept[:3])
+        elif cap.kind is CapKind.USER:
+            holders = self._holders(cap.queue, cap.column, user=cap.user)
         return Reason(
-            ReasonCode.OVER_LIMIT if over_limit else ReasonCode.OVER_QUOTA,
+            _CAPS[cap.kind],
             queue=cap.queue.name,
-            resource=resource,
+            resource=self.state.resources[cap.column],
             cap=cap.cap,
             used=cap.used,
             wanted=cap.wanted,
-            holders=self._holders(cap.queue, cap.column),
+            free=max(0, cap.cap - cap.used) if cap.kind is CapKind.LENDING else 0,
+            holders=holders,
+            user=cap.user,
         )
 
-    def _holders(self, queue: Queue, column: int) -> tuple[tuple[str, int], ...]:
-        if queue.children:
+    def _holders(self, queue: Queue, column: int, user: str | None = None) -> tuple[tuple[str, int], ...]:
+        if user is not None:
+            held = [(work.name, _runs(work, column)) for work in _below(queue) if work.spec.user == user]
+        elif queue.children:
             held = [(child.name, child.used(column)) for child in queue.children]
         else:
-            held = [
-                (work.name, sum(n * cls.needs[column] for n, cls in zip(work.bound, work.parts, strict=True)))
-                for work in queue.works.values()
-            ]
+            held = [(work.name, _runs(work, column)) for work in queue.works.values()]
         return tuple(sorted((item for item in held if item[1]), key=lambda item: (-item[1], item[0]))[:3])
 
     def _no_room(self, work: Work, need: Need) -> Reason:

@@ -14,7 +14,7 @@ from typing import Protocol
 from heddle.engine.cycle import Cycle
 from heddle.engine.nodes import Ints
 from heddle.engine.placement import Need, waiting
-from heddle.engine.queues import Cap, Queue
+from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason
 from heddle.engine.state import Task, TaskState, Work
 
@@ -67,11 +67,20 @@ class RoomSearch:
         point = self.state.checkpoint()
         if self._lift_caps() and self._find_places():
             self._put_back()
+            if self.state.tree.lending.columns and self._over_a_cap():  # what is kept back grew as others left
+                self.state.rollback(point)
+                return False
             if any(unit[2] or any(task.state is TaskState.PENDING for task in unit[1]) for unit in self.gone):
                 self.cycle.loosened = True
             return True
         self.state.rollback(point)
         return False
+
+    def _over_a_cap(self) -> bool:
+        """Whether the claim, with its places, breaks a cap."""
+        user = self.work.spec.user
+        tree = self.state.tree
+        return tree.stopped_by(self.queue, self.demand, fixed=False, user=user, land=True, included=True) is not None
 
     def _could_ever_fit(self) -> bool:
         """Cheap and never wrongly False: whether each pod set fits once every candidate has left."""
@@ -88,15 +97,19 @@ class RoomSearch:
         """Evicts below a queue whose limit (or quota, for fixed work) stands in the way."""
         tree = self.state.tree
         fixed = not self.work.spec.preemptible
-        while cap := tree.stopped_by(self.queue, self.demand, fixed=fixed, land=True):
-            if not self._evict_below(cap, fixed=fixed):
+        while cap := tree.stopped_by(self.queue, self.demand, fixed=fixed, user=self.work.spec.user, land=True):
+            if not self._evict_below(cap):
                 return False
         return True
 
-    def _evict_below(self, cap: Cap, *, fixed: bool) -> bool:
-        over_quota = cap.used + cap.wanted > cap.cap and cap.cap == cap.queue.quota[cap.column] and fixed
+    def _evict_below(self, cap: Cap) -> bool:
+        over_quota = cap.kind is CapKind.QUOTA
         for victim in self._by_rank():
-            if victim.queue is None or cap.queue not in victim.queue.path or not self.rule.allows(victim):
+            if (
+                victim.queue is None
+                or not cap.relieved_by(victim.queue, victim.spec.user)
+                or not self.rule.allows(victim)
+            ):
                 continue
             if over_quota and victim.spec.preemptible and cap.used == cap.queue.fixed[cap.column]:
                 continue
@@ -300,12 +313,5 @@ class RoomSearch:
             point = self.state.checkpoint()
             if not self._restore(unit):
                 continue
-            queue = unit[0].queue
-            over = queue is not None and any(
-                at.running[c] + at.reserved[c] > at.limit[c]
-                for at in queue.path
-                for c in range(len(at.limit))
-                if self.demand[c] and at in self.queue.path
-            )
-            if over:
+            if self._over_a_cap():
                 self.state.rollback(point)

@@ -20,6 +20,8 @@ def job(**spec: object) -> dict[str, object]:
 
 def test_a_sound_object_has_no_faults() -> None:
     assert validate.faults(registry.QUEUES, queue(quota={"nvidia.com/gpu": 4, "memory": "16Gi"}, weight=2)) == []
+    lends = queue(quota={"cpu": 4}, borrowingLimit={"nvidia.com/gpu": 1}, lendingLimit={"cpu": "500m"})
+    assert validate.faults(registry.QUEUES, lends) == []
     assert validate.faults(registry.TRAININGJOBS, job(resourcesPerNode={"nvidia.com/gpu": "500m"})) == []
 
 
@@ -42,6 +44,34 @@ def test_all_faults_come_at_once() -> None:
         (registry.QUEUES, queue(parent="q"), "spec.parent", "not its own parent"),
         (registry.QUEUES, queue(quota={"cpu": 0.5}), "spec.quota[cpu]", '"500m"'),
         (registry.QUEUES, queue(weight=-1), "spec.weight", "0 or more"),
+        (registry.QUEUES, queue(ageing={"maxPoints": 5}), "spec.ageing.secondsPerPoint", "a whole number"),
+        (
+            registry.QUEUES,
+            queue(ageing={"maxPoints": 5, "secondsPerPoint": 0}),
+            "spec.ageing.secondsPerPoint",
+            "1 or more",
+        ),
+        (registry.QUEUES, queue(stopPolicy="Drain"), "spec.stopPolicy", "None, Hold, HoldAndDrain"),
+        (registry.QUEUES, queue(ordering="FIFO"), "spec.ordering", "BestEffort, StrictFIFO"),
+        (
+            registry.QUEUES,
+            queue(limit={"nvidia.com/gpu.product": 2}),
+            "spec.limit[nvidia.com/gpu.product]",
+            "nvidia.com/gpu.product=NVIDIA-H100-80GB-HBM3",
+        ),
+        (
+            registry.TRAININGJOBS,
+            job(resourcesPerNode={"nvidia.com/gpu.product=H100": 1}),
+            "spec.resourcesPerNode[nvidia.com/gpu.product=H100]",
+            "nodeSelector",
+        ),
+        (registry.QUEUES, queue(borrowingLimit={"cpu": 1}), "spec.borrowingLimit[cpu]", "give a quota of cpu"),
+        (
+            registry.QUEUES,
+            queue(quota={"nvidia.com/gpu": 2}, lendingLimit={"nvidia.com/gpu": 3}),
+            "spec.lendingLimit[nvidia.com/gpu]",
+            "at most the quota of nvidia.com/gpu (2)",
+        ),
         (registry.TRAININGJOBS, job(nodes=2, minNodes=3), "spec.minNodes", "at most nodes (2)"),
         (registry.TRAININGJOBS, job(command=[]), "spec.command", "must not be empty"),
         (registry.TRAININGJOBS, job(restartPolicy="Sometimes"), "spec.restartPolicy", "OnFailure, Never"),

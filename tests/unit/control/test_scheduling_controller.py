@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from heddle.api.admission import admit
+from heddle.api.clock import to_text
 from heddle.api.errors import Conflict
 from heddle.api.meta import ObjectMeta, find_condition
 from heddle.api.pod import Container, Pod, PodSpec
@@ -26,7 +27,7 @@ from heddle.control.scheduling import adapter
 from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.scheduling.mirror import Mirror
 from heddle.embedded.machine import simulated_nodes
-from heddle.engine import Bind, schedule
+from heddle.engine import Bind, PastUsage, schedule
 from heddle.node.simulated import parse
 from heddle.store.client import Client
 from heddle.store.informer import Informers
@@ -49,9 +50,18 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     await store.close()
 
 
-async def submit(client: Client, name: str, *, pods: int, gpus: int, queue: str = "team", user: str = "") -> None:
+async def submit(
+    client: Client,
+    name: str,
+    *,
+    pods: int,
+    gpus: int,
+    queue: str = "team",
+    user: str = "",
+    selector: dict[str, str] | None = None,
+) -> None:
     annotations = {USER_ANNOTATION: user} if user else {}
-    pod_set = PodSet(name="nodes", count=pods, resources={"nvidia.com/gpu": gpus})
+    pod_set = PodSet(name="nodes", count=pods, resources={"nvidia.com/gpu": gpus}, node_selector=selector or {})
     workload = Workload(
         metadata=ObjectMeta(name=name, namespace="default", annotations=annotations),
         spec=WorkloadSpec(queue=queue, pod_sets=[pod_set]),
@@ -217,3 +227,85 @@ async def test_an_ending_workload_grows_no_more(client: Client) -> None:
     await submit(client, "next", pods=1, gpus=8)
     await workload_with(client, "next", lambda w: w.status.phase == "Running")
     assert (await client.get(PODS, "w-2", "default")).spec.node_name == ""
+
+
+async def test_a_drained_queue_says_so_and_its_pods_leave_with_the_reason(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team")))
+    await submit(client, "soft", pods=1, gpus=1)
+    await workload_with(client, "soft", lambda w: w.status.phase == "Running")
+    await client.patch(QUEUES, "team", {"spec": {"stopPolicy": "HoldAndDrain"}})
+
+    async def stopped() -> str:
+        queue: Queue = await client.get(QUEUES, "team")
+        found = find_condition(queue.status.conditions, "Ready")
+        return found.message if found and found.reason == "Stopped" else ""
+
+    assert await until(stopped) == "spec.stopPolicy of queue team is HoldAndDrain"
+
+    async def evicted() -> bool:
+        pods = await client.list(PODS, "default")
+        found = [c for p in pods for c in p.status.conditions if c.type == "DisruptionTarget"]
+        return bool(found) and found[0].reason == "QueueDrained"
+
+    await until(evicted)
+
+
+async def test_a_user_limit_counts_by_who_submitted(client: Client) -> None:
+    spec = QueueSpec(user_limit={"nvidia.com/gpu": 2})
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=spec))
+    await submit(client, "anns", pods=1, gpus=2, user="ann")
+    await submit(client, "anns-second", pods=1, gpus=1, user="ann")
+    await submit(client, "bobs", pods=1, gpus=2, user="bob")
+    await workload_with(client, "bobs", lambda w: w.status.phase == "Running")
+    waiting = await workload_with(client, "anns-second", lambda w: w.status.reasons)
+    assert waiting.status.reasons[0].code == "OverUserLimit"
+    assert "user ann has 2 GPUs in use" in waiting.status.reasons[0].message
+
+
+async def test_gpus_of_one_model_are_counted_for_pods_pinned_to_it(client: Client) -> None:
+    model = "nvidia.com/gpu.product"
+    (node, *_rest) = await client.list(NODES)
+    label = node.metadata.labels[model]
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team")))
+    await submit(client, "pinned", pods=1, gpus=2, selector={model: label})
+    await submit(client, "free", pods=1, gpus=2)
+    await workload_with(client, "free", lambda w: w.status.phase == "Running")
+    await workload_with(client, "pinned", lambda w: w.status.phase == "Running")
+    await client.patch(QUEUES, "team", {"spec": {"limit": {f"{model}={label}": 3}}})
+
+    async def counted() -> bool:
+        queue: Queue = await client.get(QUEUES, "team")
+        return queue.status.usage.get(f"{model}={label}") == "2"
+
+    await until(counted)
+    await submit(client, "more", pods=1, gpus=2, selector={model: label})
+    waiting = await workload_with(client, "more", lambda w: w.status.reasons)
+    assert waiting.status.reasons[0].code == "OverLimit"
+    assert f"limited to 3 GPUs ({label})" in waiting.status.reasons[0].message
+    await client.patch(QUEUES, "team", {"spec": {"limit": None}})
+    await workload_with(client, "more", lambda w: w.status.phase == "Running")
+
+
+async def test_past_use_is_kept_in_the_status_and_given_back_to_the_next_scheduler(client: Client) -> None:
+    spec = QueueSpec(usage_half_life_seconds=1)
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=spec))
+    await submit(client, "first", pods=1, gpus=2)
+    await workload_with(client, "first", lambda w: w.status.phase == "Running")
+    await asyncio.sleep(0.3)
+    await submit(client, "second", pods=1, gpus=1)
+
+    async def noted() -> Queue | None:
+        queue: Queue = await client.get(QUEUES, "team")
+        return queue if queue.status.past_usage.get("nvidia.com/gpu") else None
+
+    queue = await until(noted)
+    assert 0 < float(queue.status.past_usage["nvidia.com/gpu"]) < 3
+    mirror = Mirror()
+    mirror.queue("team", queue)
+    (past,) = mirror.state.past_usage().values()
+    assert adapter.past_resources(past) == queue.status.past_usage
+    assert to_text(past.at, micro=True) == queue.status.past_usage_time
+    later = PastUsage(past.at + 1, {})
+    mirror.state.set_past_usage("team", later)
+    mirror.queue("team", queue)
+    assert mirror.state.past_usage() == {"team": later}, "what the scheduler noted since is not lost"

@@ -29,6 +29,9 @@ def check_state(state: State) -> None:
     for queue in state.tree.queues.values():
         counted = [a + b for a, b in zip(queue.running, queue.releasing, strict=True)]
         assert counted == running[queue.name].tolist(), f"usage of {queue.name} does not add up"
+        for user, (runs, leaves, held) in queue.submitters.counts.items() if queue.submitters else ():
+            assert runs[0] + leaves[0] == used_by(state, queue.name, user), f"usage of {user} does not add up"
+            assert min(held) >= 0, f"promises to {user} do not add up"
     free = nodes.capacity - used
     rows = sorted(nodes.row.values())
     physical = nodes.land + nodes.reserved - nodes.releasing
@@ -49,7 +52,15 @@ def check_plan(state: State, plan: Plan) -> None:
             work = state.works[action.workload]
             if action.reason.code is not ReasonCode.GANG_BROKEN:
                 assert work.spec.preemptible, f"{action.workload} is not preemptible, yet evicted"
+            if action.reason.code is ReasonCode.QUEUE_DRAINED:
+                assert work.queue, f"{action.workload} has no queue, yet was drained"
+                assert any(at.spec.stop_policy == "HoldAndDrain" for at in work.queue.path), "drained without order"
+            elif action.reason.code is not ReasonCode.GANG_BROKEN:
                 assert action.reason.beneficiary in gains, f"nobody gains from evicting {action.workload}"
+        elif isinstance(action, Bind):
+            queue = state.works[action.placement.workload].queue
+            assert queue, f"{action.placement.workload} started without a queue"
+            assert not any(at.spec.stop_policy != "None" for at in queue.path), f"{queue.name} is stopped"
     verdicts = plan.verdicts
     assert {n for n, w in state.works.items() if any(w.pending)} == set(verdicts), "a waiting workload has no verdict"
     assert all(v.reasons for v in verdicts.values() if not v.admitted), "a verdict gives no reason"
@@ -66,6 +77,62 @@ def gangs_whole(state: State, plan: Plan) -> None:
             assert work.promised_whole(), f"{name} is moved, but not all of it lands again"
             continue
         assert work.whole() or not any(work.bound), f"{name} runs below its minimum"
+
+
+def caps_kept(state: State, plan: Plan) -> None:
+    """After the plan: no queue in which something started is above a cap, or uses what others keep back."""
+    gpu = state.column["gpu"]
+    started = [state.works[a.placement.workload] for a in plan.actions if isinstance(a, Bind)]
+    started = [work for work in started if any(cls.gpu for cls in work.parts)]
+    for at in {at for work in started if work.queue for at in work.queue.path}:
+        quota, limit = at.spec.quota.get("gpu"), at.spec.limit.get("gpu")
+        borrow = at.spec.borrowing_limit.get("gpu")
+        used = at.running[gpu] + at.releasing[gpu]
+        assert limit is None or used <= limit, f"{at.name} stands above its limit"
+        for user in {work.spec.user for work in started if work.queue and at in work.queue.path}:
+            cap = at.spec.user_limit.get("gpu")
+            assert cap is None or used_by(state, at.name, user) <= cap, f"{user} is above the user limit of {at.name}"
+        if borrow is not None and quota is not None:
+            assert used <= quota + borrow, f"{at.name} borrows more than it may"
+    borrowers = [w.queue for w in started if w.queue and all(at.running[gpu] > at.keep[gpu] for at in w.queue.path)]
+    nodes = state.nodes  # a place that is promised on idle room is not in use yet
+    free = int((nodes.land + nodes.reserved - nodes.releasing)[nodes.open, gpu].sum())
+    if borrowers:
+        kept = sum(kept_back(state, top.name) for top in state.tree.tops)
+        assert free >= kept, f"{borrowers[0].name} uses what others do not lend"
+
+
+def lines_kept(state: State, plan: Plan) -> None:
+    """After the plan: in a strict line nobody started behind one who waits without a promise.
+
+    A promise that was made before is kept, whoever is ahead by now; and who ran when the others started, and lost its
+    place later in the same plan, did not wait then.
+    """
+    evicted = {action.workload for action in plan.actions if isinstance(action, Evict)}
+    for action in plan.actions:
+        if isinstance(action, Bind) and action.reason.code is not ReasonCode.PROMISE_KEPT:
+            work = state.works[action.placement.workload]
+            if work.queue is None or work.queue.spec.ordering != "StrictFIFO":
+                continue
+            ahead = [key for key in work.queue.waiting if key < state.key_of(work)]
+            waits = [state.works[key[2]] for key in ahead if key[2] not in evicted]
+            assert all(w.whole() or w.promised_whole() for w in waits), f"{work.name} passed the head of its line"
+
+
+def used_by(state: State, name: str, user: str) -> int:
+    """GPUs that a submitter's tasks occupy below a queue."""
+    below = [w for w in state.works.values() if w.queue and w.spec.user == user]
+    below = [w for w in below if w.queue and any(at.name == name for at in w.queue.path)]
+    return sum(t.cls.gpu for w in below for t in w.tasks.values() if t.state is not TaskState.PENDING)
+
+
+def kept_back(state: State, name: str) -> int:
+    """Idle GPUs that a queue and those below keep for themselves."""
+    queue, gpu = state.tree.queues[name], state.column["gpu"]
+    lent, quota = queue.spec.lending_limit.get("gpu"), queue.spec.quota.get("gpu")
+    keep = max(0, min(quota, queue.most[gpu]) - lent) if queue.active and lent is not None and quota is not None else 0
+    used = queue.running[gpu] + max(queue.reserved[gpu], queue.releasing[gpu])
+    return max(keep - used, sum(kept_back(state, child.name) for child in queue.children))
 
 
 def plan_checked(state: State, now: float) -> Plan:
@@ -85,6 +152,8 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     for action in plan.actions:
         state.apply(action, now)
     gangs_whole(state, plan)
+    caps_kept(state, plan)
+    lines_kept(state, plan)
     if release:
         for action in plan.actions:
             if isinstance(action, Evict):

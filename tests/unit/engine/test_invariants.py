@@ -10,16 +10,36 @@ from engine_invariants import carry_out, check_state, plan_checked
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from worlds import POLICIES, random_policy, with_policy
 
-from heddle.engine import Device, Evict, NodeSpec, PodSet, QueueSpec, State, TaskState, WorkloadSpec, schedule
+from heddle.engine import (
+    Device,
+    Evict,
+    NodeSpec,
+    PastUsage,
+    PodSet,
+    QueueSpec,
+    State,
+    TaskState,
+    WorkloadSpec,
+    schedule,
+)
 
 FUZZ = int(os.environ.get("HEDDLE_FUZZ", "40"))
 """How many random worlds: HEDDLE_FUZZ=5000 looks harder."""
 
+NOW = 12.0
+"""Seconds: work is created before and after, so that ages differ."""
 LEAVES = ("a1", "a2", "b1", "c")
 TREE = (("a", None), ("a1", "a"), ("a2", "a"), ("b", None), ("b1", "b"), ("c", None))
 AMOUNTS = [None, 0, 1000, 2000, 3000, 4000, 8000]
 amount = st.sampled_from(AMOUNTS)
+
+
+def policies() -> st.SearchStrategy[dict[str, object]]:
+    """Optional fields of a queue, each mostly absent."""
+    fields = {name: st.sampled_from((None, None, *values)) for name, values in POLICIES.items()}
+    return st.fixed_dictionaries({}, optional=fields)
 
 
 def node(at: int, gpus: int, cpu: int, rack: int) -> NodeSpec:
@@ -51,10 +71,14 @@ class EngineWorld(RuleBasedStateMachine):
         limit=amount,
         weight=st.sampled_from([0, 1, 2]),
         priority=st.integers(0, 1),
+        policy=policies(),
     )
-    def edit_queue(self, name: str, quota: int | None, limit: int | None, weight: int, priority: int) -> None:
-        parent = self.state.tree.queues[name].spec.parent
-        self.state.set_queue(QueueSpec(name, parent, {"gpu": quota}, {"gpu": limit}, weight, priority))
+    def edit_queue(self, name: str, quota: int | None, limit: int | None, weight: int, priority: int,
+                   policy: dict[str, object]) -> None:  # fmt: skip
+        spec = QueueSpec(
+            name, self.state.tree.queues[name].spec.parent, {"gpu": quota}, {"gpu": limit}, weight, priority
+        )
+        self.state.set_queue(with_policy(spec, policy))
 
     @rule(
         queue=st.sampled_from(LEAVES),
@@ -70,8 +94,9 @@ class EngineWorld(RuleBasedStateMachine):
         preferred=st.sampled_from([None, None, "rack"]),
         strategy=st.sampled_from(["pack", "pack", "spread"]),
         walltime=st.sampled_from([None, None, 50.0, 100.0]),
+        user=st.sampled_from(["", "ann", "bob"]),
     )
-    def submit(self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, walltime) -> None:  # type: ignore[no-untyped-def]
+    def submit(self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, walltime, user) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
             PodSet(f"p{at}", tuple(f"p{at}t{n}" for n in range(count)), min(least, count), {"cpu": cpu}, gpu)
             for at, (count, least, gpu) in enumerate(sizes)
@@ -88,6 +113,7 @@ class EngineWorld(RuleBasedStateMachine):
                 preferred,
                 strategy,
                 walltime=walltime,
+                user=user,
             )
         )
         self.made += 1
@@ -105,6 +131,10 @@ class EngineWorld(RuleBasedStateMachine):
         else:
             spec = node(at, gpus, 9000, at)
             self.state.set_node(NodeSpec(spec.name, spec.resources, spec.devices, spec.labels, schedulable=not cordon))
+
+    @rule(name=st.sampled_from(("a", *LEAVES)), at=st.floats(0, NOW), gpus=st.floats(0, 8000))
+    def remember(self, name: str, at: float, gpus: float) -> None:
+        self.state.set_past_usage(name, PastUsage(at, {"gpu": gpus}))
 
     @rule()
     def cycle(self) -> None:
@@ -132,10 +162,11 @@ TestEngineWorld.settings = settings(
 )
 
 
-@pytest.mark.parametrize("seed", range(FUZZ // 2))
-def test_crowded_random_worlds_keep_every_invariant(seed: int) -> None:
-    """Denser than what Hypothesis draws: most cycles here evict and reserve."""
-    draw = random.Random(seed)
+@pytest.mark.parametrize("crowd", range(FUZZ))
+def test_crowded_random_worlds_keep_every_invariant(crowd: int) -> None:
+    """Denser than what Hypothesis draws: most cycles here evict and reserve. Every other world has queues with
+    policies of their own."""
+    draw = random.Random(crowd)
     state = State()
     state.set_topology(["zone", "rack"])
     for at in range(draw.randint(1, 5)):
@@ -143,12 +174,15 @@ def test_crowded_random_worlds_keep_every_invariant(seed: int) -> None:
     for name, parent in TREE:
         quota, weight, priority = draw.choice(AMOUNTS), draw.choice([0, 1, 2]), draw.choice([0, 0, 1])
         limit = draw.choice([None, None, None, draw.choice(AMOUNTS)])
-        state.set_queue(QueueSpec(name, parent, {"gpu": quota}, {"gpu": limit}, weight, priority))
+        spec = QueueSpec(name, parent, {"gpu": quota}, {"gpu": limit}, weight, priority)
+        state.set_queue(with_policy(spec, random_policy(draw)) if crowd % 2 else spec)
     made = 0
     for _ in range(10):
         for _ in range(draw.randint(1, 5)):
             state.set_workload(random_workload(draw, made))
             made += 1
+        for name in LEAVES:
+            state.set_past_usage(name, PastUsage(draw.random() * NOW, {"gpu": draw.random() * 4000}))
         for name in list(state.works):
             if draw.random() < 0.15:
                 state.remove_workload(name)
@@ -180,16 +214,17 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         draw.choice([None, None, None, None, "rack"]),
         draw.choice(["pack", "pack", "spread"]),
         walltime=draw.choice([None, None, 50.0, 100.0]),
+        user=draw.choice(["", "ann", "bob"]),
     )
 
 
 def one_slow_cycle(state: State) -> None:
     """One cycle whose evictions take time: those with a promise evict nobody else meanwhile."""
-    plan = plan_checked(state, 0.0)
-    carry_out(state, plan, 0.0, release=False)
+    plan = plan_checked(state, NOW)
+    carry_out(state, plan, NOW, release=False)
     check_state(state)
     held = set(state.holders)
-    again = plan_checked(state, 0.0)
+    again = plan_checked(state, NOW)
     gainers = {action.reason.beneficiary for action in again.actions if isinstance(action, Evict)}
     assert not gainers & held, "a workload with a promise caused further evictions"
 
@@ -205,17 +240,17 @@ def settle_and_check(state: State) -> None:
             if task.state is TaskState.RELEASING:
                 state.release_task(work.name, task.name)
     for _ in range(8):
-        plan = plan_checked(state, 0.0)
-        carry_out(state, plan, 0.0, release=True)
+        plan = plan_checked(state, NOW)
+        carry_out(state, plan, NOW, release=True)
         evicts = [action for action in plan.actions if isinstance(action, Evict)]
-        if not evicts and not schedule(state, 0.0).actions:
+        if not evicts and not schedule(state, NOW).actions:
             break
-        following = plan_checked(state, 0.0)
-        carry_out(state, following, 0.0, release=True)
+        following = plan_checked(state, NOW)
+        carry_out(state, following, NOW, release=True)
         for action in evicts:
             if action.reason.beneficiary:
                 gainer = state.works[action.reason.beneficiary]
                 assert gainer.whole(), f"{gainer.name} does not run, yet {action.workload} was evicted for it"
                 assert any(gainer.bound), f"{gainer.name} does not run, yet {action.workload} was evicted for it"
-    assert not schedule(state, 0.0).actions, "the world does not come to rest"
+    assert not schedule(state, NOW).actions, "the world does not come to rest"
     check_state(state)

@@ -2,7 +2,40 @@
 
 from __future__ import annotations
 
-from heddle.engine import Bind, Device, Evict, NodeSpec, Plan, PodSet, QueueSpec, State, WorkloadSpec
+import random
+from dataclasses import replace
+
+from heddle.engine import Ageing, Bind, Device, Evict, NodeSpec, Plan, PodSet, QueueSpec, State, WorkloadSpec
+
+POLICIES: dict[str, tuple[object, ...]] = {
+    "borrowing_limit": (0, 1000, 3000),
+    "lending_limit": (0, 1000, 2000),
+    "stop_policy": ("None", "Hold", "HoldAndDrain"),
+    "ordering": ("BestEffort", "StrictFIFO", "StrictFIFO"),
+    "ageing": (Ageing(2, 3), Ageing(1, 1)),
+    "usage_half_life": (1.0, 10.0),
+    "user_limit": ({"gpu": 1000}, {"gpu": 3000, "cpu": 4000}),
+}
+"""Optional fields of a queue and values worth trying; an amount means GPUs."""
+
+
+def random_policy(draw: random.Random) -> dict[str, object]:
+    return {name: draw.choice(values) for name, values in POLICIES.items() if draw.random() < 0.25}
+
+
+def with_policy(spec: QueueSpec, policy: dict[str, object]) -> QueueSpec:
+    """The queue with those optional fields that make sense with its quota."""
+    fields: dict[str, object] = {}
+    quota = spec.quota.get("gpu")
+    for name, value in policy.items():
+        if value is None:
+            continue
+        if name in ("borrowing_limit", "lending_limit"):
+            if quota is not None and isinstance(value, int):
+                fields[name] = {"gpu": min(value, quota) if name == "lending_limit" else value}
+        else:
+            fields[name] = value
+    return replace(spec, **fields)  # type: ignore[arg-type]
 
 
 def node(name: str, gpus: int = 4, *, cpu: int = 64, **labels: str) -> NodeSpec:

@@ -6,12 +6,24 @@ from typing import Any
 
 from heddle.api import quantity
 from heddle.api.clock import to_seconds
-from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, GPU_RESOURCE, Node
+from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, GPU_PRODUCT_LABEL, GPU_RESOURCE, Node
 from heddle.api.meta import Resources
 from heddle.api.pod import Pod
-from heddle.api.queue import Queue
-from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION, POD_SET_LABEL, Workload
-from heddle.engine import Device, NodeSpec, Placement, PodSet, QueueSpec, Taint, Toleration, WorkloadSpec
+from heddle.api.queue import GPU_MODEL_PREFIX, Queue
+from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION, POD_SET_LABEL, USER_ANNOTATION, Workload
+from heddle.engine import (
+    MODEL,
+    Ageing,
+    Device,
+    NodeSpec,
+    PastUsage,
+    Placement,
+    PodSet,
+    QueueSpec,
+    Taint,
+    Toleration,
+    WorkloadSpec,
+)
 
 NO_QUEUE = "(none)"
 """Queue of pods that no Workload speaks for; no queue can have this name."""
@@ -30,27 +42,52 @@ def amounts(resources: Resources, *, gpu: bool = True) -> dict[str, int]:
     return found
 
 
+def queue_amounts(resources: Resources) -> dict[str, int | None]:
+    """The same for amounts of queues, which may name GPUs of one model."""
+    models = {name: value for name, value in resources.items() if name.startswith(GPU_MODEL_PREFIX)}
+    found: dict[str, int | None] = {**amounts({n: v for n, v in resources.items() if n not in models})}
+    for name, value in models.items():
+        found[MODEL + name.removeprefix(GPU_MODEL_PREFIX)] = quantity.milli(value)
+    return found
+
+
+def models_of(spec: QueueSpec) -> frozenset[str]:
+    """GPU models that a queue names."""
+    listed = (spec.quota, spec.limit, spec.borrowing_limit, spec.lending_limit, spec.user_limit)
+    return frozenset(name.removeprefix(MODEL) for part in listed for name in part if name.startswith(MODEL))
+
+
 def resources(values: dict[str, int]) -> Resources:
     """Engine amounts as Kubernetes resources."""
     back = {own: name for name, own in _UNITS.items()}
-    return {
-        back.get(own, own): quantity.render(v) if own in ("cpu", "gpu") else quantity.render_bytes(v)
-        for own, v in sorted(values.items())
-    }
+    found: Resources = {}
+    for own, v in sorted(values.items()):
+        if own.startswith(MODEL):
+            found[GPU_MODEL_PREFIX + own.removeprefix(MODEL)] = quantity.render(v)
+        else:
+            found[back.get(own, own)] = quantity.render(v) if own in ("cpu", "gpu") else quantity.render_bytes(v)
+    return found
 
 
-def node_spec(node: Node) -> NodeSpec:
-    """A machine for the engine; one that is not Ready, or cordoned, takes nothing new."""
+def node_spec(node: Node, models: frozenset[str] = frozenset()) -> NodeSpec:
+    """A machine for the engine; one that is not Ready, or cordoned, takes nothing new.
+
+    Its GPUs are counted by model too where that is one of `models`, those that queues name.
+    """
     ready = any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
     taints = tuple(
         Taint(t.key, t.value)
         for t in node.spec.taints
         if t.effect in ("NoSchedule", "NoExecute") and not t.key.startswith("node.kubernetes.io/")
     )
+    devices = _devices(node)
+    found = amounts(node.status.allocatable, gpu=False)
+    if (model := node.metadata.labels.get(GPU_PRODUCT_LABEL)) in models:
+        found[f"{MODEL}{model}"] = 1000 * len(devices)
     return NodeSpec(
         name=node.metadata.name,
-        resources=amounts(node.status.allocatable, gpu=False),
-        devices=_devices(node),
+        resources=found,
+        devices=devices,
         labels=dict(node.metadata.labels),
         schedulable=ready and not node.spec.unschedulable,
         taints=taints,
@@ -79,23 +116,61 @@ def _devices(node: Node) -> tuple[Device, ...]:
 
 def queue_spec(queue: Queue) -> QueueSpec:
     """A queue for the engine: without a stated GPU quota it is owed no GPUs."""
-    quota: dict[str, int | None] = {"gpu": 0, **amounts(queue.spec.quota)}
+    ageing = queue.spec.ageing
+    quota: dict[str, int | None] = {"gpu": 0, **queue_amounts(queue.spec.quota)}
     return QueueSpec(
         name=queue.metadata.name,
         parent=queue.spec.parent or None,
         quota=quota,
-        limit={**amounts(queue.spec.limit)},
+        limit=queue_amounts(queue.spec.limit),
         weight=queue.spec.weight,
         priority=queue.spec.priority,
+        borrowing_limit=queue_amounts(queue.spec.borrowing_limit),
+        lending_limit=queue_amounts(queue.spec.lending_limit),
+        stop_policy=queue.spec.stop_policy,
+        user_limit=queue_amounts(queue.spec.user_limit),
+        ordering=queue.spec.ordering,
+        usage_half_life=queue.spec.usage_half_life_seconds,
+        ageing=None if ageing is None else Ageing(ageing.seconds_per_point, ageing.max_points),
     )
 
 
-def workload_spec(workload: Workload, pods: Iterable[Pod], *, admitted: bool = True) -> WorkloadSpec:
+def past_usage(queue: Queue) -> PastUsage | None:
+    """What its status remembers of a queue's use; None = nothing, or nothing that can be read."""
+    status = queue.status
+    if status.past_usage_time is None:
+        return None
+    try:
+        found = {}
+        for name, value in status.past_usage.items():
+            (own,) = queue_amounts({name: 0})
+            found[own] = float(value) * (1 if own not in ("cpu", "gpu") and not own.startswith(MODEL) else 1000)
+        return PastUsage(to_seconds(status.past_usage_time), found)
+    except ValueError:
+        return None
+
+
+def past_resources(past: PastUsage) -> Resources:
+    """Decayed use as decimal text, exact: it is read again."""
+    back = {own: name for name, own in _UNITS.items()}
+    found: Resources = {}
+    for own, value in past.amounts.items():
+        if own.startswith(MODEL):
+            found[GPU_MODEL_PREFIX + own.removeprefix(MODEL)] = repr(value / 1000)
+        else:
+            found[back.get(own, own)] = repr(value / 1000 if own in ("cpu", "gpu") else value)
+    return found
+
+
+def workload_spec(
+    workload: Workload, pods: Iterable[Pod], *, admitted: bool = True, models: frozenset[str] = frozenset()
+) -> WorkloadSpec:
     """A workload for the engine, made of the pods of it that exist.
 
     A pod that has ended needs no place any more, so that the minimum shrinks with it; a workload of which pods have
     ended well is ending, and grows no more. One that is not `admitted` keeps what it holds (a place that is taken is
-    taken, whoever may submit now) and gets nothing new.
+    taken, whoever may submit now) and gets nothing new. GPUs of a pod set whose node selector pins one of `models` are
+    counted by model too.
     """
     by_set: dict[str, list[Pod]] = {}
     for pod in pods:
@@ -114,6 +189,8 @@ def workload_spec(workload: Workload, pods: Iterable[Pod], *, admitted: bool = T
             living = [*placed, *waiting[: max(0, minimum - len(placed))]]
         tolerations = {(t.key, t.value) for p in living[:1] for t in p.spec.tolerations}
         asked = amounts(pod_set.resources)
+        if (model := pod_set.node_selector.get(GPU_PRODUCT_LABEL)) in models and asked.get("gpu"):
+            asked[f"{MODEL}{model}"] = asked["gpu"]
         sets.append(
             PodSet(
                 name=pod_set.name,
@@ -136,6 +213,7 @@ def workload_spec(workload: Workload, pods: Iterable[Pod], *, admitted: bool = T
         topology_required=spec.topology.required or None,
         topology_preferred=spec.topology.preferred or None,
         strategy=spec.placement.lower(),
+        user=workload.metadata.annotations.get(USER_ANNOTATION, ""),
         broken_since=to_seconds(workload.status.broken_since) if workload.status.broken_since else None,
     )
 

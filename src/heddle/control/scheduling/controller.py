@@ -146,17 +146,24 @@ class SchedulingController:
             await self._commit(plan, now)
             await self._report(plan, touched, now)
             await self._report_queues(now)
+            if (ages := self._mirror.state.ages_in(now)) is not None:
+                self._wake_in(ages)
             return bool(self._broken)
 
     def _apply_deltas(self) -> set[str]:
         """Bring the mirror up to date; returns the workloads that something changed about."""
+        self._mirror.state.note_usage(time.time())
         dirty, self._dirty = self._dirty, defaultdict(set)
-        for name in dirty["Node"]:
-            node: Node | None = self._informers["Node"].objects.get(name)
-            dirty["Workload"] |= self._mirror.node(name, node)
+        models = self._mirror.models
         for name in dirty["Queue"]:
             queue: Queue | None = self._informers["Queue"].objects.get(name)
             self._mirror.queue(name, queue)
+        if self._mirror.models != models:
+            dirty["Node"].update(self._informers["Node"].objects)
+            dirty["Workload"].update(self._workloads())
+        for name in dirty["Node"]:
+            node: Node | None = self._informers["Node"].objects.get(name)
+            dirty["Workload"] |= self._mirror.node(name, node)
         if dirty["Topology"]:
             topologies: Mapping[str, Topology] = self._informers["Topology"].objects
             self._mirror.topology(topologies)

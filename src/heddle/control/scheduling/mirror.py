@@ -25,6 +25,9 @@ class Mirror:
         self.state = State()
         self.problems: dict[str, str] = {}
         """Workload, queue or node to why the engine refuses it."""
+        self.models: frozenset[str] = frozenset()
+        """GPU models that queues name: nodes and workloads are told again when these change."""
+        self._models_of: dict[str, frozenset[str]] = {}
         self._workloads: set[str] = set()
         self._bound: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
         self._leaving: set[tuple[str, str]] = set()
@@ -32,7 +35,9 @@ class Mirror:
 
     def node(self, name: str, node: Node | None) -> set[str]:
         """A node changed or went; returns the workloads that lost a place."""
-        lost = self.state.remove_node(name) if node is None else self.state.set_node(adapter.node_spec(node))
+        lost = (
+            self.state.remove_node(name) if node is None else self.state.set_node(adapter.node_spec(node, self.models))
+        )
         for task in lost:
             self._bound.pop(task, None)
             self._leaving.discard(task)
@@ -40,10 +45,17 @@ class Mirror:
 
     def queue(self, name: str, queue: Queue | None) -> None:
         """A queue changed or went."""
+        self._models_of.pop(name, None)
         if queue is None:
             self.state.remove_queue(name)
         else:
-            self.state.set_queue(adapter.queue_spec(queue))
+            spec = adapter.queue_spec(queue)
+            self.state.set_queue(spec)
+            told, known = adapter.past_usage(queue), self.state.past_usage().get(name)
+            if told and (known is None or known.at < told.at):
+                self.state.set_past_usage(name, told)
+            self._models_of[name] = adapter.models_of(spec)
+        self.models = frozenset().union(*self._models_of.values())
 
     def topology(self, topologies: Mapping[str, Topology]) -> None:
         """The topologies changed: the first by name counts."""
@@ -64,7 +76,7 @@ class Mirror:
                 return
             spec = adapter.orphan_spec(key, holding)
         else:
-            spec = adapter.workload_spec(workload, pods, admitted=admitted)
+            spec = adapter.workload_spec(workload, pods, admitted=admitted, models=self.models)
         sets = {task: pod_set.name for pod_set in spec.pod_sets for task in pod_set.tasks}
         # a pod that went and was made anew between two looks is another one: the place was the first one's
         uids = {pod.metadata.name: pod.metadata.uid for pod in pods}

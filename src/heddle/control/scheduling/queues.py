@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from heddle.api.clock import to_text
+from heddle.api.clock import to_seconds, to_text
 from heddle.api.errors import NotFound
 from heddle.api.meta import Condition, set_condition
 from heddle.api.queue import Queue, QueueStatus
@@ -20,7 +20,12 @@ from heddle.store.client import Client
 EVERY = 0.25
 """Seconds between writes: under a flood of jobs queues change with every cycle, and nobody reads that fast."""
 
-_FIELDS = ("observedGeneration", "conditions", "usage", "fairShare", "pending", "running")
+_PAST_EVERY = 60.0
+"""Seconds between writes of past usage where nothing else of a queue changed: it always changes a little."""
+
+_FIELDS = (
+    "observedGeneration", "conditions", "usage", "fairShare", "pending", "running", "pastUsage", "pastUsageTime"
+)  # fmt: skip
 _ZERO = {"pending": 0, "running": 0}
 
 
@@ -43,11 +48,12 @@ class QueueReporter:
         faults = tree.faults({name: q.spec.parent for name, q in queues.items()})
         shares = fair_shares(state)
         phases = _phases(queues, workloads)
+        past = state.past_usage()
         for name, queue in list(queues.items()):
-            reason, message = faults.get(name, ("Ready", ""))
+            reason, message = faults.get(name) or _stop(state, name)
             ready = Condition(
                 type="Ready",
-                status="False" if name in faults else "True",
+                status="True" if reason == "Ready" else "False",
                 reason=reason,
                 message=message,
                 last_transition_time=to_text(now),
@@ -63,13 +69,28 @@ class QueueReporter:
                 fair_share={} if gpu_share is None else adapter.resources({"gpu": int(gpu_share)}),
                 pending=phases[name]["Pending"],
                 running=phases[name]["Running"],
+                past_usage=queue.status.past_usage if name in past else {},
+                past_usage_time=queue.status.past_usage_time if name in past else None,
             )
+            if name in past and (
+                status != queue.status or past[name].at - to_seconds(status.past_usage_time) >= _PAST_EVERY
+            ):
+                status.past_usage = adapter.past_resources(past[name])
+                status.past_usage_time = to_text(past[name].at, micro=True)
             if status != queue.status:
                 queue.status = status
                 body = msgspec.to_builtins(status)
                 patch = {"status": {field: body.get(field, _ZERO.get(field)) for field in _FIELDS}}
                 with contextlib.suppress(NotFound):
                     await self._client.patch(QUEUES, name, patch, subresource="status")
+
+
+def _stop(state: State, name: str) -> tuple[str, str]:
+    """Condition reason and message of a queue that is in order, which may be stopped all the same."""
+    queue = state.tree.queues.get(name)
+    if queue is None or queue.stopped is None:
+        return ("Ready", "")
+    return ("Stopped", f"spec.stopPolicy of queue {queue.stopped.name} is {queue.stopped.spec.stop_policy}")
 
 
 def _phases(queues: Mapping[str, Queue], workloads: Iterable[Workload]) -> dict[str, Counter[str]]:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from heddle.engine.cycle import Cycle
 from heddle.engine.stages.broken import evict_gangs_broken_beyond_grace
 from heddle.engine.stages.consolidate import gather_idle_room, gather_room_within_fair_share
+from heddle.engine.stages.drain import drain_stopped_queues
+from heddle.engine.stages.lines import step_back_behind_the_head
 from heddle.engine.stages.place import (
     grow_into_idle_room,
     grow_within_fair_share,
@@ -20,6 +22,7 @@ from heddle.engine.stages.room import make_room_by_reclaim_then_preemption
 Stage = Callable[[Cycle], None]
 
 STAGES: tuple[Stage, ...] = (
+    drain_stopped_queues,
     keep_promises,
     place_within_fair_share,
     grow_within_fair_share,
@@ -28,5 +31,6 @@ STAGES: tuple[Stage, ...] = (
     gather_room_within_fair_share,
     make_room_by_reclaim_then_preemption,
     gather_idle_room,
+    step_back_behind_the_head,
     evict_gangs_broken_beyond_grace,
 )

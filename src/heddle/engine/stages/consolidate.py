@@ -42,7 +42,10 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
                 key not in tried
                 and cycle.gathers(demand)
                 and (not within or state.tree.within(queue, demand, "share"))
-                and state.tree.stopped_by(queue, demand, fixed=not work.spec.preemptible, land=True) is None
+                and state.tree.stopped_by(
+                    queue, demand, fixed=not work.spec.preemptible, user=work.spec.user, land=True
+                )
+                is None
             ):
                 if _move_others(cycle, work, queue, need, demand):
                     cycle.shadows.pop(name, None)
@@ -50,7 +53,7 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
                     tried.clear()
                 else:
                     tried.add(key)
-        turns.done(queue)
+        turns.give_up(queue, work)
 
 
 def _move_others(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int]) -> bool:

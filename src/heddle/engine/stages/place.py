@@ -42,7 +42,7 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
         work = works[name]
         need = cycle.minimum(work) if not grow else cycle.growth(work) if work.whole() else None
         if need is None:
-            turns.done(queue)
+            turns.give_up(queue, work)
             continue
         held = _lift(cycle, work) if work.held and not grow else []
         demand = cycle.demand(work, need)
@@ -54,14 +54,14 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
                 cycle.keep_ahead(work, queue, need, demand, within=within)
             for task, row, devices in held:
                 cycle.state.hold(task, row, devices)
-            turns.done(queue)
+            turns.give_up(queue, work)
         elif not grow:
             turns.done(queue)
 
 
 def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int], *, grow: bool, within: bool) -> bool:
     fixed = not work.spec.preemptible
-    if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, land=False):
+    if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, user=work.spec.user, land=False):
         return False
     kept = cycle.outlasts(work)
     if not all(shadow.admits(queue, demand, fixed=fixed) for shadow in kept):

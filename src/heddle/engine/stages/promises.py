@@ -72,7 +72,7 @@ def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
         for column in task.cls.used:
             demand[column] += task.cls.needs[column]
     fine = work.queue is not None and not state.tree.stopped_by(
-        work.queue, demand, fixed=not work.spec.preemptible, land=False
+        work.queue, demand, fixed=not work.spec.preemptible, user=work.spec.user, land=False
     )
     for task, row, devices in places:
         fine = (

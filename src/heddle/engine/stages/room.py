@@ -54,11 +54,11 @@ def _sweep(cycle: Cycle) -> bool:
             work = cycle.state.works[name]
             need = None if name in done else cycle.open_need(work)
             if need is None or not cycle.active(queue):
-                turns.done(queue)
+                turns.give_up(queue, work)
                 continue
             if cycle.searches >= cycle.budget.victim_searches:
                 cycle.unsearched.add(name)
-                turns.done(queue)
+                turns.give_up(queue, work)
                 continue
             cycle.searches += 1
             if make_room(cycle, work, queue, need):
@@ -68,7 +68,7 @@ def _sweep(cycle: Cycle) -> bool:
                 gained = again = True  # standings of others changed too: begin a new order
                 break
             done.add(name)
-            turns.done(queue)
+            turns.give_up(queue, work)
     return gained
 
 
@@ -81,7 +81,7 @@ def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
     demand = cycle.demand(work, need)
     point = cycle.state.checkpoint()
     fixed = not work.spec.preemptible
-    if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, land=True) is None:
+    if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, user=work.spec.user, land=True) is None:
         within = cycle.state.tree.within(queue, demand, "share")
         if cycle.placer.place(work, need, land=True) is not None:
             if within and cycle.leaves_room(work, queue, demand, held_places(work)):
@@ -134,9 +134,12 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
         rival_need = cycle.open_need(rival)
         if rival_need is None or rival.queue is None or not cycle.active(rival.queue):
             continue
+        if cycle.behind(rival.queue, rival):
+            continue
         spec = rival.spec
         parts = tuple((rival.parts[part].key, count) for part, count in rival_need)
-        key = (spec.queue, spec.priority, spec.preemptible, spec.topology_required, parts)
+        user = spec.user if state.tree.counts_users else ""
+        key = (spec.queue, state.key_of(rival)[0], spec.priority, spec.preemptible, spec.topology_required, parts, user)
         if key in tried:
             continue
         tried.add(key)
@@ -193,8 +196,10 @@ class PreemptLowerPriorityInQueue:
         return [victim for victim in self.queue.works.values() if self.allows(victim)]
 
     def allows(self, victim: Work) -> bool:
-        """Strictly lower priority, and preemptible or placed in this very cycle."""
+        """Strictly lower priority, with ages counted too, and preemptible or placed in this very cycle."""
         if victim.spec.priority >= self.work.spec.priority or not yields(self.cycle, victim):
+            return False
+        if self.queue.spec.ageing and self.state.key_of(victim)[0] <= self.state.key_of(self.work)[0]:
             return False
         return victim.spec.preemptible or fresh(self.cycle, victim)
 
@@ -259,7 +264,7 @@ class ReclaimTowardsFairShare:
             return False
         ours, theirs = sides
         gain = self.gains.get(ours)
-        if gain is None:
+        if gain is None or (queue.keeps and any(0 < queue.used(c) <= queue.keep[c] for c in self.columns)):
             return False
         return any(
             gain[bound] and any(theirs.used(c) > getattr(theirs, bound)[c] for c in self.columns)

@@ -1,0 +1,25 @@
+"""Queues that are being drained: what runs there and may be evicted leaves, for nobody's gain."""
+
+from __future__ import annotations
+
+from heddle.engine.cycle import Cycle
+from heddle.engine.reasons import ReasonCode
+from heddle.engine.state import TaskState
+
+
+def drain_stopped_queues(cycle: Cycle) -> None:
+    """Evicts preemptible work below queues that say HoldAndDrain, before anybody else is asked to leave."""
+    state = cycle.state
+    for name in sorted(state.tree.queues):
+        queue = state.tree.queues[name]
+        drained = next((at for at in queue.path if at.spec.stop_policy == "HoldAndDrain"), None)
+        if drained is None:
+            continue
+        reason = cycle.reason(ReasonCode.QUEUE_DRAINED, drained.name)
+        for work in sorted(queue.works.values(), key=lambda work: work.name):
+            if not work.spec.preemptible:
+                continue
+            for task in work.tasks.values():
+                if task.state is TaskState.BOUND:
+                    state.move(task, TaskState.RELEASING, task.row, task.devices, task.since)
+                    cycle.evict_reason[task] = reason
