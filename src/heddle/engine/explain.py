@@ -216,7 +216,8 @@ _RAISES = {
 def _resumed_queue(ask: _WhatIf) -> Reason | None:
     """Whether it would start at once were the one stop above it lifted."""
     stops = [at for at in ask.queue.path if at.spec.stop_policy != "None"]
-    if ask.queue.children or len(stops) != 1 or not ask.starts(ask.need):
+    passed_over = ask.cycle.behind(ask.queue, ask.work)
+    if ask.queue.children or len(stops) != 1 or passed_over or not ask.starts(ask.need):
         return None
     return Reason(ReasonCode.RESUME_QUEUE, queue=stops[0].name)
 

@@ -62,7 +62,8 @@ def fair_shares(state: State) -> dict[str, dict[str, dict[str, int | None]]]:
 
     ``pending`` is what its own waiting tasks, and those of all queues below, ask for.
     """
-    Cycle(state, 0.0, Budget())  # works the shares out
+    state.settle()
+    state.tree.divide(state.nodes.total.tolist())
     pending: dict[str, list[int]] = {name: [0] * len(state.resources) for name in state.tree.queues}
     for queue in state.tree.queues.values():
         for column in range(len(state.resources)):

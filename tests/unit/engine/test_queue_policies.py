@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from worlds import bound, codes, node, settle, work, world
 
-from heddle.engine import Ageing, Evict, PastUsage, Plan, QueueSpec, State, explain, render, schedule
+from heddle.engine import Ageing, Evict, PastUsage, Plan, QueueSpec, State, explain, fair_shares, render, schedule
 from heddle.engine.usage import advanced
 
 
@@ -155,6 +155,13 @@ def test_what_would_not_start_anyway_is_not_said_to_wait_for_the_stop_alone() ->
     answer = explain(state, 0, "x/large")
     assert [str(reason.code) for reason in answer.reasons] == ["QueueStopped"]
     assert not answer.changes
+
+
+def test_in_a_stopped_strict_line_lifting_the_stop_is_no_help_to_those_behind() -> None:
+    state = cluster(4, queue("a", 4, stop_policy="Hold", ordering="StrictFIFO"))
+    state.set_workload(work("x/head", "a", 5))
+    state.set_workload(work("x/next", "a", 1, created=1.0))
+    assert not explain(state, 0, "x/next").changes
 
 
 def test_a_drained_queue_gives_its_room_to_others_and_keeps_what_is_not_preemptible() -> None:
@@ -387,6 +394,7 @@ def test_ages_are_counted_again_only_when_they_gain_a_point() -> None:
     schedule(state, 20)
     before = state.tree.queues["a"].waiting
     schedule(state, 29)
+    fair_shares(state)
     assert state.tree.queues["a"].waiting is before
     schedule(state, 30)
     assert state.tree.queues["a"].waiting is not before
