@@ -36,11 +36,11 @@ def classes(count: int) -> list[tuple[int, int, int]]:
     return [(int(g), int(draw.integers(1, 13)) * 1000, int(draw.integers(1, 65)) * 2**30) for g in gpus]
 
 
-def submit(state: State, count: int, kinds: list[tuple[int, int, int]]) -> None:
+def submit(state: State, count: int, kinds: list[tuple[int, int, int]], strategy: str = "pack") -> None:
     for at in range(count):
         gpu, cpu, memory = kinds[at % len(kinds)]
         pods = PodSet("main", ("t",), 1, {"cpu": cpu, "memory": memory}, gpu)
-        state.set_workload(WorkloadSpec(f"x/w{at:06}", "abc"[at % 3], (pods,), created=float(at)))
+        state.set_workload(WorkloadSpec(f"x/w{at:06}", "abc"[at % 3], (pods,), created=float(at), strategy=strategy))
 
 
 def timed(state: State) -> tuple[float, int]:
@@ -95,9 +95,14 @@ def measure(nodes: int) -> dict[str, float]:
     """All figures for one size of cluster."""
     figures: dict[str, float] = {"nodes": nodes}
     count = min(20_000, nodes * 4)
-    for name, kinds in (("identical", [(1000, 4000, 2**33)]), ("mixed_150", classes(150))):
+    one, mix = [(1000, 4000, 2**33)], classes(150)
+    for name, kinds, strategy in (
+        ("identical", one, "pack"),
+        ("mixed_150", mix, "pack"),
+        ("fragmentation_150", mix, "fragmentation"),
+    ):
         state = cluster(nodes)
-        submit(state, count, kinds)
+        submit(state, count, kinds, strategy)
         schedule(State.rebuild(cluster(4).snapshot()), 0.0)
         spent, placed = timed(state)
         again, _ = timed(state)

@@ -48,7 +48,10 @@ class TrainingJobSpec(Struct):
         default_factory=TopologyWish
     )
     placement: Annotated[
-        Literal["Pack", "Spread"], Meta(description="Pack fills nodes up; Spread takes the emptiest.")
+        Literal["Pack", "Spread", "FragmentationAware"],
+        Meta(
+            description="Pack fills nodes; Spread takes the emptiest; FragmentationAware spares what usual work needs."
+        ),
     ] = "Pack"
     restart_policy: Annotated[
         Literal["OnFailure", "Never"], Meta(description="Whether a failed process restarts the job.")

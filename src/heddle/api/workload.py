@@ -71,7 +71,10 @@ class WorkloadSpec(Struct):
         default_factory=TopologyWish
     )
     placement: Annotated[
-        Literal["Pack", "Spread"], Meta(description="Pack fills nodes up; Spread takes the emptiest.")
+        Literal["Pack", "Spread", "FragmentationAware"],
+        Meta(
+            description="Pack fills nodes; Spread takes the emptiest; FragmentationAware spares what usual work needs."
+        ),
     ] = "Pack"
 
 

@@ -8,7 +8,9 @@ from heddle.engine.model import (
     PodSet,
     QueueSpec,
     Taint,
+    TaskMix,
     Toleration,
+    TypicalTask,
     WorkloadSpec,
 )
 from heddle.engine.plan import Action, Bind, Budget, Evict, Plan, Reserve, Verdict
@@ -35,8 +37,10 @@ __all__ = [
     "State",
     "Taint",
     "TaskFact",
+    "TaskMix",
     "TaskState",
     "Toleration",
+    "TypicalTask",
     "Verdict",
     "WorkloadSpec",
     "explain",

@@ -210,7 +210,8 @@ class WorkloadSpec:
         pod_sets: its tasks; task names are unique across them.
         topology_required: label of the level of which one domain must hold all tasks.
         topology_preferred: label of the level of which one domain should.
-        strategy: ``pack`` fills nodes up, ``spread`` takes the emptiest.
+        strategy: ``pack`` fills nodes up, ``spread`` takes the emptiest, ``fragmentation`` leaves on every
+            node what typical tasks can use (see :class:`TaskMix`).
         broken_since: when a running gang fell below its minimum (kept by the caller; None = it did not).
     """
 
@@ -232,8 +233,8 @@ class WorkloadSpec:
         _number("workload.created", self.created)
         if self.broken_since is not None:
             _number("workload.broken_since", self.broken_since)
-        if self.strategy not in ("pack", "spread"):
-            raise _fault("workload.strategy", self.strategy, "use 'pack' or 'spread'")
+        if self.strategy not in ("pack", "spread", "fragmentation"):
+            raise _fault("workload.strategy", self.strategy, "use 'pack', 'spread' or 'fragmentation'")
         names = [pod_set.name for pod_set in self.pod_sets]
         if not names or len(set(names)) != len(names):
             raise _fault("workload.pod_sets", names, "give at least one, each with its own name")
@@ -251,3 +252,47 @@ class Placement:
     task: str
     node: str
     devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TypicalTask:
+    """What a task that usually arrives asks for, as far as fragmentation is concerned.
+
+    Attributes:
+        gpu: milli-devices, as in :class:`PodSet`.
+        cpu: milli-CPUs.
+        node_selector: (label, value) pairs that a node must have, for instance its GPU model.
+        tolerations: taints that it accepts.
+    """
+
+    gpu: int
+    cpu: int = 0
+    node_selector: tuple[tuple[str, str], ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+
+    def __post_init__(self) -> None:
+        _amount("typical_task.gpu", self.gpu)
+        _amount("typical_task.cpu", self.cpu)
+        if self.gpu > WHOLE and self.gpu % WHOLE:
+            raise _fault("typical_task.gpu", self.gpu, "give a share below 1000 or a multiple of 1000")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMix:
+    """The tasks by which the strategy ``fragmentation`` measures what is left free, each with its weight.
+
+    Attributes:
+        tasks: (task, weight) pairs; weights are whole numbers from 1 to 2^31, in any common unit.
+    """
+
+    tasks: tuple[tuple[TypicalTask, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        seen = [task for task, _ in self.tasks]
+        if len(set(seen)) != len(seen):
+            raise _fault("task_mix.tasks", seen, "name each typical task once")
+        for task, weight in self.tasks:
+            if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= 2**31:
+                raise _fault(f"task_mix.tasks[gpu={task.gpu}].weight", weight, "give a whole number from 1 to 2^31")
+        if sum(weight for _, weight in self.tasks) > 2**32:
+            raise _fault("task_mix.tasks", len(self.tasks), "divide the weights so that their sum is at most 2^32")

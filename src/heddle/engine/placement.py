@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from heddle.engine.model import WHOLE
 from heddle.engine.nodes import Ints
 from heddle.engine.scores import RequestClass
 from heddle.engine.state import State, Task, TaskState, Work
@@ -71,7 +72,10 @@ class Placer:
     def put(self, task: Task, row: int, *, land: bool) -> None:
         """Gives one task its devices on a node that has room for it."""
         cls = task.cls
-        devices = self.state.nodes.choose_devices(row, cls.gpu, land=land, spread=cls.key.spread)
+        if cls.key.fragmentation and 0 < cls.gpu < WHOLE:
+            devices: tuple[int, ...] = (self.state.cache.least_broken(cls, row, land=land),)
+        else:
+            devices = self.state.nodes.choose_devices(row, cls.gpu, land=land, spread=cls.key.spread)
         if land:
             self.state.hold(task, row, devices)
         else:

@@ -176,6 +176,7 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         created=float(workload["created"]),
         topology_required=wish.get("required"),
         topology_preferred=wish.get("preferred"),
+        strategy=workload.get("strategy", "pack"),
         broken_since=0.0 if 0 < running < workload["min_members"] else None,
     )
 

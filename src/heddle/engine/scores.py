@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heddle.engine.model import GPU, WHOLE, NodeSpec, PodSet
+from heddle.engine.eligible import EligibleRows, Where, where
+from heddle.engine.fragmentation import Fragmentation
+from heddle.engine.model import CPU, GPU, WHOLE, NodeSpec, PodSet, TypicalTask
 from heddle.engine.nodes import LABEL_BITS, Bools, Ints, Nodes
 
 _SHIFT = LABEL_BITS + 1
@@ -27,9 +29,9 @@ class ClassKey:
 
     request: tuple[tuple[str, int], ...]
     gpu: int
-    selector: tuple[tuple[str, str], ...]
-    tolerations: tuple[tuple[str, str | None], ...]
+    where: Where
     spread: bool
+    fragmentation: bool = False
 
 
 def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
@@ -37,10 +39,17 @@ def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
     return ClassKey(
         tuple(sorted((name, value) for name, value in pod_set.request.items() if value)),
         pod_set.gpu,
-        tuple(sorted(pod_set.node_selector.items())),
-        tuple(sorted(((t.key, t.value) for t in pod_set.tolerations), key=str)),
+        where(pod_set.node_selector, pod_set.tolerations),
         strategy == "spread",
+        strategy == "fragmentation",
     )
+
+
+def typical(pod_set: PodSet) -> TypicalTask:
+    """What a pod set's tasks add to the learned mix."""
+    selector = tuple(sorted(pod_set.node_selector.items()))
+    tolerations = tuple(sorted(set(pod_set.tolerations), key=str))
+    return TypicalTask(pod_set.gpu, pod_set.request.get(CPU, 0), selector, tolerations)
 
 
 class RequestClass:
@@ -54,6 +63,7 @@ class RequestClass:
         "gpu",
         "hint",
         "key",
+        "mix",
         "need",
         "needs",
         "scores",
@@ -61,12 +71,15 @@ class RequestClass:
         "share",
         "spec_seen",
         "steady",
+        "typical",
         "used",
         "version",
     )
 
-    def __init__(self, key: ClassKey, column: dict[str, int]) -> None:
+    def __init__(self, key: ClassKey, column: dict[str, int], typical: TypicalTask) -> None:
         self.key = key
+        self.typical = typical
+        self.mix = -1  # version of the mix that the scores were made with
         self.gpu = key.gpu
         self.count = key.gpu // WHOLE if key.gpu >= WHOLE else 0
         self.share = WHOLE if self.count else key.gpu
@@ -75,7 +88,7 @@ class RequestClass:
         self.version = -1
         self.spec_seen = 0
         self.hint = [_NO_HINT, _NO_HINT]
-        self.steady = not key.spread and (self.count > 0 or key.gpu == 0)
+        self.steady = not key.spread and not key.fragmentation and (self.count > 0 or key.gpu == 0)
         self.eligible: Bools = np.zeros(0, np.bool_)
         self.dev = key.gpu > 0
         self.resize(column)
@@ -92,15 +105,7 @@ class RequestClass:
 
     def accepts(self, spec: NodeSpec | None) -> bool:
         """Whether selector and tolerations admit a node (not whether it has room)."""
-        if spec is None or not spec.schedulable:
-            return False
-        for label, value in self.key.selector:
-            if spec.labels.get(label) != value:
-                return False
-        for taint in spec.taints:
-            if not any(k == taint.key and (v is None or v == taint.value) for k, v in self.key.tolerations):
-                return False
-        return True
+        return self.key.where.accepts(spec)
 
 
 class ScoreCache:
@@ -111,13 +116,17 @@ class ScoreCache:
         self.column = column
         self.classes: dict[ClassKey, RequestClass] = {}
         self.base = 0
+        self.eligible = EligibleRows(nodes)
+        self.fragmentation = Fragmentation(nodes, self.eligible)
+        self._known = [(-1, 0), (-1, 0)]  # per ledger: mix and size for which fragmentation has figures
+        self._measured = [0, 0]  # per ledger: how far it has read the log
 
     def of(self, pod_set: PodSet, strategy: str) -> RequestClass:
         """The class of a pod set, made when first met."""
         key = class_key(pod_set, strategy)
         found = self.classes.get(key)
         if found is None:
-            found = self.classes[key] = RequestClass(key, self.column)
+            found = self.classes[key] = RequestClass(key, self.column, typical(pod_set))
         return found
 
     def resize(self) -> None:
@@ -133,15 +142,15 @@ class ScoreCache:
         size = nodes.open.size
         at = int(land)
         if cls.version != nodes.spec_version or cls.eligible.size != size:
-            cls.eligible = np.zeros(size, np.bool_)
-            known = len(nodes.specs)
-            cls.eligible[:known] = np.fromiter((cls.accepts(spec) for spec in nodes.specs), np.bool_, known)
             cls.version = nodes.spec_version
             cls.scores = [None, None]
-        else:
-            for row in nodes.spec_log[cls.spec_seen :]:
-                cls.eligible[row] = cls.accepts(nodes.specs[row])
+        cls.eligible = self.eligible.of(cls.key.where)
         cls.spec_seen = len(nodes.spec_log)
+        if cls.key.fragmentation:
+            self._measure(land=land)
+            if cls.mix != self.fragmentation.version:
+                cls.mix = self.fragmentation.version
+                cls.scores = [None, None]
         scores = cls.scores[at]
         since = cls.seen[at] - self.base
         end = len(log)
@@ -159,6 +168,20 @@ class ScoreCache:
             self.base += half
             nodes.fence = len(log)
         return scores
+
+    def _measure(self, *, land: bool) -> None:
+        """Lets fragmentation look at the rows that changed since it last did."""
+        nodes = self.nodes
+        at = int(land)
+        self.fragmentation.settle()
+        since, end = self._measured[at] - self.base, len(nodes.dirty)
+        known = (self.fragmentation.version, nodes.open.size)
+        if self._known[at] != known or since < 0:
+            self._known[at] = known
+            self.fragmentation.refresh(None, land=land)
+        elif since < end:
+            self.fragmentation.refresh(np.fromiter(set(nodes.dirty[since:end]), np.int64), land=land)
+        self._measured[at] = self.base + end
 
     def best(self, cls: RequestClass, *, land: bool) -> int:
         """The best node for one task of a class; -1 = none fits.
@@ -186,6 +209,11 @@ class ScoreCache:
         cls.hint[at] = (row, int(ledger[row, 0]), int(ledger[row, 1])) if cls.steady and row >= 0 else _NO_HINT
         return row
 
+    def least_broken(self, cls: RequestClass, row: int, *, land: bool) -> int:
+        """The device of a row whose use for a share adds least to fragmentation."""
+        self._measure(land=land)
+        return self.fragmentation.device(cls.gpu, cls.needs[1], row, land=land)
+
     def rescore(self, cls: RequestClass, rows: Ints, *, land: bool) -> Ints:
         """Scores of the given rows from nothing but the ledgers.
 
@@ -196,6 +224,12 @@ class ScoreCache:
         ok = cls.eligible[rows]
         for column in cls.used:
             ok = ok & (free[:, column] >= cls.needs[column])
+        if cls.key.fragmentation:
+            devices = (nodes.dev_land if land else nodes.dev_bind)[rows]
+            if cls.dev:
+                ok = ok & ((devices >= cls.share).sum(axis=1) >= max(cls.count, 1))
+            cost = self.fragmentation.cost(cls.gpu, cls.needs[1], rows, land=land)
+            return np.where(ok, (((1 << 20) - 1 - cost) << _SHIFT) + nodes.order[rows], -1)
         gpu_left = free[:, 0] - cls.gpu
         cpu_left = (free[:, 1] - cls.needs[1]) * 31 // np.maximum(nodes.capacity[rows, 1], 1)
         cpu_left = np.minimum(cpu_left, 31)

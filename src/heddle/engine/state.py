@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from heddle.engine.model import CPU, GPU, MEMORY, NodeSpec, Placement, QueueSpec, WorkloadSpec
+from heddle.engine.model import CPU, GPU, MEMORY, NodeSpec, Placement, QueueSpec, TaskMix, WorkloadSpec
 from heddle.engine.nodes import Nodes
 from heddle.engine.plan import Action, Bind, Evict
 from heddle.engine.queues import Queue, QueueTree
@@ -117,6 +117,7 @@ class Snapshot:
     workloads: tuple[WorkloadSpec, ...]
     tasks: tuple[TaskFact, ...]
     reservations: Mapping[str, tuple[Placement, ...]]
+    task_mix: TaskMix | None = None
 
 
 class State:
@@ -150,6 +151,12 @@ class State:
         if len(set(levels)) != len(levels) or not all(levels):
             raise ValueError(f"topology.levels: {list(levels)!r} is not valid; name each level once")
         self.topology.set(levels)
+        self.freed += 1
+
+    def set_task_mix(self, mix: TaskMix | None) -> None:
+        """Sets the mix by which ``fragmentation`` places; None (as at first) learns it from all workloads
+        that are known, whether they run or wait."""
+        self.cache.fragmentation.give(mix)
         self.freed += 1
 
     def set_node(self, spec: NodeSpec) -> tuple[tuple[str, str], ...]:
@@ -305,6 +312,7 @@ class State:
             lost = [(old.name, t.name) for t in old.tasks.values() if t.row >= 0 and t.name not in work.tasks]
             self._forget(old)
         self.works[spec.name] = work
+        self._arrive(work, 1)
         work.queue = self.tree.queues.get(spec.queue)
         if work.queue:
             work.queue.works[work.name] = work
@@ -318,6 +326,12 @@ class State:
                 self.hold(task, *hold)
         self._index(work)
         return tuple(lost)
+
+    def _arrive(self, work: Work, sign: int) -> None:
+        """Counts a workload's tasks into (or out of) the mix that fragmentation learns."""
+        for cls, tasks in zip(work.parts, work.order, strict=True):
+            if tasks:
+                self.cache.fragmentation.count(cls.typical, sign * len(tasks))
 
     def stand_in(self, spec: WorkloadSpec) -> Work:
         """A workload for a what-if: it has classes and pending tasks, but the state does not know it."""
@@ -350,6 +364,7 @@ class State:
             if task.state is not TaskState.PENDING:
                 self.move(task, TaskState.PENDING)
         self._charge(work, -1)
+        self._arrive(work, -1)
         key, queue = work.key, work.queue
         work.queue = None
         if queue is not None:
@@ -670,6 +685,7 @@ class State:
             tuple(work.spec for work in works),
             tuple(tasks),
             reservations,
+            self.cache.fragmentation.given,
         )
 
     @classmethod
@@ -677,6 +693,7 @@ class State:
         """A state made from scratch that plans exactly as the one that was snapshot."""
         state = cls()
         state.set_topology(snapshot.topology)
+        state.set_task_mix(snapshot.task_mix)
         for node in snapshot.nodes:
             state.set_node(node)
         for queue in snapshot.queues:

@@ -68,7 +68,7 @@ class EngineWorld(RuleBasedStateMachine):
         preemptible=st.sampled_from([True, True, True, False]),
         required=st.sampled_from([None, None, None, "rack", "zone"]),
         preferred=st.sampled_from([None, None, "rack"]),
-        strategy=st.sampled_from(["pack", "pack", "spread"]),
+        strategy=st.sampled_from(["pack", "pack", "spread", "fragmentation"]),
     )
     def submit(self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
@@ -176,7 +176,7 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         float(number),
         draw.choice([None, None, None, None, "rack", "zone"]),
         draw.choice([None, None, None, None, "rack"]),
-        draw.choice(["pack", "pack", "spread"]),
+        draw.choice(["pack", "pack", "spread", "fragmentation"]),
     )
 
 

@@ -16,6 +16,7 @@ from heddle.engine import Device, NodeSpec, Placement, PodSet, QueueSpec, Taint,
 NO_QUEUE = "(none)"
 """Queue of pods that no Workload speaks for; no queue can have this name."""
 
+_STRATEGIES = {"Pack": "pack", "Spread": "spread", "FragmentationAware": "fragmentation"}
 _UNITS = {"cpu": "cpu", "memory": "memory", GPU_RESOURCE: "gpu"}
 
 
@@ -135,7 +136,7 @@ def workload_spec(workload: Workload, pods: Iterable[Pod], *, admitted: bool = T
         created=to_seconds(workload.metadata.creation_timestamp),
         topology_required=spec.topology.required or None,
         topology_preferred=spec.topology.preferred or None,
-        strategy=spec.placement.lower(),
+        strategy=_STRATEGIES[spec.placement],
         broken_since=to_seconds(workload.status.broken_since) if workload.status.broken_since else None,
     )
 
