@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from heddle.api.meta import Condition, Count, Kind, Positive, Resources, Struct
-from heddle.api.pod import EnvVar
+from heddle.api.pod import EnvVar, PodToleration
 from heddle.api.queue import GROUP_VERSION
-from heddle.api.workload import TopologyWish
+from heddle.api.workload import NodeAffinity, TopologyWish
 
 DEFAULT_QUEUE = "default"
 
@@ -44,6 +44,10 @@ class TrainingJobSpec(Struct):
         Meta(description='Request of one node; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),
     ] = {}
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
+    node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
+        default_factory=NodeAffinity
+    )
+    tolerations: Annotated[list[PodToleration], Meta(description="Taints that its pods accept.", max_length=64)] = []
     topology: Annotated[TopologyWish, Meta(description="Where nodes go relative to each other.")] = field(
         default_factory=TopologyWish
     )

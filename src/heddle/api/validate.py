@@ -26,7 +26,7 @@ from heddle.api.registry import Resource
 from heddle.api.status import StatusCause
 from heddle.api.topology import Topology
 from heddle.api.trainingjob import TrainingJob
-from heddle.api.workload import Workload
+from heddle.api.workload import NodeAffinity, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ def _info(type_: type[msgspec.Struct]) -> mi.StructType:
     return info
 
 
+_WHOLE_NUMBER = re.compile(r"[-+]?[0-9]{1,18}")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
@@ -253,6 +254,21 @@ def _topology(topology: Topology) -> Iterator[Fault]:
         seen.add(level.node_label)
 
 
+def _node_affinity(wish: NodeAffinity, path: str) -> Iterator[Fault]:
+    terms = [(f"{path}.required[{i}]", term) for i, term in enumerate(wish.required)]
+    terms += [(f"{path}.preferred[{i}].preference", wanted.preference) for i, wanted in enumerate(wish.preferred)]
+    for where, term in terms:
+        for i, match in enumerate(term.match_expressions):
+            field, values = f"{where}.matchExpressions[{i}].values", match.values
+            if match.operator in ("Gt", "Lt"):
+                if len(values) != 1 or not _WHOLE_NUMBER.fullmatch(values[0]):
+                    yield Fault(field, "FieldValueInvalid", values, f"{match.operator} takes one whole number")
+            elif match.operator in ("In", "NotIn") and not values:
+                yield Fault(field, "FieldValueRequired", values, f"{match.operator} takes at least one value")
+            elif match.operator in ("Exists", "DoesNotExist") and values:
+                yield Fault(field, "FieldValueInvalid", values, f"{match.operator} takes no values; leave them out")
+
+
 def _workload(workload: Workload) -> Iterator[Fault]:
     seen: set[str] = set()
     for i, pod_set in enumerate(workload.spec.pod_sets):
@@ -264,6 +280,7 @@ def _workload(workload: Workload) -> Iterator[Fault]:
             remedy = f"give at most count ({pod_set.count})"
             yield Fault(f"{where}.minCount", "FieldValueInvalid", pod_set.min_count, remedy)
         yield from _gpu_share(pod_set.resources, f"{where}.resources")
+        yield from _node_affinity(pod_set.node_affinity, f"{where}.nodeAffinity")
 
 
 def _training_job(job: TrainingJob) -> Iterator[Fault]:
@@ -274,6 +291,7 @@ def _training_job(job: TrainingJob) -> Iterator[Fault]:
         remedy = "use at most 50 characters: pods are named after the job"
         yield Fault("metadata.name", "FieldValueInvalid", job.metadata.name, remedy)
     yield from _gpu_share(spec.resources_per_node, "spec.resourcesPerNode")
+    yield from _node_affinity(spec.node_affinity, "spec.nodeAffinity")
 
 
 def _pod(pod: Pod) -> Iterator[Fault]:

@@ -37,6 +37,42 @@ class TopologyWish(Struct):
     ] = ""
 
 
+class LabelExpression(Struct):
+    """A demand on one label of a node."""
+
+    key: Annotated[str, Meta(description="Label.", min_length=1, max_length=317)]
+    operator: Annotated[
+        Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"],
+        Meta(description="Gt and Lt compare whole numbers; NotIn also holds where the label is absent."),
+    ]
+    values: Annotated[
+        list[str], Meta(description="One or more for In and NotIn, one for Gt and Lt, else none.", max_length=256)
+    ] = []
+
+
+class NodeTerm(Struct):
+    """Demands on a node that must all hold."""
+
+    match_expressions: Annotated[list[LabelExpression], Meta(description="The demands.", min_length=1, max_length=32)]
+
+
+class PreferredNodes(Struct):
+    """Nodes that are better than others."""
+
+    weight: Annotated[int, Meta(description="The weights that a node meets add up.", ge=1, le=100)]
+    preference: Annotated[NodeTerm, Meta(description="What must hold on the node.")]
+
+
+class NodeAffinity(Struct):
+    """Nodes that pods must, or should, be on."""
+
+    required: Annotated[list[NodeTerm], Meta(description="A node must meet one of these.", max_length=32)] = []
+    preferred: Annotated[
+        list[PreferredNodes],
+        Meta(description="Nodes of more weight come first, before placement is asked.", max_length=32),
+    ] = []
+
+
 class PodSet(Struct):
     """Identical pods of a workload."""
 
@@ -51,6 +87,9 @@ class PodSet(Struct):
         Meta(description='One pod\'s request; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),
     ] = {}
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
+    node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
+        default_factory=NodeAffinity
+    )
 
     @property
     def minimum(self) -> int:

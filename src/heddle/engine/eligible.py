@@ -1,4 +1,4 @@
-"""Which nodes admit a task, whatever room they have: selectors and tolerations against labels and taints."""
+"""Which nodes admit a task, whatever room they have, and which of those it would rather have."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heddle.engine.model import NodeSpec, Toleration
-from heddle.engine.nodes import Bools, Nodes
+from heddle.engine.model import NodePreference, NodeSpec, Term, Toleration
+from heddle.engine.nodes import Bools, Ints, Nodes
+
+DEMERIT_BITS = 8
+_LEVELS = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,9 @@ class Where:
     """What a task demands of a node's labels and taints; equal demands are looked up once for all classes."""
 
     selector: tuple[tuple[str, str], ...] = ()
-    tolerations: tuple[tuple[str, str | None], ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+    affinity: tuple[Term, ...] = ()
+    preferences: tuple[NodePreference, ...] = ()
 
     def accepts(self, spec: NodeSpec | None) -> bool:
         """Whether a node is admitted (not whether it has room)."""
@@ -26,17 +31,48 @@ class Where:
             if spec.labels.get(label) != value:
                 return False
         for taint in spec.taints:
-            if not any(k == taint.key and (v is None or v == taint.value) for k, v in self.tolerations):
+            if taint.effect != "PreferNoSchedule" and not any(t.accepts(taint) for t in self.tolerations):
                 return False
-        return True
+        return not self.affinity or any(all(m.holds(spec.labels) for m in term) for term in self.affinity)
+
+    def demerit(self, spec: NodeSpec | None) -> int:
+        """How little a node is wanted, 0 = not at all unwanted, in :data:`DEMERIT_BITS` bits: first the number
+        of ``PreferNoSchedule`` taints that are not tolerated (3 = or more), then the weight of the preferences
+        that it does not meet, in 63rds of all weight."""
+        if spec is None:
+            return 0
+        soft = [taint for taint in spec.taints if taint.effect == "PreferNoSchedule"]
+        shunned = sum(not any(t.accepts(taint) for t in self.tolerations) for taint in soft)
+        total = sum(p.weight for p in self.preferences)
+        unmet = sum(p.weight for p in self.preferences if not all(m.holds(spec.labels) for m in p.term))
+        return min(shunned, 3) << 6 | (_LEVELS * unmet // total if total else 0)
 
 
-def where(selector: Mapping[str, str], tolerations: Iterable[Toleration]) -> Where:
+def where(
+    selector: Mapping[str, str],
+    tolerations: Iterable[Toleration],
+    affinity: Iterable[Term] = (),
+    preferences: Iterable[NodePreference] = (),
+) -> Where:
     """The demand in a form that compares."""
     return Where(
         tuple(sorted(selector.items())),
-        tuple(sorted(((t.key, t.value) for t in tolerations), key=str)),
+        tuple(sorted(set(tolerations), key=str)),
+        tuple(sorted(set(affinity), key=str)),
+        tuple(sorted(preferences, key=str)),
     )
+
+
+class _Rows:
+    """What is known of every row for one demand."""
+
+    __slots__ = ("demerits", "mask", "plain", "seen")
+
+    def __init__(self, size: int) -> None:
+        self.mask: Bools = np.zeros(size, np.bool_)
+        self.demerits: Ints = np.zeros(size, np.int64)
+        self.plain = True  # no row has a demerit
+        self.seen = 0
 
 
 class EligibleRows:
@@ -44,20 +80,31 @@ class EligibleRows:
 
     def __init__(self, nodes: Nodes) -> None:
         self.nodes = nodes
-        self._masks: dict[Where, Bools] = {}
-        self._seen: dict[Where, int] = {}
+        self._known: dict[Where, _Rows] = {}
 
     def of(self, demand: Where) -> Bools:
-        """One truth value per row (do not write to it)."""
+        """One truth value per row: whether it admits the demand (do not write to it)."""
+        return self._rows(demand).mask
+
+    def demerits(self, demand: Where) -> Ints | None:
+        """How little each row is wanted; None = no row is less wanted than any other."""
+        found = self._rows(demand)
+        return None if found.plain else found.demerits
+
+    def _rows(self, demand: Where) -> _Rows:
         nodes = self.nodes
         end = len(nodes.spec_log)
-        mask = self._masks.get(demand)
-        if mask is None or mask.size != nodes.open.size:
-            mask = self._masks[demand] = np.zeros(nodes.open.size, np.bool_)
+        found = self._known.get(demand)
+        if found is None or found.mask.size != nodes.open.size:
+            found = self._known[demand] = _Rows(nodes.open.size)
             known = len(nodes.specs)
-            mask[:known] = np.fromiter((demand.accepts(spec) for spec in nodes.specs), np.bool_, known)
-        else:
-            for row in nodes.spec_log[self._seen[demand] :]:
-                mask[row] = demand.accepts(nodes.specs[row])
-        self._seen[demand] = end
-        return mask
+            found.mask[:known] = np.fromiter((demand.accepts(spec) for spec in nodes.specs), np.bool_, known)
+            found.demerits[:known] = np.fromiter((demand.demerit(spec) for spec in nodes.specs), np.int64, known)
+            found.plain = not found.demerits.any()
+        elif found.seen < end:
+            for row in nodes.spec_log[found.seen :]:
+                found.mask[row] = demand.accepts(nodes.specs[row])
+                found.demerits[row] = demand.demerit(nodes.specs[row])
+            found.plain = not found.demerits.any()
+        found.seen = end
+        return found

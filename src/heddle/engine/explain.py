@@ -149,6 +149,15 @@ def _relaxed_topology(ask: _WhatIf) -> Reason | None:
     return None
 
 
+def _any_node(ask: _WhatIf) -> Reason | None:
+    """Whether node selector and affinity alone stand in the way."""
+    sets = ask.work.spec.pod_sets
+    if any(ask.work.bound) or not any(s.node_selector or s.node_affinity for s in sets):
+        return None
+    free = ask.variant(lambda pod_set: replace(pod_set, node_selector={}, node_affinity=()))
+    return Reason(ReasonCode.ANY_NODE, queue=ask.queue.name) if ask.starts(ask.need, free) else None
+
+
 def _raised_caps(ask: _WhatIf) -> Reason | None:
     """The one limit or quota that stands in the way, and how high it would have to be."""
     caps = []
@@ -230,4 +239,5 @@ _KINDS: tuple[Callable[[_WhatIf], Reason | None], ...] = (
     _relaxed_topology,
     _raised_caps,
     _others_leave,
+    _any_node,
 )

@@ -99,7 +99,7 @@ class Fragmentation:
         for task, weight in self.mix.tasks:
             self.total += weight
             if task.gpu:
-                demand = where(dict(task.node_selector), task.tolerations)
+                demand = where(dict(task.node_selector), task.tolerations, task.node_affinity)
                 shape = (min(task.gpu, WHOLE), max(1, task.gpu // WHOLE), demand)
                 parts.append((shapes.setdefault(shape, len(shapes)), task.cpu, weight))
         self._needs = np.array([count for _, count, _ in shapes], np.int64)

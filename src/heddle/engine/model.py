@@ -72,20 +72,124 @@ class Device:
         _amount("device.memory_mib", self.memory_mib)
 
 
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
 @dataclass(frozen=True, slots=True)
 class Toleration:
-    """Accepts the taints of this key (and, when given, this value)."""
+    """Accepts taints.
+
+    Attributes:
+        key: of the taints accepted; empty = of any.
+        value: what the taint's value must be; None = any.
+        effect: which effect is accepted (see :class:`Taint`); None = any.
+    """
 
     key: str
     value: str | None = None
+    effect: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.effect is not None and self.effect not in _EFFECTS:
+            raise _fault("toleration.effect", self.effect, f"use one of {', '.join(_EFFECTS)}, or None for any")
+
+    def accepts(self, taint: Taint) -> bool:
+        """Whether the taint is tolerated."""
+        return self.key in ("", taint.key) and self.value in (None, taint.value) and self.effect in (None, taint.effect)
 
 
 @dataclass(frozen=True, slots=True)
 class Taint:
-    """Keeps away every pod set that does not tolerate it."""
+    """Keeps away every pod set that does not tolerate it.
+
+    Attributes:
+        key: its name.
+        value: its value.
+        effect: ``NoSchedule`` and ``NoExecute`` admit nothing new (whoever acts on ``NoExecute`` evicts what
+            runs; the engine never does); ``PreferNoSchedule`` only makes the node the last choice.
+    """
 
     key: str
     value: str = ""
+    effect: str = "NoSchedule"
+
+    def __post_init__(self) -> None:
+        if self.effect not in _EFFECTS:
+            raise _fault("taint.effect", self.effect, f"use one of {', '.join(_EFFECTS)}")
+
+
+_OPERATORS = {"In": 1, "NotIn": 1, "Exists": 0, "DoesNotExist": 0, "Gt": 1, "Lt": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMatch:
+    """A demand on one label of a node, as in a Kubernetes node selector term.
+
+    Attributes:
+        label: the label's key.
+        operator: ``In`` or ``NotIn`` (``values``; a node without the label is not in), ``Exists``,
+            ``DoesNotExist``, ``Gt``, ``Lt`` (the label is a whole number above or below the one value).
+        values: what the operator compares with.
+    """
+
+    label: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _name("label_match.label", self.label)
+        if self.operator not in _OPERATORS:
+            raise _fault("label_match.operator", self.operator, f"use one of {', '.join(_OPERATORS)}")
+        if bool(self.values) != bool(_OPERATORS[self.operator]):
+            remedy = "give at least one" if _OPERATORS[self.operator] else "leave it empty"
+            raise _fault(f"label_match.values ({self.operator})", self.values, remedy)
+        if self.operator in ("Gt", "Lt") and (len(self.values) != 1 or _whole(self.values[0]) is None):
+            raise _fault(f"label_match.values ({self.operator})", self.values, "give one whole number")
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Whether a node with these labels meets the demand."""
+        value = labels.get(self.label)
+        match self.operator:
+            case "In":
+                return value is not None and value in self.values
+            case "NotIn":
+                return value not in self.values
+            case "Exists":
+                return value is not None
+            case "DoesNotExist":
+                return value is None
+        have, bound = _whole(value or ""), _whole(self.values[0])
+        if have is None or bound is None:
+            return False
+        return have > bound if self.operator == "Gt" else have < bound
+
+
+def _whole(text: str) -> int | None:
+    digits = text[1:] if text[:1] in "+-" else text
+    return int(text) if digits.isascii() and digits.isdigit() and len(digits) <= 18 else None
+
+
+Term = tuple[LabelMatch, ...]
+"""Demands that must all hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePreference:
+    """Nodes that a pod set would rather have.
+
+    Attributes:
+        weight: 1 to 100; the weights of all preferences that a node meets add up.
+        term: what must hold on the node.
+    """
+
+    weight: int
+    term: Term
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int) or not 1 <= self.weight <= 100:
+            raise _fault("node_preference.weight", self.weight, "give a whole number from 1 to 100")
+        if not self.term:
+            raise _fault("node_preference.term", self.term, "give at least one demand")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +278,8 @@ class PodSet:
         gpu: milli-devices of one task: below 1000 a share of ONE device, else a multiple of 1000.
         node_selector: labels that a node must have.
         tolerations: taints that it accepts.
+        node_affinity: a node must meet one of these terms (none = any node will do).
+        node_preferences: nodes that come first, before any strategy is asked.
     """
 
     name: str
@@ -183,6 +289,8 @@ class PodSet:
     gpu: int = 0
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
+    node_affinity: tuple[Term, ...] = ()
+    node_preferences: tuple[NodePreference, ...] = ()
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)
@@ -195,6 +303,8 @@ class PodSet:
             raise _fault("pod_set.gpu", self.gpu, "give a share below 1000 or a multiple of 1000")
         if len(set(self.tasks)) != len(self.tasks):
             raise _fault("pod_set.tasks", self.tasks, "name each task once")
+        if not all(self.node_affinity):
+            raise _fault("pod_set.node_affinity", self.node_affinity, "give each term at least one demand")
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,12 +373,14 @@ class TypicalTask:
         cpu: milli-CPUs.
         node_selector: (label, value) pairs that a node must have, for instance its GPU model.
         tolerations: taints that it accepts.
+        node_affinity: a node must meet one of these terms.
     """
 
     gpu: int
     cpu: int = 0
     node_selector: tuple[tuple[str, str], ...] = ()
     tolerations: tuple[Toleration, ...] = ()
+    node_affinity: tuple[Term, ...] = ()
 
     def __post_init__(self) -> None:
         _amount("typical_task.gpu", self.gpu)

@@ -21,8 +21,8 @@ from heddle.engine.model import WHOLE, NodeSpec
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-LABEL_BITS = 42
-_STEP = 1 << 20
+LABEL_BITS = 34
+_STEP = 1 << 12
 _TOP = (1 << LABEL_BITS) - 1
 
 

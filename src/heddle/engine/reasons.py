@@ -36,6 +36,7 @@ class ReasonCode(StrEnum):
     WAITING_FOR_RELEASE = "WaitingForRelease"
     BUDGET_SPENT = "BudgetSpent"
     NOTHING_TO_TAKE = "NothingToTake"
+    NO_MATCHING_ROOM = "NoMatchingRoom"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -43,6 +44,7 @@ class ReasonCode(StrEnum):
     RAISE_LIMIT = "RaiseLimit"
     RAISE_QUOTA = "RaiseQuota"
     OTHERS_LEAVE = "OthersLeave"
+    ANY_NODE = "AnyNode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Reason:
         used: usage counted against the cap.
         fits: how many tasks would fit now.
         needed: how many tasks must start together.
-        tasks: number of tasks concerned.
+        tasks: number of tasks (for ``NoMatchingRoom``: of nodes) concerned.
         node: the node concerned.
     """
 
@@ -142,9 +144,16 @@ def render(reason: Reason) -> str:
         case ReasonCode.TOPOLOGY_UNKNOWN:
             return f"{r.level} is not a level of the cluster's topology"
         case ReasonCode.NO_NODE_MATCHES:
-            return "no schedulable node matches its node selector and tolerations"
+            return "no schedulable node matches its node selector, affinity and tolerations"
         case ReasonCode.NO_ROOM:
             return f"{r.fits} of {r.needed} tasks fit now; it asks for {asked}, {free} are free"
+        case ReasonCode.NO_MATCHING_ROOM:
+            return (
+                f"{r.fits} of {r.needed} tasks fit now on the {_count(r.tasks, 'node', 'nodes')} that its node "
+                f"selector, affinity and tolerations admit; {free} are free there, and others would have room"
+            )
+        case ReasonCode.ANY_NODE:
+            return "without its node selector and affinity it would start now"
         case ReasonCode.NO_DOMAIN:
             return f"no single {r.level} has room: the best fits {r.fits} of {r.needed} tasks now"
         case ReasonCode.OVER_LIMIT:

@@ -14,7 +14,20 @@ from typing import Any
 import numpy as np
 
 from heddle.engine.fairshare import UNBOUNDED, divide
-from heddle.engine.model import WHOLE, Device, NodeSpec, Placement, PodSet, QueueSpec, WorkloadSpec
+from heddle.engine.model import (
+    WHOLE,
+    Device,
+    LabelMatch,
+    NodePreference,
+    NodeSpec,
+    Placement,
+    PodSet,
+    QueueSpec,
+    Taint,
+    Term,
+    Toleration,
+    WorkloadSpec,
+)
 from heddle.engine.plan import Bind, Budget, Evict
 from heddle.engine.scheduler import schedule
 from heddle.engine.state import State, TaskState
@@ -117,7 +130,9 @@ def build_state(data: Data) -> State:
             "cpu": node.get("cpu_milli", _PLENTY),
             "memory": node["memory_mib"] * _MIB if "memory_mib" in node else _PLENTY,
         }
-        state.set_node(NodeSpec(node["name"], resources, devices, labels=node.get("domains", {})))
+        labels = {**node.get("domains", {}), **node.get("labels", {})}
+        taints = tuple(Taint(*taint) for taint in node.get("taints", ()))
+        state.set_node(NodeSpec(node["name"], resources, devices, labels=labels, taints=taints))
     for queue in data["queues"]:
         state.set_queue(
             QueueSpec(
@@ -161,10 +176,11 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         groups.setdefault(key, []).append(task["name"])
     left = workload["min_members"]
     pod_sets = []
+    wishes = _wishes(workload)
     for at, ((gpu, cpu, memory), tasks) in enumerate(groups.items()):
         least = min(left, len(tasks))
         left -= least
-        pod_sets.append(PodSet(f"p{at}", tuple(tasks), least, {"cpu": cpu, "memory": memory}, gpu))
+        pod_sets.append(PodSet(f"p{at}", tuple(tasks), least, {"cpu": cpu, "memory": memory}, gpu, **wishes))
     running = sum(task["state"] == "running" for task in workload["tasks"])
     wish = workload.get("topology", {})
     return WorkloadSpec(
@@ -179,6 +195,22 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         strategy=workload.get("strategy", "pack"),
         broken_since=0.0 if 0 < running < workload["min_members"] else None,
     )
+
+
+def _wishes(workload: Data) -> dict[str, Any]:
+    """Where the pods of a workload may go: the fields that all its pod sets share."""
+    return {
+        "node_selector": workload.get("node_selector", {}),
+        "tolerations": tuple(Toleration(*toleration) for toleration in workload.get("tolerations", ())),
+        "node_affinity": tuple(_term(term) for term in workload.get("node_affinity", ())),
+        "node_preferences": tuple(
+            NodePreference(weight, _term(term)) for weight, term in workload.get("node_preferences", ())
+        ),
+    }
+
+
+def _term(term: Sequence[Any]) -> Term:
+    return tuple(LabelMatch(label, operator, tuple(values)) for label, operator, *values in term)
 
 
 def _start(state: State, data: Data) -> None:

@@ -2,8 +2,9 @@
 
 Tasks that ask for the same form a class. For each class and ledger one array holds the score of every
 node; before it is used, only rows that changed since its last use are scored again, then one ``argmax``
-decides. That is exact: a property test compares it with a full rescore. A score is one int64: 20 bits of
-preference, 43 bits of name order, so that equal preferences break by node name. -1 = does not fit.
+decides. That is exact: a property test compares it with a full rescore. A score is one int64: 8 bits of what
+the task prefers of labels and taints, 20 bits of its strategy, 35 bits of name order, so that equals break by
+node name. -1 = does not fit.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heddle.engine.eligible import EligibleRows, Where, where
+from heddle.engine.eligible import DEMERIT_BITS, EligibleRows, Where, where
 from heddle.engine.fragmentation import Fragmentation
 from heddle.engine.model import CPU, GPU, WHOLE, NodeSpec, PodSet, TypicalTask
 from heddle.engine.nodes import LABEL_BITS, Bools, Ints, Nodes
 
 _SHIFT = LABEL_BITS + 1
+_COST_BITS = 20
+_WORST = (1 << _COST_BITS + DEMERIT_BITS) - 1
 _LOG_KEEP = 200_000
 _NONE = 1 << 40
 _NO_HINT = (-1, 0, 0)
@@ -39,7 +42,7 @@ def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
     return ClassKey(
         tuple(sorted((name, value) for name, value in pod_set.request.items() if value)),
         pod_set.gpu,
-        where(pod_set.node_selector, pod_set.tolerations),
+        where(pod_set.node_selector, pod_set.tolerations, pod_set.node_affinity, pod_set.node_preferences),
         strategy == "spread",
         strategy == "fragmentation",
     )
@@ -47,9 +50,9 @@ def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
 
 def typical(pod_set: PodSet) -> TypicalTask:
     """What a pod set's tasks add to the learned mix."""
-    selector = tuple(sorted(pod_set.node_selector.items()))
-    tolerations = tuple(sorted(set(pod_set.tolerations), key=str))
-    return TypicalTask(pod_set.gpu, pod_set.request.get(CPU, 0), selector, tolerations)
+    demand = where(pod_set.node_selector, pod_set.tolerations, pod_set.node_affinity)
+    cpu = pod_set.request.get(CPU, 0)
+    return TypicalTask(pod_set.gpu, cpu, demand.selector, demand.tolerations, demand.affinity)
 
 
 class RequestClass:
@@ -58,6 +61,7 @@ class RequestClass:
     __slots__ = (
         "columns",
         "count",
+        "demerits",
         "dev",
         "eligible",
         "gpu",
@@ -90,6 +94,7 @@ class RequestClass:
         self.hint = [_NO_HINT, _NO_HINT]
         self.steady = not key.spread and not key.fragmentation and (self.count > 0 or key.gpu == 0)
         self.eligible: Bools = np.zeros(0, np.bool_)
+        self.demerits: Ints | None = None
         self.dev = key.gpu > 0
         self.resize(column)
 
@@ -104,7 +109,7 @@ class RequestClass:
         self.needs: list[int] = self.need.tolist()
 
     def accepts(self, spec: NodeSpec | None) -> bool:
-        """Whether selector and tolerations admit a node (not whether it has room)."""
+        """Whether selector, affinity and tolerations admit a node (not whether it has room)."""
         return self.key.where.accepts(spec)
 
 
@@ -144,8 +149,11 @@ class ScoreCache:
         if cls.version != nodes.spec_version or cls.eligible.size != size:
             cls.version = nodes.spec_version
             cls.scores = [None, None]
-        cls.eligible = self.eligible.of(cls.key.where)
-        cls.spec_seen = len(nodes.spec_log)
+            cls.spec_seen = -1
+        if cls.spec_seen != len(nodes.spec_log):
+            cls.spec_seen = len(nodes.spec_log)
+            cls.eligible = self.eligible.of(cls.key.where)
+            cls.demerits = self.eligible.demerits(cls.key.where)
         if cls.key.fragmentation:
             self._measure(land=land)
             if cls.mix != self.fragmentation.version:
@@ -229,7 +237,7 @@ class ScoreCache:
             if cls.dev:
                 ok = ok & ((devices >= cls.share).sum(axis=1) >= max(cls.count, 1))
             cost = self.fragmentation.cost(cls.gpu, cls.needs[1], rows, land=land)
-            return np.where(ok, (((1 << 20) - 1 - cost) << _SHIFT) + nodes.order[rows], -1)
+            return self._ranked(cls, rows, cost, ok)
         gpu_left = free[:, 0] - cls.gpu
         cpu_left = (free[:, 1] - cls.needs[1]) * 31 // np.maximum(nodes.capacity[rows, 1], 1)
         cpu_left = np.minimum(cpu_left, 31)
@@ -256,8 +264,12 @@ class ScoreCache:
                     cost = cost + (31 - cpu_left)
                 else:
                     cost = ((np.minimum(left, 1016) // 8) << 13) + (np.minimum(gpu_left // 64, 255) << 5) + cpu_left
-        score = (((1 << 20) - 1 - cost) << _SHIFT) + nodes.order[rows]
-        return np.where(ok, score, -1)
+        return self._ranked(cls, rows, cost, ok)
+
+    def _ranked(self, cls: RequestClass, rows: Ints, cost: Ints, ok: Bools) -> Ints:
+        if cls.demerits is not None:
+            cost = cost + (cls.demerits[rows] << _COST_BITS)
+        return np.where(ok, ((_WORST - cost) << _SHIFT) + self.nodes.order[rows], -1)
 
     def fits(self, cls: RequestClass, row: int, *, land: bool) -> int:
         """How many tasks of a class fit on a node that admits it."""
@@ -274,12 +286,13 @@ class ScoreCache:
                 most = min(most, sum(left // cls.gpu for left in devices if left > 0))
         return max(most, 0)
 
-    def count(self, cls: RequestClass, rows: Ints, *, land: bool, empty: bool = False) -> Ints:
-        """How many tasks of a class fit on each of these rows (``empty``: if nothing ran there)."""
+    def count(self, cls: RequestClass, rows: Ints, *, land: bool, empty: bool = False, anywhere: bool = False) -> Ints:
+        """How many tasks of a class fit on each of these rows (``empty``: if nothing ran there; ``anywhere``: on
+        nodes that do not admit it too, if they are open)."""
         nodes = self.nodes
         self.scores(cls, land=land)  # refreshes eligibility
         free = (nodes.capacity if empty else nodes.land if land else nodes.bind)[rows]
-        most = np.where(cls.eligible[rows], _NONE, 0)
+        most = np.where((nodes.open if anywhere else cls.eligible)[rows], _NONE, 0)
         for column in cls.used:
             most = np.minimum(most, free[:, column] // cls.needs[column])
         if cls.dev:

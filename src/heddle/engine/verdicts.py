@@ -209,6 +209,17 @@ class Verdicts:
             fits = self.cycle.placer.counts(level, work, ((part, count),), land=False)[0] if level else np.zeros(1)
             return Reason(ReasonCode.NO_DOMAIN, level=label, fits=int(fits.max(initial=0)), **common)  # type: ignore[arg-type]
         counts = np.minimum(state.cache.count(cls, rows, land=False), count) if rows.size else np.zeros(1)
+        if counts.sum() < count and not cls.eligible[state.nodes.open].all():
+            elsewhere = state.cache.count(cls, rows, land=False, anywhere=True)
+            if elsewhere.sum() >= count:
+                admitted = rows[cls.eligible[rows]]
+                common["free"] = int(np.maximum(state.nodes.bind[admitted, column], 0).sum())
+                return Reason(
+                    ReasonCode.NO_MATCHING_ROOM,
+                    fits=int(counts.sum()),
+                    tasks=admitted.size,
+                    **common,  # type: ignore[arg-type]
+                )
         return Reason(ReasonCode.NO_ROOM, fits=int(min(counts.sum(), count)), **common)  # type: ignore[arg-type]
 
     def _nothing_to_take(self, queue: Queue, demand: list[int]) -> Reason:

@@ -18,6 +18,13 @@ def job(**spec: object) -> dict[str, object]:
     return {"metadata": {"name": "j"}, "spec": {"command": ["true"], **spec}}
 
 
+TERM = "spec.nodeAffinity.required[0].matchExpressions[0]"
+
+
+def term(operator: str, *values: str) -> dict[str, object]:
+    return {"required": [{"matchExpressions": [{"key": "k", "operator": operator, "values": [*values]}]}]}
+
+
 def test_a_sound_object_has_no_faults() -> None:
     assert validate.faults(registry.QUEUES, queue(quota={"nvidia.com/gpu": 4, "memory": "16Gi"}, weight=2)) == []
     assert validate.faults(registry.TRAININGJOBS, job(resourcesPerNode={"nvidia.com/gpu": "500m"})) == []
@@ -44,6 +51,10 @@ def test_all_faults_come_at_once() -> None:
         (registry.QUEUES, queue(weight=-1), "spec.weight", "0 or more"),
         (registry.TRAININGJOBS, job(nodes=2, minNodes=3), "spec.minNodes", "at most nodes (2)"),
         (registry.TRAININGJOBS, job(command=[]), "spec.command", "must not be empty"),
+        (registry.TRAININGJOBS, job(nodeAffinity=term("Gt", "x")), f"{TERM}.values", "one whole number"),
+        (registry.TRAININGJOBS, job(nodeAffinity=term("In")), f"{TERM}.values", "at least one"),
+        (registry.TRAININGJOBS, job(nodeAffinity=term("Exists", "x")), f"{TERM}.values", "no values"),
+        (registry.TRAININGJOBS, job(nodeAffinity=term("Is", "x")), f"{TERM}.operator", "DoesNotExist"),
         (registry.TRAININGJOBS, job(restartPolicy="Sometimes"), "spec.restartPolicy", "OnFailure, Never"),
         (
             registry.TRAININGJOBS,

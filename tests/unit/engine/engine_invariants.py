@@ -45,6 +45,10 @@ def check_plan(state: State, plan: Plan) -> None:
     gains = {a.placement.workload for a in plan.actions if isinstance(a, Bind)}
     gains |= {a.workload for a in plan.actions if isinstance(a, Reserve) and a.placements}
     for action in plan.actions:
+        if isinstance(action, Bind):
+            task = state.works[action.placement.workload].tasks[action.placement.task]
+            spec = state.nodes.specs[state.nodes.row[action.placement.node]]
+            assert task.cls.accepts(spec), f"{action.placement} is not admitted there"
         if isinstance(action, Evict):
             work = state.works[action.workload]
             if action.reason.code is not ReasonCode.GANG_BROKEN:

@@ -73,7 +73,7 @@ def test_cached_costs_are_those_of_the_definition(seed: int) -> None:
                 labels = dict(state.nodes.specs[row].labels)  # type: ignore[union-attr]
                 cpu = int(state.nodes.bind[row, 1])
                 expected, device = cost(left, cpu, labels, mix, (cls.gpu, cls.needs[1]))
-                assert (1 << 20) - 1 - (int(scores[row]) >> LABEL_BITS + 1) == expected
+                assert ~(int(scores[row]) >> LABEL_BITS + 1) & (1 << 20) - 1 == expected
                 if 0 < cls.gpu < 1000:
                     assert state.cache.least_broken(cls, row, land=False) == device
 

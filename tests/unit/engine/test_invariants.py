@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from typing import Any
 
 import pytest
 from engine_invariants import carry_out, check_state, plan_checked
@@ -11,7 +12,21 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from heddle.engine import Device, Evict, NodeSpec, PodSet, QueueSpec, State, TaskState, WorkloadSpec, schedule
+from heddle.engine import (
+    Device,
+    Evict,
+    LabelMatch,
+    NodePreference,
+    NodeSpec,
+    PodSet,
+    QueueSpec,
+    State,
+    Taint,
+    TaskState,
+    Toleration,
+    WorkloadSpec,
+    schedule,
+)
 
 FUZZ = int(os.environ.get("HEDDLE_FUZZ", "40"))
 """How many random worlds: HEDDLE_FUZZ=5000 looks harder."""
@@ -24,7 +39,19 @@ amount = st.sampled_from(AMOUNTS)
 
 def node(at: int, gpus: int, cpu: int, rack: int) -> NodeSpec:
     devices = tuple(Device(f"g{index}", index, link=index // 2, numa=index // 4) for index in range(gpus))
-    return NodeSpec(f"n{at}", {"cpu": cpu}, devices, {"zone": f"z{rack // 2}", "rack": f"r{rack}"})
+    labels = {"zone": f"z{rack // 2}", "rack": f"r{rack}", "kind": "ab"[cpu // 1000 % 2], "age": str(cpu // 1000)}
+    return NodeSpec(f"n{at}", {"cpu": cpu}, devices, labels, taints=TAINTS[gpus])
+
+
+TAINTS = {0: (), 1: (Taint("t", "x", "PreferNoSchedule"),), 2: (), 3: (Taint("t"),), 4: (), 8: ()}
+WISHES: tuple[dict[str, Any], ...] = (
+    {},
+    {"node_affinity": ((LabelMatch("kind", "In", ("a",)),), (LabelMatch("age", "Gt", ("6",)),))},
+    {"node_affinity": ((LabelMatch("kind", "NotIn", ("a",)), LabelMatch("age", "Lt", ("9",))),)},
+    {"node_preferences": (NodePreference(2, (LabelMatch("kind", "Exists"),)),), "tolerations": (Toleration("t", "x"),)},
+    {"node_preferences": (NodePreference(2, (LabelMatch("kind", "In", ("b",)),)),), "tolerations": (Toleration(""),)},
+)
+"""Where the tasks of a pod set may go, drawn with most weight on the first."""
 
 
 class EngineWorld(RuleBasedStateMachine):
@@ -69,10 +96,11 @@ class EngineWorld(RuleBasedStateMachine):
         required=st.sampled_from([None, None, None, "rack", "zone"]),
         preferred=st.sampled_from([None, None, "rack"]),
         strategy=st.sampled_from(["pack", "pack", "spread", "fragmentation"]),
+        wish=st.sampled_from((WISHES[0], WISHES[0], *WISHES)),
     )
-    def submit(self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy) -> None:  # type: ignore[no-untyped-def]
+    def submit(self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, wish) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
-            PodSet(f"p{at}", tuple(f"p{at}t{n}" for n in range(count)), min(least, count), {"cpu": cpu}, gpu)
+            PodSet(f"p{at}", tuple(f"p{at}t{n}" for n in range(count)), min(least, count), {"cpu": cpu}, gpu, **wish)
             for at, (count, least, gpu) in enumerate(sizes)
         )
         self.state.set_workload(
@@ -166,7 +194,9 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         count = draw.randint(1, 4)
         names = tuple(f"p{part}t{at}" for at in range(count))
         gpu = draw.choice([0, 300, 500, 1000, 1000, 2000, 4000])
-        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), {"cpu": draw.choice([0, 500, 1000])}, gpu))
+        wish = draw.choice((WISHES[0], WISHES[0], WISHES[0], *WISHES))
+        cpu = draw.choice([0, 500, 1000])
+        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), {"cpu": cpu}, gpu, **wish))
     return WorkloadSpec(
         f"x/w{number}",
         draw.choice(LEAVES),

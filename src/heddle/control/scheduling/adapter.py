@@ -6,16 +6,30 @@ from typing import Any
 
 from heddle.api import quantity
 from heddle.api.clock import to_seconds
-from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, GPU_RESOURCE, Node
+from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, GPU_RESOURCE, UNREACHABLE_TAINT, UNSCHEDULABLE_TAINT, Node
 from heddle.api.meta import Resources
-from heddle.api.pod import Pod
+from heddle.api.pod import Pod, PodToleration
 from heddle.api.queue import Queue
-from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION, POD_SET_LABEL, Workload
-from heddle.engine import Device, NodeSpec, Placement, PodSet, QueueSpec, Taint, Toleration, WorkloadSpec
+from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION, POD_SET_LABEL, NodeTerm, Workload
+from heddle.engine import (
+    Device,
+    LabelMatch,
+    NodePreference,
+    NodeSpec,
+    Placement,
+    PodSet,
+    QueueSpec,
+    Taint,
+    Term,
+    Toleration,
+    WorkloadSpec,
+)
 
 NO_QUEUE = "(none)"
 """Queue of pods that no Workload speaks for; no queue can have this name."""
 
+_SAID_OTHERWISE = {"node.kubernetes.io/not-ready", UNREACHABLE_TAINT, UNSCHEDULABLE_TAINT}
+"""Taints that repeat what the node's condition and `unschedulable` say."""
 _STRATEGIES = {"Pack": "pack", "Spread": "spread", "FragmentationAware": "fragmentation"}
 _UNITS = {"cpu": "cpu", "memory": "memory", GPU_RESOURCE: "gpu"}
 
@@ -41,12 +55,12 @@ def resources(values: dict[str, int]) -> Resources:
 
 
 def node_spec(node: Node) -> NodeSpec:
-    """A machine for the engine; one that is not Ready, or cordoned, takes nothing new."""
+    """A machine for the engine; one that is not Ready, or cordoned, takes nothing new, whatever a pod tolerates."""
     ready = any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
     taints = tuple(
-        Taint(t.key, t.value)
+        Taint(t.key, t.value, t.effect)
         for t in node.spec.taints
-        if t.effect in ("NoSchedule", "NoExecute") and not t.key.startswith("node.kubernetes.io/")
+        if t.effect in ("NoSchedule", "PreferNoSchedule", "NoExecute") and t.key not in _SAID_OTHERWISE
     )
     return NodeSpec(
         name=node.metadata.name,
@@ -113,7 +127,6 @@ def workload_spec(workload: Workload, pods: Iterable[Pod], *, admitted: bool = T
             placed = [p for p in living if p.spec.node_name]
             waiting = [p for p in living if not p.spec.node_name]
             living = [*placed, *waiting[: max(0, minimum - len(placed))]]
-        tolerations = {(t.key, t.value) for p in living[:1] for t in p.spec.tolerations}
         asked = amounts(pod_set.resources)
         sets.append(
             PodSet(
@@ -123,7 +136,11 @@ def workload_spec(workload: Workload, pods: Iterable[Pod], *, admitted: bool = T
                 request={name: value for name, value in asked.items() if name != "gpu"},
                 gpu=asked.get("gpu", 0),
                 node_selector=dict(pod_set.node_selector),
-                tolerations=tuple(Toleration(k, v or None) for k, v in sorted(tolerations)),
+                tolerations=tuple(toleration(t) for p in living[:1] for t in p.spec.tolerations),
+                node_affinity=tuple(_term(term) for term in pod_set.node_affinity.required),
+                node_preferences=tuple(
+                    NodePreference(p.weight, _term(p.preference)) for p in pod_set.node_affinity.preferred
+                ),
             )
         )
     spec = workload.spec
@@ -139,6 +156,15 @@ def workload_spec(workload: Workload, pods: Iterable[Pod], *, admitted: bool = T
         strategy=_STRATEGIES[spec.placement],
         broken_since=to_seconds(workload.status.broken_since) if workload.status.broken_since else None,
     )
+
+
+def toleration(t: PodToleration) -> Toleration:
+    """A pod's toleration, as Kubernetes reads it: Exists takes any value, no key any taint, no effect any effect."""
+    return Toleration(t.key, None if t.operator == "Exists" else t.value, t.effect or None)
+
+
+def _term(term: NodeTerm) -> Term:
+    return tuple(LabelMatch(m.key, m.operator, tuple(m.values)) for m in term.match_expressions)
 
 
 def orphan_spec(key: str, pods: Iterable[Pod]) -> WorkloadSpec:
