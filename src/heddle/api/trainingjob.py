@@ -7,7 +7,7 @@ from msgspec import Meta, field
 from heddle.api.meta import Condition, Count, Kind, Positive, Resources, Struct
 from heddle.api.pod import EnvVar, PodToleration
 from heddle.api.queue import GROUP_VERSION
-from heddle.api.workload import NodeAffinity, TopologyWish
+from heddle.api.workload import NodeAffinity, SliceRule, SpreadRule, TopologyWish
 
 DEFAULT_QUEUE = "default"
 
@@ -51,6 +51,8 @@ class TrainingJobSpec(Struct):
     topology: Annotated[TopologyWish, Meta(description="Where nodes go relative to each other.")] = field(
         default_factory=TopologyWish
     )
+    spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
+    slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
     placement: Annotated[
         Literal["Pack", "Spread", "FragmentationAware"],
         Meta(

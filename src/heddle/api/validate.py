@@ -26,7 +26,7 @@ from heddle.api.registry import Resource
 from heddle.api.status import StatusCause
 from heddle.api.topology import Topology
 from heddle.api.trainingjob import TrainingJob
-from heddle.api.workload import NodeAffinity, Workload
+from heddle.api.workload import NodeAffinity, SliceRule, SpreadRule, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +269,18 @@ def _node_affinity(wish: NodeAffinity, path: str) -> Iterator[Fault]:
                 yield Fault(field, "FieldValueInvalid", values, f"{match.operator} takes no values; leave them out")
 
 
+def _arrangement(
+    spread: SpreadRule | None, slices: SliceRule | None, count: int, minimum: int, path: str
+) -> Iterator[Fault]:
+    if spread and slices:
+        yield Fault(f"{path}.slices", "FieldValueForbidden", slices.level, "give slices or spread, not both")
+    if spread and spread.max_per_domain is None and spread.max_skew is None:
+        yield Fault(f"{path}.spread", "FieldValueRequired", spread.level, "give maxPerDomain, maxSkew or both")
+    if slices and (count % slices.size or minimum % slices.size):
+        remedy = f"{count} pods (at least {minimum}) are not whole slices; give a divisor of both"
+        yield Fault(f"{path}.slices.size", "FieldValueInvalid", slices.size, remedy)
+
+
 def _workload(workload: Workload) -> Iterator[Fault]:
     seen: set[str] = set()
     for i, pod_set in enumerate(workload.spec.pod_sets):
@@ -281,6 +293,7 @@ def _workload(workload: Workload) -> Iterator[Fault]:
             yield Fault(f"{where}.minCount", "FieldValueInvalid", pod_set.min_count, remedy)
         yield from _gpu_share(pod_set.resources, f"{where}.resources")
         yield from _node_affinity(pod_set.node_affinity, f"{where}.nodeAffinity")
+        yield from _arrangement(pod_set.spread, pod_set.slices, pod_set.count, pod_set.minimum, where)
 
 
 def _training_job(job: TrainingJob) -> Iterator[Fault]:
@@ -292,6 +305,7 @@ def _training_job(job: TrainingJob) -> Iterator[Fault]:
         yield Fault("metadata.name", "FieldValueInvalid", job.metadata.name, remedy)
     yield from _gpu_share(spec.resources_per_node, "spec.resourcesPerNode")
     yield from _node_affinity(spec.node_affinity, "spec.nodeAffinity")
+    yield from _arrangement(spec.spread, spec.slices, spec.nodes, spec.minimum, "spec")
 
 
 def _pod(pod: Pod) -> Iterator[Fault]:

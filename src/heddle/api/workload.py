@@ -73,6 +73,40 @@ class NodeAffinity(Struct):
     ] = []
 
 
+class SpreadRule(Struct):
+    """Keeps pods apart; give maxPerDomain, maxSkew or both."""
+
+    level: Annotated[
+        str,
+        Meta(
+            description="Node label of the topology level that is counted; kubernetes.io/hostname: single nodes.",
+            min_length=1,
+            max_length=317,
+        ),
+    ]
+    max_per_domain: Annotated[Positive | None, Meta(description="Pods in one domain at most; 1: no two together.")] = (
+        None
+    )
+    max_skew: Annotated[
+        Positive | None, Meta(description="Pods that a domain may hold more than the emptiest that could take them.")
+    ] = None
+
+
+class SliceRule(Struct):
+    """Keeps every few pods together, in as few domains as hold them all."""
+
+    level: Annotated[
+        str,
+        Meta(
+            description="Node label of the topology level of which one domain holds a slice.",
+            min_length=1,
+            max_length=317,
+        ),
+    ]
+    size: Annotated[int, Meta(description="Pods of a slice.", ge=1, le=100_000)] = 1
+    balanced: Annotated[bool, Meta(description="true: evenly over the domains used, instead of filling each.")] = False
+
+
 class PodSet(Struct):
     """Identical pods of a workload."""
 
@@ -90,6 +124,8 @@ class PodSet(Struct):
     node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
         default_factory=NodeAffinity
     )
+    spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
+    slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
 
     @property
     def minimum(self) -> int:

@@ -2,6 +2,7 @@
 
 from heddle.engine.explain import Explanation, explain
 from heddle.engine.model import (
+    NODE,
     Device,
     LabelMatch,
     NodePreference,
@@ -9,6 +10,8 @@ from heddle.engine.model import (
     Placement,
     PodSet,
     QueueSpec,
+    Slices,
+    Spread,
     Taint,
     TaskMix,
     Term,
@@ -22,6 +25,7 @@ from heddle.engine.scheduler import fair_shares, schedule
 from heddle.engine.state import Snapshot, State, TaskFact, TaskState
 
 __all__ = [
+    "NODE",
     "Action",
     "Bind",
     "Budget",
@@ -38,7 +42,9 @@ __all__ = [
     "Reason",
     "ReasonCode",
     "Reserve",
+    "Slices",
     "Snapshot",
+    "Spread",
     "State",
     "Taint",
     "TaskFact",

@@ -106,13 +106,15 @@ def _fewer_members(ask: _WhatIf) -> Reason | None:
     if len(ask.need) != 1 or any(ask.work.bound):
         return None
     part, count = ask.need[0]
-    low, high = 0, count - 1  # fewer members never fit worse
+    slices = ask.work.spec.pod_sets[part].slices
+    size = slices.size if slices else 1
+    low, high = 0, (count - 1) // size  # fewer members never fit worse
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if ask.starts(((part, middle),)) else (low, middle - 1)
-    if low < 1 or not ask.starts(((part, low),)):
+        low, high = (middle, high) if ask.starts(((part, middle * size),)) else (low, middle - 1)
+    if low < 1 or not ask.starts(((part, low * size),)):
         return None
-    return Reason(ReasonCode.FEWER_MEMBERS, queue=ask.queue.name, fits=low, needed=count)
+    return Reason(ReasonCode.FEWER_MEMBERS, queue=ask.queue.name, fits=low * size, needed=count)
 
 
 def _fewer_gpus(ask: _WhatIf) -> Reason | None:
@@ -156,6 +158,14 @@ def _any_node(ask: _WhatIf) -> Reason | None:
         return None
     free = ask.variant(lambda pod_set: replace(pod_set, node_selector={}, node_affinity=()))
     return Reason(ReasonCode.ANY_NODE, queue=ask.queue.name) if ask.starts(ask.need, free) else None
+
+
+def _any_arrangement(ask: _WhatIf) -> Reason | None:
+    """Whether spread and slices alone stand in the way."""
+    if any(ask.work.bound) or not ask.work.arranged:
+        return None
+    free = ask.variant(lambda pod_set: replace(pod_set, spread=None, slices=None))
+    return Reason(ReasonCode.ANY_ARRANGEMENT, queue=ask.queue.name) if ask.starts(ask.need, free) else None
 
 
 def _raised_caps(ask: _WhatIf) -> Reason | None:
@@ -240,4 +250,5 @@ _KINDS: tuple[Callable[[_WhatIf], Reason | None], ...] = (
     _raised_caps,
     _others_leave,
     _any_node,
+    _any_arrangement,
 )

@@ -265,6 +265,56 @@ class QueueSpec:
         return float(self.weight)
 
 
+NODE = "kubernetes.io/hostname"
+"""The innermost topology level: each node by itself, whatever levels the topology names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Keeps the tasks of a pod set apart; looked at when a task is placed. Give ``most``, ``skew`` or both.
+
+    Attributes:
+        level: label of the topology level whose domains are counted (:data:`NODE` = single nodes). Nodes outside
+            any domain take no task.
+        most: so many tasks in one domain at most (1 = no two together).
+        skew: a domain that takes a task may then hold so many more than the emptiest domain, among domains with
+            a node that admits the pod set.
+    """
+
+    level: str
+    most: int | None = None
+    skew: int | None = None
+
+    def __post_init__(self) -> None:
+        _name("spread.level", self.level)
+        if self.most is None and self.skew is None:
+            raise _fault("spread", self.level, "give `most`, `skew` or both")
+        for where, value in (("spread.most", self.most), ("spread.skew", self.skew)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise _fault(where, value, "give a whole number from 1 on")
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """Keeps every few tasks of a pod set together, in as few domains as hold them all.
+
+    Attributes:
+        level: label of the topology level of which one domain holds a slice; inside the level that the workload
+            requires, if it requires one.
+        size: tasks of one slice. Tasks go to slices in their order, so that neighbours in rank are neighbours.
+        balanced: over the domains that are used, slices are spread evenly instead of filling one after the other.
+    """
+
+    level: str
+    size: int = 1
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        _name("slices.level", self.level)
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise _fault("slices.size", self.size, "give a whole number from 1 on")
+
+
 @dataclass(frozen=True, slots=True)
 class PodSet:
     """Identical tasks of a workload.
@@ -280,6 +330,8 @@ class PodSet:
         tolerations: taints that it accepts.
         node_affinity: a node must meet one of these terms (none = any node will do).
         node_preferences: nodes that come first, before any strategy is asked.
+        spread: keeps its tasks apart.
+        slices: keeps every few of its tasks together; not beside ``spread``.
     """
 
     name: str
@@ -291,6 +343,8 @@ class PodSet:
     tolerations: tuple[Toleration, ...] = ()
     node_affinity: tuple[Term, ...] = ()
     node_preferences: tuple[NodePreference, ...] = ()
+    spread: Spread | None = None
+    slices: Slices | None = None
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)
@@ -305,6 +359,8 @@ class PodSet:
             raise _fault("pod_set.tasks", self.tasks, "name each task once")
         if not all(self.node_affinity):
             raise _fault("pod_set.node_affinity", self.node_affinity, "give each term at least one demand")
+        if self.spread and self.slices:
+            raise _fault("pod_set.slices", self.slices, "give `slices` or `spread`, not both")
 
 
 @dataclass(frozen=True, slots=True)

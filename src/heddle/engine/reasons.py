@@ -37,6 +37,10 @@ class ReasonCode(StrEnum):
     BUDGET_SPENT = "BudgetSpent"
     NOTHING_TO_TAKE = "NothingToTake"
     NO_MATCHING_ROOM = "NoMatchingRoom"
+    NO_SPREAD = "NoSpread"
+    NO_SLICES = "NoSlices"
+    IMPOSSIBLE_SPREAD = "ImpossibleSpread"
+    IMPOSSIBLE_SLICES = "ImpossibleSlices"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -45,6 +49,7 @@ class ReasonCode(StrEnum):
     RAISE_QUOTA = "RaiseQuota"
     OTHERS_LEAVE = "OthersLeave"
     ANY_NODE = "AnyNode"
+    ANY_ARRANGEMENT = "AnyArrangement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +67,11 @@ class Reason:
             bytes.
         wanted: amount asked for, in the resource's units (or members).
         free: amount free now, same units.
-        cap: the quota or limit in question.
-        used: usage counted against the cap.
+        cap: the quota or limit in question (``NoSpread``: tasks at most in one domain, 0 = no such rule).
+        used: usage counted against the cap (``NoSpread``: the greatest skew, 0 = no such rule).
         fits: how many tasks would fit now.
         needed: how many tasks must start together.
-        tasks: number of tasks (for ``NoMatchingRoom``: of nodes) concerned.
+        tasks: number of tasks concerned (``NoMatchingRoom``: of nodes; ``NoSlices``: tasks of one slice).
         node: the node concerned.
     """
 
@@ -106,6 +111,19 @@ def _holders(reason: Reason) -> str:
     if not reason.holders:
         return ""
     return "; held by " + ", ".join(f"{name} ({amount(reason.resource, held)})" for name, held in reason.holders)
+
+
+def _so_many(reason: Reason) -> str:
+    if reason.fits >= reason.needed:  # each rule by itself has room
+        return f"no place for all {reason.needed} tasks"
+    return f"{reason.fits} of {reason.needed} tasks fit"
+
+
+def _spread(reason: Reason) -> str:
+    rules = [f"{reason.cap} at most in one {reason.level}"] if reason.cap else []
+    if reason.used:
+        rules.append(f"{reason.used} at most more in a {reason.level} than in the emptiest")
+    return " and ".join(rules)
 
 
 def render(reason: Reason) -> str:
@@ -152,6 +170,16 @@ def render(reason: Reason) -> str:
                 f"{r.fits} of {r.needed} tasks fit now on the {_count(r.tasks, 'node', 'nodes')} that its node "
                 f"selector, affinity and tolerations admit; {free} are free there, and others would have room"
             )
+        case ReasonCode.NO_SPREAD:
+            return f"not enough domains apart have room now: {_so_many(r)}, {_spread(r)}"
+        case ReasonCode.NO_SLICES:
+            return f"there is room, but not together: {_so_many(r)}, every {r.tasks} in one {r.level}"
+        case ReasonCode.IMPOSSIBLE_SPREAD:
+            return f"impossible on this cluster even when empty: {_so_many(r)}, {_spread(r)}"
+        case ReasonCode.IMPOSSIBLE_SLICES:
+            return f"impossible on this cluster even when empty: {_so_many(r)}, every {r.tasks} in one {r.level}"
+        case ReasonCode.ANY_ARRANGEMENT:
+            return "without its spread and slices it would start now"
         case ReasonCode.ANY_NODE:
             return "without its node selector and affinity it would start now"
         case ReasonCode.NO_DOMAIN:

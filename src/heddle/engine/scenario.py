@@ -23,6 +23,8 @@ from heddle.engine.model import (
     Placement,
     PodSet,
     QueueSpec,
+    Slices,
+    Spread,
     Taint,
     Term,
     Toleration,
@@ -203,6 +205,8 @@ def _wishes(workload: Data) -> dict[str, Any]:
         "node_selector": workload.get("node_selector", {}),
         "tolerations": tuple(Toleration(*toleration) for toleration in workload.get("tolerations", ())),
         "node_affinity": tuple(_term(term) for term in workload.get("node_affinity", ())),
+        "spread": Spread(**workload["spread"]) if "spread" in workload else None,
+        "slices": Slices(**workload["slices"]) if "slices" in workload else None,
         "node_preferences": tuple(
             NodePreference(weight, _term(term)) for weight, term in workload.get("node_preferences", ())
         ),

@@ -54,6 +54,7 @@ class Work:
     """A workload: its spec, its tasks, and how many of each pod set run, wait or leave."""
 
     __slots__ = (
+        "arranged",
         "bound",
         "held",
         "key",
@@ -79,6 +80,7 @@ class Work:
         self.leaving: list[int] = []
         self.held = 0
         self.key: tuple[int, float, str] | None = None
+        self.arranged = any(s.spread or s.slices for s in spec.pod_sets)  # its tasks' places depend on each other
 
     def missing(self) -> list[int]:
         """Per pod set: how many more tasks must start for the minimum."""

@@ -12,17 +12,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from heddle.engine.model import NODE
 from heddle.engine.nodes import Ints, Nodes
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One level: the domains by path, each with its rows, and the domain of each row (-1 = none)."""
+    """One level: its domains by path, their rows and the first of each, and the domain of each row (-1 = none)."""
 
     label: str
     paths: tuple[tuple[str, ...], ...]
     rows: tuple[Ints, ...]
     domain: Ints
+    first: Ints
+
+    def rows_in_domains(self) -> Ints:
+        """All rows that are in some domain."""
+        return np.flatnonzero(self.domain >= 0)
 
 
 class Topology:
@@ -42,21 +48,33 @@ class Topology:
     def level(self, label: str) -> Level | None:
         """A level by its label; None when it is none."""
         if self._seen != len(self.nodes.spec_log):
-            self._levels = {name: self._build(at) for at, name in enumerate(self.labels)}
+            self._levels = {}
             self._seen = len(self.nodes.spec_log)
-        return self._levels.get(label)
+        found = self._levels.get(label)
+        if found is None and (label in self.labels or label == NODE):
+            found = self._levels[label] = self._build(label)
+        return found
 
-    def _build(self, depth: int) -> Level:
+    def depth(self, label: str) -> int:
+        """How far in a level is, 0 = outermost; single nodes are innermost."""
+        return self.labels.index(label) if label in self.labels else len(self.labels)
+
+    def _build(self, label: str) -> Level:
+        nodes = self.nodes
         by_path: dict[tuple[str, ...], list[int]] = {}
-        for row in self.nodes.row.values():
-            spec = self.nodes.specs[row]
-            labels = spec.labels if spec else {}
-            path = tuple(labels.get(label, "") for label in self.labels[: depth + 1])
-            if all(path):
-                by_path.setdefault(path, []).append(row)
+        if label not in self.labels:
+            by_path.update(((name,), [row]) for name, row in nodes.row.items())
+        else:
+            keys = self.labels[: self.labels.index(label) + 1]
+            for row in nodes.row.values():
+                spec = nodes.specs[row]
+                labels = spec.labels if spec else {}
+                path = tuple([labels.get(key, "") for key in keys])
+                if all(path):
+                    by_path.setdefault(path, []).append(row)
         paths = tuple(sorted(by_path))
-        domain = np.full(self.nodes.open.size, -1, np.int64)
         rows = tuple(np.array(by_path[path], np.int64) for path in paths)
-        for at, members in enumerate(rows):
-            domain[members] = at
-        return Level(self.labels[depth], paths, rows, domain)
+        domain = np.full(nodes.open.size, -1, np.int64)
+        if rows:
+            domain[np.concatenate(rows)] = np.repeat(np.arange(len(rows)), [members.size for members in rows])
+        return Level(label, paths, rows, domain, np.array([members[0] for members in rows], np.int64))

@@ -18,6 +18,7 @@ def job(**spec: object) -> dict[str, object]:
     return {"metadata": {"name": "j"}, "spec": {"command": ["true"], **spec}}
 
 
+APART = {"level": "rack", "maxPerDomain": 1}
 TERM = "spec.nodeAffinity.required[0].matchExpressions[0]"
 
 
@@ -51,6 +52,10 @@ def test_all_faults_come_at_once() -> None:
         (registry.QUEUES, queue(weight=-1), "spec.weight", "0 or more"),
         (registry.TRAININGJOBS, job(nodes=2, minNodes=3), "spec.minNodes", "at most nodes (2)"),
         (registry.TRAININGJOBS, job(command=[]), "spec.command", "must not be empty"),
+        (registry.TRAININGJOBS, job(spread={"level": "rack"}), "spec.spread", "maxPerDomain"),
+        (registry.TRAININGJOBS, job(nodes=6, slices={"level": "rack", "size": 4}), "spec.slices.size", "divisor"),
+        (registry.TRAININGJOBS, job(spread=APART, slices={"level": "rack"}), "spec.slices", "not both"),
+        (registry.TRAININGJOBS, job(spread=APART | {"maxSkew": 0}), "spec.spread.maxSkew", "1 or more"),
         (registry.TRAININGJOBS, job(nodeAffinity=term("Gt", "x")), f"{TERM}.values", "one whole number"),
         (registry.TRAININGJOBS, job(nodeAffinity=term("In")), f"{TERM}.values", "at least one"),
         (registry.TRAININGJOBS, job(nodeAffinity=term("Exists", "x")), f"{TERM}.values", "no values"),

@@ -10,7 +10,7 @@ from heddle.api.trainingjob import TrainingJob
 from heddle.api.workload import Workload
 from heddle.control.scheduling import adapter
 from heddle.control.training import pods
-from heddle.engine import LabelMatch, NodePreference, Taint, Toleration
+from heddle.engine import LabelMatch, NodePreference, Slices, Spread, Taint, Toleration
 
 TERM = {"matchExpressions": [{"key": "age", "operator": "Gt", "values": ["3"]}, {"key": "disk", "operator": "Exists"}]}
 AFFINITY = {"required": [TERM], "preferred": [{"weight": 7, "preference": TERM}]}
@@ -35,12 +35,23 @@ def test_affinity_and_strategy_reach_the_engine() -> None:
     assert spec.pod_sets[0].node_preferences == (NodePreference(7, MATCHES),)
 
 
+def test_spread_reaches_the_engine() -> None:
+    spec = adapter.workload_spec(workload(spread={"level": "rack", "maxPerDomain": 1, "maxSkew": 2}), [member()])
+    assert spec.pod_sets[0].spread == Spread("rack", most=1, skew=2)
+
+
 def test_a_training_job_hands_its_wishes_on() -> None:
-    job = {"command": ["true"], "nodeAffinity": AFFINITY, "tolerations": [{"key": "t", "operator": "Exists"}]}
+    job: dict[str, object] = {
+        "command": ["true"],
+        "nodeAffinity": AFFINITY,
+        "tolerations": [{"key": "t", "operator": "Exists"}],
+    }
+    job |= {"slices": {"level": "rack", "size": 1, "balanced": True}}
     made = msgspec.convert({"metadata": {"name": "j", "namespace": "x"}, "spec": job}, TrainingJob)
     spec = adapter.workload_spec(pods.workload(made), [pods.pod(made, 0)])
     assert spec.pod_sets[0].node_affinity == (MATCHES,)
     assert spec.pod_sets[0].tolerations == (Toleration("t"),)
+    assert spec.pod_sets[0].slices == Slices("rack", 1, balanced=True)
 
 
 def test_taints_keep_their_effect_and_tolerations_mean_what_kubernetes_says() -> None:

@@ -59,6 +59,31 @@ def check_plan(state: State, plan: Plan) -> None:
     assert all(v.reasons for v in verdicts.values() if not v.admitted), "a verdict gives no reason"
 
 
+def arranged(state: State, plan: Plan) -> None:
+    """After the plan: what it placed is as far apart, or as close together, as its pod set demands."""
+    for name in {a.placement.workload for a in plan.actions if isinstance(a, Bind)}:
+        work = state.works[name]
+        for pod_set, order in zip(work.spec.pod_sets, work.order, strict=True):
+            rule = pod_set.spread or pod_set.slices
+            level = state.topology.level(rule.level) if rule else None
+            if rule is None or level is None:
+                continue
+            placed = {a.placement.task for a in plan.actions if isinstance(a, Bind) and a.placement.workload == name}
+            mine = [task for task in order if task.state is TaskState.BOUND]
+            if any(task.name not in placed for task in mine):
+                continue  # labels may have changed since the others were placed
+            counts: dict[int, int] = {}
+            for task in mine:
+                domain = int(level.domain[task.row])
+                assert domain >= 0, f"{name}: {task.name} is in no {rule.level}"
+                counts[domain] = counts.get(domain, 0) + 1
+            if pod_set.spread and pod_set.spread.most:
+                assert max(counts.values(), default=0) <= pod_set.spread.most, f"{name} is not apart: {counts}"
+            if pod_set.slices:
+                broken = sum(count % pod_set.slices.size > 0 for count in counts.values())
+                assert broken <= len(mine) % pod_set.slices.size, f"slices of {name} are torn: {counts}"
+
+
 def gangs_whole(state: State, plan: Plan) -> None:
     """After the plan: whatever it touched runs with its minimum, or not at all."""
     touched = {a.placement.workload for a in plan.actions if isinstance(a, Bind)}
@@ -85,6 +110,7 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     for action in plan.actions:
         state.apply(action, now)
     gangs_whole(state, plan)
+    arranged(state, plan)
     if release:
         for action in plan.actions:
             if isinstance(action, Evict):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from heddle.engine import (
+    NODE,
     Device,
     Evict,
     LabelMatch,
@@ -20,6 +21,8 @@ from heddle.engine import (
     NodeSpec,
     PodSet,
     QueueSpec,
+    Slices,
+    Spread,
     State,
     Taint,
     TaskState,
@@ -50,6 +53,11 @@ WISHES: tuple[dict[str, Any], ...] = (
     {"node_affinity": ((LabelMatch("kind", "NotIn", ("a",)), LabelMatch("age", "Lt", ("9",))),)},
     {"node_preferences": (NodePreference(2, (LabelMatch("kind", "Exists"),)),), "tolerations": (Toleration("t", "x"),)},
     {"node_preferences": (NodePreference(2, (LabelMatch("kind", "In", ("b",)),)),), "tolerations": (Toleration(""),)},
+    {"spread": Spread(NODE, most=1)},
+    {"spread": Spread("rack", most=2, skew=1)},
+    {"slices": Slices("rack", 2)},
+    {"slices": Slices(NODE, 2, balanced=True)},
+    {"slices": Slices("zone", balanced=True)},
 )
 """Where the tasks of a pod set may go, drawn with most weight on the first."""
 

@@ -10,7 +10,15 @@ from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, GPU_RESOURCE, UNREACHA
 from heddle.api.meta import Resources
 from heddle.api.pod import Pod, PodToleration
 from heddle.api.queue import Queue
-from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION, POD_SET_LABEL, NodeTerm, Workload
+from heddle.api.workload import (
+    DEVICES_ANNOTATION,
+    GPU_SHARE_ANNOTATION,
+    POD_SET_LABEL,
+    NodeTerm,
+    SliceRule,
+    SpreadRule,
+    Workload,
+)
 from heddle.engine import (
     Device,
     LabelMatch,
@@ -19,6 +27,8 @@ from heddle.engine import (
     Placement,
     PodSet,
     QueueSpec,
+    Slices,
+    Spread,
     Taint,
     Term,
     Toleration,
@@ -141,6 +151,8 @@ def workload_spec(workload: Workload, pods: Iterable[Pod], *, admitted: bool = T
                 node_preferences=tuple(
                     NodePreference(p.weight, _term(p.preference)) for p in pod_set.node_affinity.preferred
                 ),
+                spread=_spread(pod_set.spread),
+                slices=_slices(pod_set.slices),
             )
         )
     spec = workload.spec
@@ -165,6 +177,14 @@ def toleration(t: PodToleration) -> Toleration:
 
 def _term(term: NodeTerm) -> Term:
     return tuple(LabelMatch(m.key, m.operator, tuple(m.values)) for m in term.match_expressions)
+
+
+def _spread(rule: SpreadRule | None) -> Spread | None:
+    return Spread(rule.level, rule.max_per_domain, rule.max_skew) if rule else None
+
+
+def _slices(rule: SliceRule | None) -> Slices | None:
+    return Slices(rule.level, rule.size, rule.balanced) if rule else None
 
 
 def orphan_spec(key: str, pods: Iterable[Pod]) -> WorkloadSpec:

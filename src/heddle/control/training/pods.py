@@ -66,6 +66,8 @@ def workload(job: TrainingJob) -> Workload:
         resources=spec.resources_per_node,
         node_selector=spec.node_selector,
         node_affinity=spec.node_affinity,
+        spread=spec.spread,
+        slices=spec.slices,
     )
     return Workload(
         metadata=ObjectMeta(
