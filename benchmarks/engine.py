@@ -12,18 +12,19 @@ import time
 
 import numpy as np
 
-from heddle.engine import Device, NodeSpec, PodSet, QueueSpec, State, WorkloadSpec, schedule
+from heddle.engine import Device, NodeSpec, PodSet, QueueSpec, Slices, State, WorkloadSpec, schedule
 
 DEVICES = tuple(Device(f"g{at}", at) for at in range(8))
 
 
 def cluster(nodes: int) -> State:
-    """Nodes of 8 GPUs, 128 CPUs, 1 TiB in racks of 16, and three queues."""
+    """Nodes of 8 GPUs, 128 CPUs, 1 TiB in racks of 16 and blocks of 8 racks, and three queues."""
     state = State()
-    state.set_topology(["rack"])
+    state.set_topology(["block", "rack"])
     for at in range(nodes):
         resources = {"cpu": 128_000, "memory": 2**40}
-        state.set_node(NodeSpec(f"n{at:06}", resources, DEVICES, {"rack": f"r{at // 16:05}"}))
+        labels = {"block": f"b{at // 128:04}", "rack": f"r{at // 16:05}"}
+        state.set_node(NodeSpec(f"n{at:06}", resources, DEVICES, labels))
     for name in ("a", "b", "c"):
         state.set_queue(QueueSpec(name, quota={"gpu": nodes * 8000 // 3}))
     return state
@@ -115,6 +116,16 @@ def measure(nodes: int) -> dict[str, float]:
     pods = PodSet("main", tuple(f"t{at}" for at in range(128)), 128, {"cpu": 4000}, 1000)
     state.set_workload(WorkloadSpec("x/gang", "a", (pods,), topology_required="rack"))
     figures["gang_128_one_rack_ms"] = round(timed(state)[0] * 1e3, 2)
+    for name, slices in (
+        ("", None),
+        ("_slices_of_8", Slices("rack", 8)),
+        ("_balanced", Slices("rack", 8, balanced=True)),
+    ):
+        state = cluster(nodes)
+        pods = PodSet("main", tuple(f"t{at:03}" for at in range(512)), 512, {"cpu": 4000}, 1000, slices=slices)
+        state.set_workload(WorkloadSpec("x/gang", "a", (pods,), topology_required="block"))
+        figures[f"gang_512_one_block{name}_first_ms"] = round(timed(state)[0] * 1e3, 2)
+        figures[f"gang_512_one_block{name}_ms"] = round(min(timed(state)[0] for _ in range(5)) * 1e3, 2)
     # what one more arrival costs once much runs: it must not grow with the cluster
     state = cluster(nodes)
     submit(state, count, classes(150))

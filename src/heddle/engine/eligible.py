@@ -99,7 +99,9 @@ class EligibleRows:
             found = self._known[demand] = _Rows(nodes.open.size)
             known = len(nodes.specs)
             found.mask[:known] = np.fromiter((demand.accepts(spec) for spec in nodes.specs), np.bool_, known)
-            found.demerits[:known] = np.fromiter((demand.demerit(spec) for spec in nodes.specs), np.int64, known)
+            for row, spec in enumerate(nodes.specs):
+                if spec is not None and (spec.taints or demand.preferences):
+                    found.demerits[row] = demand.demerit(spec)
             found.plain = not found.demerits.any()
         elif found.seen < end:
             for row in nodes.spec_log[found.seen :]:
