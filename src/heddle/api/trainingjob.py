@@ -53,6 +53,7 @@ class TrainingJobSpec(Struct):
     )
     spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
     slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
+    exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False
     placement: Annotated[
         Literal["Pack", "Spread", "FragmentationAware"],
         Meta(

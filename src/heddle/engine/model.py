@@ -332,6 +332,7 @@ class PodSet:
         node_preferences: nodes that come first, before any strategy is asked.
         spread: keeps its tasks apart.
         slices: keeps every few of its tasks together; not beside ``spread``.
+        exclusive: each task has a node to itself: nobody else is there when it comes, nobody joins.
     """
 
     name: str
@@ -345,6 +346,7 @@ class PodSet:
     node_preferences: tuple[NodePreference, ...] = ()
     spread: Spread | None = None
     slices: Slices | None = None
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)

@@ -37,6 +37,7 @@ class ReasonCode(StrEnum):
     BUDGET_SPENT = "BudgetSpent"
     NOTHING_TO_TAKE = "NothingToTake"
     NO_MATCHING_ROOM = "NoMatchingRoom"
+    NO_EMPTY_NODE = "NoEmptyNode"
     NO_SPREAD = "NoSpread"
     NO_SLICES = "NoSlices"
     IMPOSSIBLE_SPREAD = "ImpossibleSpread"
@@ -169,6 +170,10 @@ def render(reason: Reason) -> str:
             return (
                 f"{r.fits} of {r.needed} tasks fit now on the {_count(r.tasks, 'node', 'nodes')} that its node "
                 f"selector, affinity and tolerations admit; {free} are free there, and others would have room"
+            )
+        case ReasonCode.NO_EMPTY_NODE:
+            return (
+                f"each task asks for a node to itself: {r.fits} of {r.needed} find one that is empty and large enough"
             )
         case ReasonCode.NO_SPREAD:
             return f"not enough domains apart have room now: {_so_many(r)}, {_spread(r)}"

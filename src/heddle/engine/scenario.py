@@ -205,6 +205,7 @@ def _wishes(workload: Data) -> dict[str, Any]:
         "node_selector": workload.get("node_selector", {}),
         "tolerations": tuple(Toleration(*toleration) for toleration in workload.get("tolerations", ())),
         "node_affinity": tuple(_term(term) for term in workload.get("node_affinity", ())),
+        "exclusive": workload.get("exclusive", False),
         "spread": Spread(**workload["spread"]) if "spread" in workload else None,
         "slices": Slices(**workload["slices"]) if "slices" in workload else None,
         "node_preferences": tuple(

@@ -16,7 +16,7 @@ import numpy as np
 from heddle.engine.eligible import DEMERIT_BITS, EligibleRows, Where, where
 from heddle.engine.fragmentation import Fragmentation
 from heddle.engine.model import CPU, GPU, WHOLE, NodeSpec, PodSet, TypicalTask
-from heddle.engine.nodes import LABEL_BITS, Bools, Ints, Nodes
+from heddle.engine.nodes import LABEL_BITS, SOLE, TENANCY, Bools, Ints, Nodes
 
 _SHIFT = LABEL_BITS + 1
 _COST_BITS = 20
@@ -35,6 +35,7 @@ class ClassKey:
     where: Where
     spread: bool
     fragmentation: bool = False
+    exclusive: bool = False
 
 
 def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
@@ -45,6 +46,7 @@ def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
         where(pod_set.node_selector, pod_set.tolerations, pod_set.node_affinity, pod_set.node_preferences),
         strategy == "spread",
         strategy == "fragmentation",
+        pod_set.exclusive,
     )
 
 
@@ -59,11 +61,11 @@ class RequestClass:
     """One class: its need as a row of amounts, and its cached scores per ledger."""
 
     __slots__ = (
-        "columns",
         "count",
         "demerits",
         "dev",
         "eligible",
+        "fit",
         "gpu",
         "hint",
         "key",
@@ -80,7 +82,7 @@ class RequestClass:
         "version",
     )
 
-    def __init__(self, key: ClassKey, column: dict[str, int], typical: TypicalTask) -> None:
+    def __init__(self, key: ClassKey, column: dict[str, int], typical: TypicalTask, *, exclusive: bool) -> None:
         self.key = key
         self.typical = typical
         self.mix = -1  # version of the mix that the scores were made with
@@ -96,16 +98,21 @@ class RequestClass:
         self.eligible: Bools = np.zeros(0, np.bool_)
         self.demerits: Ints | None = None
         self.dev = key.gpu > 0
-        self.resize(column)
+        self.resize(column, exclusive=exclusive)
 
-    def resize(self, column: dict[str, int]) -> None:
-        """Adapts the row of amounts after resources were added."""
+    def resize(self, column: dict[str, int], *, exclusive: bool) -> None:
+        """Adapts the row of amounts after resources were added, or the first class that is exclusive.
+
+        ``used`` are the columns that queues are charged for, ``fit`` those that a node must have free: tenancy
+        need not be looked at while nobody is exclusive.
+        """
         self.need: Ints = np.zeros(len(column), np.int64)
         for name, value in self.key.request:
             self.need[column[name]] = value
         self.need[column[GPU]] = self.gpu
-        self.columns = np.flatnonzero(self.need)
-        self.used: list[int] = self.columns.tolist()
+        self.used: list[int] = np.flatnonzero(self.need).tolist()
+        self.need[TENANCY] = SOLE if self.key.exclusive else 1
+        self.fit: list[int] = [*self.used, TENANCY] if exclusive else self.used
         self.needs: list[int] = self.need.tolist()
 
     def accepts(self, spec: NodeSpec | None) -> bool:
@@ -121,6 +128,7 @@ class ScoreCache:
         self.column = column
         self.classes: dict[ClassKey, RequestClass] = {}
         self.base = 0
+        self.exclusive = False  # whether any class is
         self.eligible = EligibleRows(nodes)
         self.fragmentation = Fragmentation(nodes, self.eligible)
         self._known = [(-1, 0), (-1, 0)]  # per ledger: mix and size for which fragmentation has figures
@@ -131,13 +139,17 @@ class ScoreCache:
         key = class_key(pod_set, strategy)
         found = self.classes.get(key)
         if found is None:
-            found = self.classes[key] = RequestClass(key, self.column, typical(pod_set))
+            if key.exclusive and not self.exclusive:
+                self.exclusive = True
+                self.resize()
+            found = RequestClass(key, self.column, typical(pod_set), exclusive=self.exclusive)
+            self.classes[key] = found
         return found
 
     def resize(self) -> None:
         """Adapts every class after resources were added."""
         for cls in self.classes.values():
-            cls.resize(self.column)
+            cls.resize(self.column, exclusive=self.exclusive)
             cls.version = -1
 
     def scores(self, cls: RequestClass, *, land: bool) -> Ints:
@@ -230,7 +242,7 @@ class ScoreCache:
         nodes = self.nodes
         free = (nodes.land if land else nodes.bind)[rows]
         ok = cls.eligible[rows]
-        for column in cls.used:
+        for column in cls.fit:
             ok = ok & (free[:, column] >= cls.needs[column])
         if cls.key.fragmentation:
             devices = (nodes.dev_land if land else nodes.dev_bind)[rows]
@@ -276,7 +288,7 @@ class ScoreCache:
         nodes = self.nodes
         most = _NONE
         free = (nodes.land if land else nodes.bind)[row].tolist()
-        for column in cls.used:
+        for column in cls.fit:
             most = min(most, free[column] // cls.needs[column])
         if cls.dev and most > 0:
             devices = (nodes.dev_land if land else nodes.dev_bind)[row].tolist()
@@ -286,14 +298,26 @@ class ScoreCache:
                 most = min(most, sum(left // cls.gpu for left in devices if left > 0))
         return max(most, 0)
 
-    def count(self, cls: RequestClass, rows: Ints, *, land: bool, empty: bool = False, anywhere: bool = False) -> Ints:
-        """How many tasks of a class fit on each of these rows (``empty``: if nothing ran there; ``anywhere``: on
-        nodes that do not admit it too, if they are open)."""
+    def count(
+        self,
+        cls: RequestClass,
+        rows: Ints,
+        *,
+        land: bool,
+        empty: bool = False,
+        anywhere: bool = False,
+        shared: bool = False,
+    ) -> Ints:
+        """How many tasks of a class fit on each of these rows.
+
+        ``empty``: if nothing ran there; ``anywhere``: on nodes that do not admit it too, if they are open;
+        ``shared``: as if nobody were exclusive.
+        """
         nodes = self.nodes
         self.scores(cls, land=land)  # refreshes eligibility
         free = (nodes.capacity if empty else nodes.land if land else nodes.bind)[rows]
         most = np.where((nodes.open if anywhere else cls.eligible)[rows], _NONE, 0)
-        for column in cls.used:
+        for column in cls.used if shared else cls.fit:
             most = np.minimum(most, free[:, column] // cls.needs[column])
         if cls.dev:
             devices = (nodes.dev_land if land else nodes.dev_bind)[rows]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from heddle.engine.model import CPU, GPU, MEMORY, NodeSpec, Placement, QueueSpec, TaskMix, WorkloadSpec
-from heddle.engine.nodes import Nodes
+from heddle.engine.nodes import TENANCY_NAME, Nodes
 from heddle.engine.plan import Action, Bind, Evict
 from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.scores import RequestClass, ScoreCache
@@ -126,7 +126,7 @@ class State:
     """The world as the engine knows it."""
 
     def __init__(self) -> None:
-        self.resources = [GPU, CPU, MEMORY]
+        self.resources = [GPU, CPU, MEMORY, TENANCY_NAME]  # the last is only of nodes: no queue is charged for it
         self.column = {name: at for at, name in enumerate(self.resources)}
         self.nodes = Nodes(self.resources)
         self.cache = ScoreCache(self.nodes, self.column)
@@ -664,7 +664,7 @@ class State:
         """Running and promised amounts per queue and resource."""
         self.settle()
         return {
-            name: {resource: queue.used(at) for at, resource in enumerate(self.resources)}
+            name: {resource: queue.used(at) for at, resource in enumerate(self.resources) if resource}
             for name, queue in sorted(self.tree.queues.items())
         }
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from heddle.engine.cycle import Cycle
 from heddle.engine.model import GPU
+from heddle.engine.nodes import TENANCY, Ints
 from heddle.engine.placement import Need, arrangement
 from heddle.engine.plan import Verdict
 from heddle.engine.queues import Cap, Queue
@@ -267,6 +268,10 @@ class Verdicts:
                 return crowded
             return Reason(ReasonCode.NO_DOMAIN, level=label, fits=int(fits.max(initial=0)), **common)  # type: ignore[arg-type]
         counts = np.minimum(state.cache.count(cls, rows, land=False), count) if rows.size else np.zeros(1)
+        if counts.sum() < count and state.cache.exclusive:
+            common["free"] = self._free_for_others(rows, column)
+            if cls.key.exclusive and state.cache.count(cls, rows, land=False, shared=True).sum() >= count:
+                return Reason(ReasonCode.NO_EMPTY_NODE, fits=int(counts.sum()), **common)  # type: ignore[arg-type]
         if counts.sum() < count and not cls.eligible[state.nodes.open].all():
             elsewhere = state.cache.count(cls, rows, land=False, anywhere=True)
             if elsewhere.sum() >= count:
@@ -281,6 +286,11 @@ class Verdicts:
         elif counts.sum() >= count and (crowded := self._crowded(work, need)):
             return crowded
         return Reason(ReasonCode.NO_ROOM, fits=int(min(counts.sum(), count)), **common)  # type: ignore[arg-type]
+
+    def _free_for_others(self, rows: Ints, column: int) -> int:
+        """What is free, but on nodes that somebody has to himself."""
+        bind = self.state.nodes.bind[rows]
+        return int(np.maximum(bind[bind[:, TENANCY] > 0, column], 0).sum())
 
     def _crowded(self, work: Work, need: Need) -> Reason | None:
         """There is room, but not as spread or slices want it: the pod set for which that shows, else the first."""

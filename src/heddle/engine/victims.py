@@ -318,7 +318,7 @@ class RoomSearch:
             return False  # what was promised or just placed may look for a place again at no one's cost
         point = state.checkpoint()
         for task in tasks:
-            free = all(nodes.land[task.row, c] >= task.cls.needs[c] for c in task.cls.used)
+            free = all(nodes.land[task.row, c] >= task.cls.needs[c] for c in task.cls.fit)
             if not free or any(nodes.dev_land[task.row, d] < task.cls.share for d in task.devices):
                 state.rollback(point)
                 return False

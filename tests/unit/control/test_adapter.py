@@ -46,11 +46,12 @@ def test_a_training_job_hands_its_wishes_on() -> None:
         "nodeAffinity": AFFINITY,
         "tolerations": [{"key": "t", "operator": "Exists"}],
     }
-    job |= {"slices": {"level": "rack", "size": 1, "balanced": True}}
+    job |= {"slices": {"level": "rack", "size": 1, "balanced": True}, "exclusive": True}
     made = msgspec.convert({"metadata": {"name": "j", "namespace": "x"}, "spec": job}, TrainingJob)
     spec = adapter.workload_spec(pods.workload(made), [pods.pod(made, 0)])
     assert spec.pod_sets[0].node_affinity == (MATCHES,)
     assert spec.pod_sets[0].tolerations == (Toleration("t"),)
+    assert spec.pod_sets[0].exclusive
     assert spec.pod_sets[0].slices == Slices("rack", 1, balanced=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from heddle.engine import Bind, Evict, Plan, ReasonCode, Reserve, State, TaskState, schedule
+from heddle.engine.nodes import TENANCY
 
 
 def check_state(state: State) -> None:
@@ -24,11 +25,15 @@ def check_state(state: State) -> None:
             if work.queue:
                 for at in work.queue.path:
                     running[at.name] += task.cls.need
+                    running[at.name][TENANCY] = 0
     assert all(held <= 1000 for held in devices.values()), f"a device is booked beyond itself: {devices}"
     assert (used <= nodes.capacity).all(), "a node is booked beyond its capacity"
     for queue in state.tree.queues.values():
         counted = [a + b for a, b in zip(queue.running, queue.releasing, strict=True)]
         assert counted == running[queue.name].tolist(), f"usage of {queue.name} does not add up"
+    for row, tasks in state.on_row.items():
+        if any(task.cls.key.exclusive for task in tasks):
+            assert len(tasks) == 1, f"{nodes.names[row]} is exclusive, yet shared"
     free = nodes.capacity - used
     rows = sorted(nodes.row.values())
     physical = nodes.land + nodes.reserved - nodes.releasing

@@ -58,6 +58,8 @@ WISHES: tuple[dict[str, Any], ...] = (
     {"slices": Slices("rack", 2)},
     {"slices": Slices(NODE, 2, balanced=True)},
     {"slices": Slices("zone", balanced=True)},
+    {"exclusive": True},
+    {"exclusive": True, "spread": Spread("rack", most=1)},
 )
 """Where the tasks of a pod set may go, drawn with most weight on the first."""
 

@@ -153,6 +153,7 @@ def workload_spec(workload: Workload, pods: Iterable[Pod], *, admitted: bool = T
                 ),
                 spread=_spread(pod_set.spread),
                 slices=_slices(pod_set.slices),
+                exclusive=pod_set.exclusive,
             )
         )
     spec = workload.spec

@@ -68,6 +68,7 @@ def workload(job: TrainingJob) -> Workload:
         node_affinity=spec.node_affinity,
         spread=spec.spread,
         slices=spec.slices,
+        exclusive=spec.exclusive,
     )
     return Workload(
         metadata=ObjectMeta(
