@@ -184,7 +184,7 @@ def render(reason: Reason) -> str:
         case ReasonCode.IMPOSSIBLE_SLICES:
             return f"impossible on this cluster even when empty: {_so_many(r)}, every {r.tasks} in one {r.level}"
         case ReasonCode.ANY_ARRANGEMENT:
-            return "without its spread and slices it would start now"
+            return "without its spread, slices and nodes of its own it would start now"
         case ReasonCode.ANY_NODE:
             return "without its node selector and affinity it would start now"
         case ReasonCode.NO_DOMAIN:

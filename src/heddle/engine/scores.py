@@ -202,6 +202,7 @@ class ScoreCache:
         elif since < end:
             self.fragmentation.refresh(np.fromiter(set(nodes.dirty[since:end]), np.int64), land=land)
         self._measured[at] = self.base + end
+        nodes.fence = end
 
     def best(self, cls: RequestClass, *, land: bool) -> int:
         """The best node for one task of a class; -1 = none fits.
@@ -288,8 +289,10 @@ class ScoreCache:
         nodes = self.nodes
         most = _NONE
         free = (nodes.land if land else nodes.bind)[row].tolist()
-        for column in cls.fit:
+        for column in cls.used:
             most = min(most, free[column] // cls.needs[column])
+        if self.exclusive:  # how many tenants there are is of no account, only whether one is exclusive
+            most = min(most, int(free[TENANCY] >= SOLE)) if cls.key.exclusive else most * (free[TENANCY] > 0)
         if cls.dev and most > 0:
             devices = (nodes.dev_land if land else nodes.dev_bind)[row].tolist()
             if cls.count:
@@ -317,8 +320,11 @@ class ScoreCache:
         self.scores(cls, land=land)  # refreshes eligibility
         free = (nodes.capacity if empty else nodes.land if land else nodes.bind)[rows]
         most = np.where((nodes.open if anywhere else cls.eligible)[rows], _NONE, 0)
-        for column in cls.used if shared else cls.fit:
+        for column in cls.used:
             most = np.minimum(most, free[:, column] // cls.needs[column])
+        if self.exclusive and not shared:
+            tenancy = free[:, TENANCY]
+            most = np.minimum(most, tenancy >= SOLE) if cls.key.exclusive else np.where(tenancy > 0, most, 0)
         if cls.dev:
             devices = (nodes.dev_land if land else nodes.dev_bind)[rows]
             if empty:

@@ -169,6 +169,7 @@ class State:
         row = self.nodes.row.get(spec.name)
         if row is None:
             self.nodes.add(spec, self.column)
+            self.topology.update()
             return ()
         old = self.nodes.specs[row]
         if old is not None and old.devices == spec.devices and old.resources == spec.resources:

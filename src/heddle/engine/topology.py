@@ -50,7 +50,7 @@ class Topology:
 
     def level(self, label: str) -> Level | None:
         """A level by its label; None when it is none."""
-        self._update()
+        self.update()
         found = self._levels.get(label)
         if found is None and (label in self.labels or label == NODE):
             found = self._levels[label] = self._build(label)
@@ -60,7 +60,8 @@ class Topology:
         """How far in a level is, 0 = outermost; single nodes are innermost."""
         return self.labels.index(label) if label in self.labels else len(self.labels)
 
-    def _update(self) -> None:
+    def update(self) -> None:
+        """Looks at the nodes that changed since it last did; cheap when done with every change."""
         log = self.nodes.spec_log
         if self._seen == len(log):
             return

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from worlds import bound, codes, node, settle, work, world
 
-from heddle.engine import PodSet, State, WorkloadSpec, fair_shares, render, schedule
+from heddle.engine import PodSet, State, WorkloadSpec, explain, fair_shares, render, schedule
 
 
 def sole(name: str, tasks: int = 1, gpu: int = 1000, queue: str = "a") -> WorkloadSpec:
@@ -41,6 +41,7 @@ def test_the_verdict_says_that_no_node_is_empty() -> None:
     plan = schedule(state, 0)
     assert codes(plan, "x/b")[0] == "NoEmptyNode"
     assert "1 of 2 find one" in render(plan.verdicts["x/b"].reasons[0])
+    assert "AnyArrangement" in {str(change.code) for change in explain(state, 0, "x/b").changes}
     state.set_workload(sole("x/b", 3))
     assert codes(schedule(state, 0), "x/b") == ["Impossible"]
 
@@ -56,6 +57,19 @@ def test_work_that_runs_already_is_told_apart_once_the_first_exclusive_comes() -
     assert bound(schedule(state, 0))
     rebuilt = State.rebuild(state.snapshot())
     assert schedule(rebuilt, 0) == schedule(state, 0)
+
+
+def test_an_exclusive_workload_that_is_gone_leaves_no_trace() -> None:
+    """Tenants are counted from the first exclusive class on; how many there are must not rank nodes."""
+    state = world(node("n0", rack="r0", zone="z"), node("n1", rack="r1", zone="z"), a=99)
+    state.set_workload(sole("x/b"))
+    state.remove_workload("x/b")
+    state.set_workload(work("x/a", "a", 2, 0, cpu=1000, selector={"rack": "r1"}))
+    settle(state, schedule(state, 0))
+    state.set_workload(work("x/c", "a", 1, 0, topology_preferred="rack"))
+    plan = schedule(state, 0)
+    assert plan == schedule(State.rebuild(state.snapshot()), 0)
+    assert bound(plan)[0][1] == "n0"
 
 
 def test_room_is_made_by_emptying_one_node() -> None:

@@ -106,7 +106,7 @@ class EngineWorld(RuleBasedStateMachine):
         required=st.sampled_from([None, None, None, "rack", "zone"]),
         preferred=st.sampled_from([None, None, "rack"]),
         strategy=st.sampled_from(["pack", "pack", "spread", "fragmentation"]),
-        wish=st.sampled_from((WISHES[0], WISHES[0], *WISHES)),
+        wish=st.sampled_from((WISHES[0],) * 2 * len(WISHES) + WISHES),
     )
     def submit(self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, wish) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
@@ -204,7 +204,7 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         count = draw.randint(1, 4)
         names = tuple(f"p{part}t{at}" for at in range(count))
         gpu = draw.choice([0, 300, 500, 1000, 1000, 2000, 4000])
-        wish = draw.choice((WISHES[0], WISHES[0], WISHES[0], *WISHES))
+        wish = draw.choice(WISHES) if draw.random() < 0.35 else {}
         cpu = draw.choice([0, 500, 1000])
         pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), {"cpu": cpu}, gpu, **wish))
     return WorkloadSpec(
