@@ -9,11 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from typing import Any
 
 import numpy as np
 
-from heddle.engine import Device, NodeSpec, PodSet, QueueSpec, Slices, State, WorkloadSpec, schedule
+from heddle.engine import Device, NodeSpec, PodSet, QueueSpec, Slices, Spread, State, WorkloadSpec, schedule
 
+GANGS: dict[str, dict[str, Any]] = {
+    "_one_block": {},
+    "_slices_of_8": {"slices": Slices("rack", 8)},
+    "_balanced": {"slices": Slices("rack", 8, balanced=True)},
+    "_skew_1": {"spread": Spread("rack", skew=1)},
+}
 DEVICES = tuple(Device(f"g{at}", at) for at in range(8))
 
 
@@ -116,16 +123,13 @@ def measure(nodes: int) -> dict[str, float]:
     pods = PodSet("main", tuple(f"t{at}" for at in range(128)), 128, {"cpu": 4000}, 1000)
     state.set_workload(WorkloadSpec("x/gang", "a", (pods,), topology_required="rack"))
     figures["gang_128_one_rack_ms"] = round(timed(state)[0] * 1e3, 2)
-    for name, slices in (
-        ("", None),
-        ("_slices_of_8", Slices("rack", 8)),
-        ("_balanced", Slices("rack", 8, balanced=True)),
-    ):
+    for name, rule in GANGS.items():
         state = cluster(nodes)
-        pods = PodSet("main", tuple(f"t{at:03}" for at in range(512)), 512, {"cpu": 4000}, 1000, slices=slices)
-        state.set_workload(WorkloadSpec("x/gang", "a", (pods,), topology_required="block"))
-        figures[f"gang_512_one_block{name}_first_ms"] = round(timed(state)[0] * 1e3, 2)
-        figures[f"gang_512_one_block{name}_ms"] = round(min(timed(state)[0] for _ in range(5)) * 1e3, 2)
+        pods = PodSet("main", tuple(f"t{at:03}" for at in range(512)), 512, {"cpu": 4000}, 1000, **rule)
+        required = None if name == "_skew_1" else "block"
+        state.set_workload(WorkloadSpec("x/gang", "a", (pods,), topology_required=required))
+        figures[f"gang_512{name}_first_ms"] = round(timed(state)[0] * 1e3, 2)
+        figures[f"gang_512{name}_ms"] = round(min(timed(state)[0] for _ in range(5)) * 1e3, 2)
     # what one more arrival costs once much runs: it must not grow with the cluster
     state = cluster(nodes)
     submit(state, count, classes(150))

@@ -68,11 +68,11 @@ class Placer:
         """Places identical tasks one after the other on the best row each time; False = one has no room."""
         cls = work.parts[part]
         spreading = self.spreading(work, part, land=land)
-        inside = rows
         while tasks:
             if spreading is not None:
-                inside = spreading.rows(rows)
-            row = self.best(cls, inside, land=land)
+                row = spreading.choose(self.state.cache.scores(cls, land=land), rows)
+            else:
+                row = self.best(cls, rows, land=land)
             if row < 0:
                 return False
             many = 1

@@ -28,18 +28,47 @@ class Spreading:
         self.inside = np.flatnonzero(eligible & (level.domain >= 0))
         self.counted = np.zeros(len(level.paths), np.bool_)
         self.counted[level.domain[self.inside]] = True
+        self._best: Ints | None = None  # per domain: the best score of its rows
+        self._stale = -1
         for row in rows:
             self.add(row)
 
     def add(self, row: int) -> None:
         """One task more is on this row."""
         if self.level.domain[row] >= 0:
-            self.held[self.level.domain[row]] += 1
+            self._stale = int(self.level.domain[row])
+            self.held[self._stale] += 1
 
     def rows(self, within: Ints | None) -> Ints:
         """Rows (of the given ones) whose domain may take one more task."""
         rows = self.inside if within is None else within
         return rows[self._open()[self.level.domain[rows]] & (self.level.domain[rows] >= 0)]
+
+    def choose(self, scores: Ints, within: Ints | None) -> int:
+        """The row of best score (of the given ones) that may take one more task; -1 = none.
+
+        Between two calls nothing may change but that the row chosen took a task and was added: then only its
+        domain is looked at again. All calls name the same rows.
+        """
+        level = self.level
+        if self._best is None:
+            self._arena = np.zeros(scores.size, np.bool_)
+            self._arena[self.inside if within is None else within] = True
+            rows = self.inside[self._arena[self.inside]]
+            self._best = np.full(self.held.size, -1, np.int64)
+            np.maximum.at(self._best, level.domain[rows], scores[rows])
+        elif self._stale >= 0:
+            rows = level.rows[self._stale]
+            self._best[self._stale] = scores[rows[self._arena[rows]]].max(initial=-1)
+        if not self._best.size:
+            return -1
+        open_best = np.where(self._open(), self._best, -1)
+        domain = int(open_best.argmax())
+        if open_best[domain] < 0:
+            return -1
+        rows = level.rows[domain]
+        rows = rows[self._arena[rows]]
+        return int(rows[scores[rows].argmax()])
 
     def _open(self) -> Bools:
         rule = self.rule
