@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,13 +48,18 @@ class Where:
         return min(shunned, 3) << 6 | (_LEVELS * unmet // total if total else 0)
 
 
+ANYWHERE = Where()
+
+
 def where(
     selector: Mapping[str, str],
-    tolerations: Iterable[Toleration],
-    affinity: Iterable[Term] = (),
-    preferences: Iterable[NodePreference] = (),
+    tolerations: Sequence[Toleration],
+    affinity: Sequence[Term] = (),
+    preferences: Sequence[NodePreference] = (),
 ) -> Where:
     """The demand in a form that compares."""
+    if not (selector or tolerations or affinity or preferences):
+        return ANYWHERE
     return Where(
         tuple(sorted(selector.items())),
         tuple(sorted(set(tolerations), key=str)),

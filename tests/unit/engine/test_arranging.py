@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import product
 
+import numpy as np
 import pytest
 from worlds import bound, codes, node, settle, world
 
 from heddle.engine import NODE, NodeSpec, PodSet, Slices, Spread, State, WorkloadSpec, explain, render, schedule
+from heddle.engine.placement import Placer
 from heddle.engine.slices import allot, divide
 
 
@@ -170,6 +172,31 @@ def test_room_is_made_apart() -> None:
     settle(state, schedule(state, 0))
     assert sorted(state.nodes.names[t.row] for t in state.works["x/w"].tasks.values()) == ["n00", "n10", "n20"]
     assert sum(state.works["x/here"].bound) == 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_row_chosen_is_the_best_of_all_that_the_rule_leaves(seed: int) -> None:
+    draw = random.Random(seed)
+    state = world(*racks(*(draw.randrange(5) for _ in range(4)), nodes=2), a=99)
+    level = draw.choice(["rack", NODE])
+    rule = Spread(level, draw.choice([None, 1, 2, 3]), draw.choice([1, 2]))
+    strategy = draw.choice(["pack", "spread"])
+    pods = PodSet("main", tuple(f"t{at}" for at in range(9)), 0, {}, draw.choice([500, 1000]), spread=rule)
+    state.set_workload(WorkloadSpec("x/w", "a", (pods,), strategy=strategy))
+    placer, work = Placer(state), state.works["x/w"]
+    within = np.array(sorted(draw.sample(sorted(state.nodes.row.values()), 5)), np.int64) if seed % 2 else None
+    spreading = placer.spreading(work, 0, land=False)
+    assert spreading is not None
+    for task in work.order[0]:
+        scores = state.cache.scores(work.parts[0], land=False)
+        left = spreading.rows(within)
+        best = int(left[scores[left].argmax()]) if left.size else -1
+        best = best if best >= 0 and scores[best] >= 0 else -1
+        assert spreading.choose(scores, within) == best
+        if best < 0:
+            break
+        placer.put(task, best, land=False)
+        spreading.add(best)
 
 
 @pytest.mark.parametrize("seed", range(60))
