@@ -278,7 +278,7 @@ class Spread:
             any domain take no task.
         most: so many tasks in one domain at most (1 = no two together).
         skew: a domain that takes a task may then hold so many more than the emptiest domain, among domains with
-            a node that admits the pod set.
+            a node that admits the pod set (inside the one domain of the level that the workload requires, if any).
     """
 
     level: str

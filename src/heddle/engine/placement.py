@@ -67,7 +67,7 @@ class Placer:
     def _fill(self, work: Work, part: int, tasks: list[Task], rows: Ints | None, *, land: bool) -> bool:
         """Places identical tasks one after the other on the best row each time; False = one has no room."""
         cls = work.parts[part]
-        spreading = self.spreading(work, part, land=land)
+        spreading = self.spreading(work, part, rows, land=land)
         while tasks:
             if spreading is not None:
                 row = spreading.choose(self.state.cache.scores(cls, land=land), rows)
@@ -109,8 +109,11 @@ class Placer:
 
     # -- tasks apart and together ------------------------------------------------------------------
 
-    def spreading(self, work: Work, part: int, *, land: bool) -> Spreading | None:
-        """Where the tasks of a pod set that must be apart are; None = it has no such rule."""
+    def spreading(self, work: Work, part: int, within: Ints | None, *, land: bool) -> Spreading | None:
+        """Where the tasks of a pod set that must be apart are; None = it has no such rule.
+
+        If a topology level is required, only the domain of it counts in which the given rows are.
+        """
         rule = work.spec.pod_sets[part].spread
         if rule is None:
             return None
@@ -118,7 +121,11 @@ class Placer:
         self.state.cache.scores(work.parts[part], land=land)  # refreshes eligibility
         rows = [task.row for task in work.order[part] if task.row >= 0 and not (land and leaves(task))]
         rows += [task.hold[0] for task in work.order[part] if task.hold]
-        return Spreading(rule, level, work.parts[part].eligible, rows)
+        eligible = work.parts[part].eligible
+        outer = self.state.topology.level(work.spec.topology_required) if work.spec.topology_required else None
+        if outer is not None and within is not None and within.size:
+            eligible = eligible & (outer.domain == outer.domain[within[0]])
+        return Spreading(rule, level, eligible, rows)
 
     def groups(
         self, work: Work, part: int, count: int, rows: Ints | None, *, land: bool

@@ -182,9 +182,12 @@ class Verdicts:
             return 0
         rows = np.arange(self.state.nodes.open.size)
         fit = np.minimum(self.state.cache.count(cls, rows, land=False, empty=empty), 1 << 20)
-        spreading = self.cycle.placer.spreading(work, part, land=False)
-        if spreading is not None:
-            return spreading.capacity(fit)
+        if pod_set.spread is not None:
+            outer = self.state.topology.level(work.spec.topology_required) if work.spec.topology_required else None
+            found = [
+                self.cycle.placer.spreading(work, part, rows, land=False) for rows in (outer.rows if outer else (None,))
+            ]
+            return max((spreading.capacity(fit) for spreading in found if spreading), default=0)
         if not empty:
             return self.cycle.placer.sliced(work, part, work.pending[part])
         size = pod_set.slices.size if pod_set.slices else 1

@@ -165,7 +165,7 @@ class RoomSearch:
         for part, count in self._order():
             cls = self.work.parts[part]
             tasks = waiting(self.work, part, count)
-            spreading = placer.spreading(self.work, part, land=True)
+            spreading = placer.spreading(self.work, part, rows, land=True)
             for inside, number in layout.get(part, ((rows, count),)):
                 for task in tasks[:number]:
                     here = inside if spreading is None else spreading.rows(inside)

@@ -70,6 +70,18 @@ def test_skew_counts_every_rack_that_admits_the_tasks_even_a_full_one() -> None:
     assert all(render(reason) for reason in plan.verdicts["x/w"].reasons)
 
 
+def test_with_a_required_level_only_its_domain_is_compared() -> None:
+    state = world(*racks(3, 3, 1, 1, 3, 3, blocks=2), a=99)
+    rule = Spread("rack", skew=1)
+    assert spots(state, gang(6, spread=rule, required="zone"), "zone") == [6]
+    assert spots(state, gang(6, spread=rule, required="zone")) == [3, 3]
+    assert spots(state, gang(7, spread=rule, required="zone")) == []
+    state.set_workload(gang(2, name="x/here", node_selector={"zone": "z0"}, spread=rule))
+    settle(state, schedule(state, 0))
+    state.set_workload(gang(6, spread=rule, required="zone"))
+    assert {place[1] for place in bound(schedule(state, 0))} == {"n40", "n50"}
+
+
 def test_elastic_tasks_keep_apart_from_those_that_run() -> None:
     state = world(*racks(2, 2, 2), a=99)
     state.set_workload(gang(3, least=1, spread=Spread("rack", most=1)))
@@ -185,7 +197,7 @@ def test_the_row_chosen_is_the_best_of_all_that_the_rule_leaves(seed: int) -> No
     state.set_workload(WorkloadSpec("x/w", "a", (pods,), strategy=strategy))
     placer, work = Placer(state), state.works["x/w"]
     within = np.array(sorted(draw.sample(sorted(state.nodes.row.values()), 5)), np.int64) if seed % 2 else None
-    spreading = placer.spreading(work, 0, land=False)
+    spreading = placer.spreading(work, 0, within, land=False)
     assert spreading is not None
     for task in work.order[0]:
         scores = state.cache.scores(work.parts[0], land=False)
