@@ -9,21 +9,29 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from typing import Any
 
 import numpy as np
 
-from heddle.engine import Device, NodeSpec, PodSet, QueueSpec, State, WorkloadSpec, schedule
+from heddle.engine import Device, NodeSpec, PodSet, QueueSpec, Slices, Spread, State, WorkloadSpec, schedule
 
+GANGS: dict[str, dict[str, Any]] = {
+    "_one_block": {},
+    "_slices_of_8": {"slices": Slices("rack", 8)},
+    "_balanced": {"slices": Slices("rack", 8, balanced=True)},
+    "_skew_1": {"spread": Spread("rack", skew=1)},
+}
 DEVICES = tuple(Device(f"g{at}", at) for at in range(8))
 
 
 def cluster(nodes: int) -> State:
-    """Nodes of 8 GPUs, 128 CPUs, 1 TiB in racks of 16, and three queues."""
+    """Nodes of 8 GPUs, 128 CPUs, 1 TiB in racks of 16 and blocks of 8 racks, and three queues."""
     state = State()
-    state.set_topology(["rack"])
+    state.set_topology(["block", "rack"])
     for at in range(nodes):
         resources = {"cpu": 128_000, "memory": 2**40}
-        state.set_node(NodeSpec(f"n{at:06}", resources, DEVICES, {"rack": f"r{at // 16:05}"}))
+        labels = {"block": f"b{at // 128:04}", "rack": f"r{at // 16:05}"}
+        state.set_node(NodeSpec(f"n{at:06}", resources, DEVICES, labels))
     for name in ("a", "b", "c"):
         state.set_queue(QueueSpec(name, quota={"gpu": nodes * 8000 // 3}))
     return state
@@ -36,11 +44,11 @@ def classes(count: int) -> list[tuple[int, int, int]]:
     return [(int(g), int(draw.integers(1, 13)) * 1000, int(draw.integers(1, 65)) * 2**30) for g in gpus]
 
 
-def submit(state: State, count: int, kinds: list[tuple[int, int, int]]) -> None:
+def submit(state: State, count: int, kinds: list[tuple[int, int, int]], strategy: str = "pack") -> None:
     for at in range(count):
         gpu, cpu, memory = kinds[at % len(kinds)]
         pods = PodSet("main", ("t",), 1, {"cpu": cpu, "memory": memory}, gpu)
-        state.set_workload(WorkloadSpec(f"x/w{at:06}", "abc"[at % 3], (pods,), created=float(at)))
+        state.set_workload(WorkloadSpec(f"x/w{at:06}", "abc"[at % 3], (pods,), created=float(at), strategy=strategy))
 
 
 def timed(state: State) -> tuple[float, int]:
@@ -95,9 +103,14 @@ def measure(nodes: int) -> dict[str, float]:
     """All figures for one size of cluster."""
     figures: dict[str, float] = {"nodes": nodes}
     count = min(20_000, nodes * 4)
-    for name, kinds in (("identical", [(1000, 4000, 2**33)]), ("mixed_150", classes(150))):
+    one, mix = [(1000, 4000, 2**33)], classes(150)
+    for name, kinds, strategy in (
+        ("identical", one, "pack"),
+        ("mixed_150", mix, "pack"),
+        ("fragmentation_150", mix, "fragmentation"),
+    ):
         state = cluster(nodes)
-        submit(state, count, kinds)
+        submit(state, count, kinds, strategy)
         schedule(State.rebuild(cluster(4).snapshot()), 0.0)
         spent, placed = timed(state)
         again, _ = timed(state)
@@ -110,6 +123,13 @@ def measure(nodes: int) -> dict[str, float]:
     pods = PodSet("main", tuple(f"t{at}" for at in range(128)), 128, {"cpu": 4000}, 1000)
     state.set_workload(WorkloadSpec("x/gang", "a", (pods,), topology_required="rack"))
     figures["gang_128_one_rack_ms"] = round(timed(state)[0] * 1e3, 2)
+    for name, rule in GANGS.items():
+        state = cluster(nodes)
+        pods = PodSet("main", tuple(f"t{at:03}" for at in range(512)), 512, {"cpu": 4000}, 1000, **rule)
+        required = None if name == "_skew_1" else "block"
+        state.set_workload(WorkloadSpec("x/gang", "a", (pods,), topology_required=required))
+        figures[f"gang_512{name}_first_ms"] = round(timed(state)[0] * 1e3, 2)
+        figures[f"gang_512{name}_ms"] = round(min(timed(state)[0] for _ in range(5)) * 1e3, 2)
     # what one more arrival costs once much runs: it must not grow with the cluster
     state = cluster(nodes)
     submit(state, count, classes(150))

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from heddle.api.meta import Condition, Count, Kind, Positive, Resources, Struct
-from heddle.api.pod import EnvVar
+from heddle.api.pod import EnvVar, PodToleration
 from heddle.api.queue import GROUP_VERSION
-from heddle.api.workload import TopologyWish
+from heddle.api.workload import NodeAffinity, SliceRule, SpreadRule, TopologyWish
 
 DEFAULT_QUEUE = "default"
 
@@ -44,11 +44,21 @@ class TrainingJobSpec(Struct):
         Meta(description='Request of one node; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),
     ] = {}
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
+    node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
+        default_factory=NodeAffinity
+    )
+    tolerations: Annotated[list[PodToleration], Meta(description="Taints that its pods accept.", max_length=64)] = []
     topology: Annotated[TopologyWish, Meta(description="Where nodes go relative to each other.")] = field(
         default_factory=TopologyWish
     )
+    spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
+    slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
+    exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False
     placement: Annotated[
-        Literal["Pack", "Spread"], Meta(description="Pack fills nodes up; Spread takes the emptiest.")
+        Literal["Pack", "Spread", "FragmentationAware"],
+        Meta(
+            description="Pack fills nodes; Spread takes the emptiest; FragmentationAware spares what usual work needs."
+        ),
     ] = "Pack"
     restart_policy: Annotated[
         Literal["OnFailure", "Never"], Meta(description="Whether a failed process restarts the job.")

@@ -26,7 +26,7 @@ from heddle.api.registry import Resource
 from heddle.api.status import StatusCause
 from heddle.api.topology import Topology
 from heddle.api.trainingjob import TrainingJob
-from heddle.api.workload import Workload
+from heddle.api.workload import NodeAffinity, SliceRule, SpreadRule, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ def _info(type_: type[msgspec.Struct]) -> mi.StructType:
     return info
 
 
+_WHOLE_NUMBER = re.compile(r"[-+]?[0-9]{1,18}")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
@@ -272,6 +273,33 @@ def _topology(topology: Topology) -> Iterator[Fault]:
         seen.add(level.node_label)
 
 
+def _node_affinity(wish: NodeAffinity, path: str) -> Iterator[Fault]:
+    terms = [(f"{path}.required[{i}]", term) for i, term in enumerate(wish.required)]
+    terms += [(f"{path}.preferred[{i}].preference", wanted.preference) for i, wanted in enumerate(wish.preferred)]
+    for where, term in terms:
+        for i, match in enumerate(term.match_expressions):
+            field, values = f"{where}.matchExpressions[{i}].values", match.values
+            if match.operator in ("Gt", "Lt"):
+                if len(values) != 1 or not _WHOLE_NUMBER.fullmatch(values[0]):
+                    yield Fault(field, "FieldValueInvalid", values, f"{match.operator} takes one whole number")
+            elif match.operator in ("In", "NotIn") and not values:
+                yield Fault(field, "FieldValueRequired", values, f"{match.operator} takes at least one value")
+            elif match.operator in ("Exists", "DoesNotExist") and values:
+                yield Fault(field, "FieldValueInvalid", values, f"{match.operator} takes no values; leave them out")
+
+
+def _arrangement(
+    spread: SpreadRule | None, slices: SliceRule | None, count: int, minimum: int, path: str
+) -> Iterator[Fault]:
+    if spread and slices:
+        yield Fault(f"{path}.slices", "FieldValueForbidden", slices.level, "give slices or spread, not both")
+    if spread and spread.max_per_domain is None and spread.max_skew is None:
+        yield Fault(f"{path}.spread", "FieldValueRequired", spread.level, "give maxPerDomain, maxSkew or both")
+    if slices and (count % slices.size or minimum % slices.size):
+        remedy = f"{count} pods (at least {minimum}) are not whole slices; give a divisor of both"
+        yield Fault(f"{path}.slices.size", "FieldValueInvalid", slices.size, remedy)
+
+
 def _workload(workload: Workload) -> Iterator[Fault]:
     seen: set[str] = set()
     for i, pod_set in enumerate(workload.spec.pod_sets):
@@ -283,6 +311,8 @@ def _workload(workload: Workload) -> Iterator[Fault]:
             remedy = f"give at most count ({pod_set.count})"
             yield Fault(f"{where}.minCount", "FieldValueInvalid", pod_set.min_count, remedy)
         yield from _gpu_share(pod_set.resources, f"{where}.resources")
+        yield from _node_affinity(pod_set.node_affinity, f"{where}.nodeAffinity")
+        yield from _arrangement(pod_set.spread, pod_set.slices, pod_set.count, pod_set.minimum, where)
 
 
 def _training_job(job: TrainingJob) -> Iterator[Fault]:
@@ -293,6 +323,8 @@ def _training_job(job: TrainingJob) -> Iterator[Fault]:
         remedy = "use at most 50 characters: pods are named after the job"
         yield Fault("metadata.name", "FieldValueInvalid", job.metadata.name, remedy)
     yield from _gpu_share(spec.resources_per_node, "spec.resourcesPerNode")
+    yield from _node_affinity(spec.node_affinity, "spec.nodeAffinity")
+    yield from _arrangement(spec.spread, spec.slices, spec.nodes, spec.minimum, "spec")
 
 
 def _pod(pod: Pod) -> Iterator[Fault]:

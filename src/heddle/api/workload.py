@@ -37,6 +37,76 @@ class TopologyWish(Struct):
     ] = ""
 
 
+class LabelExpression(Struct):
+    """A demand on one label of a node."""
+
+    key: Annotated[str, Meta(description="Label.", min_length=1, max_length=317)]
+    operator: Annotated[
+        Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"],
+        Meta(description="Gt and Lt compare whole numbers; NotIn also holds where the label is absent."),
+    ]
+    values: Annotated[
+        list[str], Meta(description="One or more for In and NotIn, one for Gt and Lt, else none.", max_length=256)
+    ] = []
+
+
+class NodeTerm(Struct):
+    """Demands on a node that must all hold."""
+
+    match_expressions: Annotated[list[LabelExpression], Meta(description="The demands.", min_length=1, max_length=32)]
+
+
+class PreferredNodes(Struct):
+    """Nodes that are better than others."""
+
+    weight: Annotated[int, Meta(description="The weights that a node meets add up.", ge=1, le=100)]
+    preference: Annotated[NodeTerm, Meta(description="What must hold on the node.")]
+
+
+class NodeAffinity(Struct):
+    """Nodes that pods must, or should, be on."""
+
+    required: Annotated[list[NodeTerm], Meta(description="A node must meet one of these.", max_length=32)] = []
+    preferred: Annotated[
+        list[PreferredNodes],
+        Meta(description="Nodes of more weight come first, before placement is asked.", max_length=32),
+    ] = []
+
+
+class SpreadRule(Struct):
+    """Keeps pods apart; give maxPerDomain, maxSkew or both."""
+
+    level: Annotated[
+        str,
+        Meta(
+            description="Node label of the topology level that is counted; kubernetes.io/hostname: single nodes.",
+            min_length=1,
+            max_length=317,
+        ),
+    ]
+    max_per_domain: Annotated[Positive | None, Meta(description="Pods in one domain at most; 1: no two together.")] = (
+        None
+    )
+    max_skew: Annotated[
+        Positive | None, Meta(description="Pods that a domain may hold more than the emptiest that could take them.")
+    ] = None
+
+
+class SliceRule(Struct):
+    """Keeps every few pods together, in as few domains as hold them all."""
+
+    level: Annotated[
+        str,
+        Meta(
+            description="Node label of the topology level of which one domain holds a slice.",
+            min_length=1,
+            max_length=317,
+        ),
+    ]
+    size: Annotated[int, Meta(description="Pods of a slice.", ge=1, le=100_000)] = 1
+    balanced: Annotated[bool, Meta(description="true: evenly over the domains used, instead of filling each.")] = False
+
+
 class PodSet(Struct):
     """Identical pods of a workload."""
 
@@ -51,6 +121,12 @@ class PodSet(Struct):
         Meta(description='One pod\'s request; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),
     ] = {}
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
+    node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
+        default_factory=NodeAffinity
+    )
+    spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
+    slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
+    exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False
 
     @property
     def minimum(self) -> int:
@@ -71,7 +147,10 @@ class WorkloadSpec(Struct):
         default_factory=TopologyWish
     )
     placement: Annotated[
-        Literal["Pack", "Spread"], Meta(description="Pack fills nodes up; Spread takes the emptiest.")
+        Literal["Pack", "Spread", "FragmentationAware"],
+        Meta(
+            description="Pack fills nodes; Spread takes the emptiest; FragmentationAware spares what usual work needs."
+        ),
     ] = "Pack"
 
 

@@ -109,13 +109,15 @@ def _fewer_members(ask: _WhatIf) -> Reason | None:
     if len(ask.need) != 1 or any(ask.work.bound):
         return None
     part, count = ask.need[0]
-    low, high = 0, count - 1  # fewer members never fit worse
+    slices = ask.work.spec.pod_sets[part].slices
+    size = slices.size if slices else 1
+    low, high = 0, (count - 1) // size  # fewer members never fit worse
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if ask.starts(((part, middle),)) else (low, middle - 1)
-    if low < 1 or not ask.starts(((part, low),)):
+        low, high = (middle, high) if ask.starts(((part, middle * size),)) else (low, middle - 1)
+    if low < 1 or not ask.starts(((part, low * size),)):
         return None
-    return Reason(ReasonCode.FEWER_MEMBERS, queue=ask.queue.name, fits=low, needed=count)
+    return Reason(ReasonCode.FEWER_MEMBERS, queue=ask.queue.name, fits=low * size, needed=count)
 
 
 def _fewer_gpus(ask: _WhatIf) -> Reason | None:
@@ -156,6 +158,23 @@ def _relaxed_topology(ask: _WhatIf) -> Reason | None:
         if ask.starts(ask.need, ask.variant(lambda pod_set: pod_set, topology_required=wider)):
             return Reason(ReasonCode.RELAX_TOPOLOGY, level=level, queue=wider or "")
     return None
+
+
+def _any_node(ask: _WhatIf) -> Reason | None:
+    """Whether node selector and affinity alone stand in the way."""
+    sets = ask.work.spec.pod_sets
+    if any(ask.work.bound) or not any(s.node_selector or s.node_affinity for s in sets):
+        return None
+    free = ask.variant(lambda pod_set: replace(pod_set, node_selector={}, node_affinity=()))
+    return Reason(ReasonCode.ANY_NODE, queue=ask.queue.name) if ask.starts(ask.need, free) else None
+
+
+def _any_arrangement(ask: _WhatIf) -> Reason | None:
+    """Whether spread, slices and nodes of its own alone stand in the way."""
+    if any(ask.work.bound) or not (ask.work.arranged or any(s.exclusive for s in ask.work.spec.pod_sets)):
+        return None
+    free = ask.variant(lambda pod_set: replace(pod_set, spread=None, slices=None, exclusive=False))
+    return Reason(ReasonCode.ANY_ARRANGEMENT, queue=ask.queue.name) if ask.starts(ask.need, free) else None
 
 
 def _raised_caps(ask: _WhatIf) -> Reason | None:
@@ -276,4 +295,6 @@ _KINDS: tuple[Callable[[_WhatIf], Reason | None], ...] = (
     _relaxed_topology,
     _raised_caps,
     _others_leave,
+    _any_node,
+    _any_arrangement,
 )

@@ -77,20 +77,124 @@ class Device:
         _amount("device.memory_mib", self.memory_mib)
 
 
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
 @dataclass(frozen=True, slots=True)
 class Toleration:
-    """Accepts the taints of this key (and, when given, this value)."""
+    """Accepts taints.
+
+    Attributes:
+        key: of the taints accepted; empty = of any.
+        value: what the taint's value must be; None = any.
+        effect: which effect is accepted (see :class:`Taint`); None = any.
+    """
 
     key: str
     value: str | None = None
+    effect: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.effect is not None and self.effect not in _EFFECTS:
+            raise _fault("toleration.effect", self.effect, f"use one of {', '.join(_EFFECTS)}, or None for any")
+
+    def accepts(self, taint: Taint) -> bool:
+        """Whether the taint is tolerated."""
+        return self.key in ("", taint.key) and self.value in (None, taint.value) and self.effect in (None, taint.effect)
 
 
 @dataclass(frozen=True, slots=True)
 class Taint:
-    """Keeps away every pod set that does not tolerate it."""
+    """Keeps away every pod set that does not tolerate it.
+
+    Attributes:
+        key: its name.
+        value: its value.
+        effect: ``NoSchedule`` and ``NoExecute`` admit nothing new (whoever acts on ``NoExecute`` evicts what
+            runs; the engine never does); ``PreferNoSchedule`` only makes the node the last choice.
+    """
 
     key: str
     value: str = ""
+    effect: str = "NoSchedule"
+
+    def __post_init__(self) -> None:
+        if self.effect not in _EFFECTS:
+            raise _fault("taint.effect", self.effect, f"use one of {', '.join(_EFFECTS)}")
+
+
+_OPERATORS = {"In": 1, "NotIn": 1, "Exists": 0, "DoesNotExist": 0, "Gt": 1, "Lt": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMatch:
+    """A demand on one label of a node, as in a Kubernetes node selector term.
+
+    Attributes:
+        label: the label's key.
+        operator: ``In`` or ``NotIn`` (``values``; a node without the label is not in), ``Exists``,
+            ``DoesNotExist``, ``Gt``, ``Lt`` (the label is a whole number above or below the one value).
+        values: what the operator compares with.
+    """
+
+    label: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _name("label_match.label", self.label)
+        if self.operator not in _OPERATORS:
+            raise _fault("label_match.operator", self.operator, f"use one of {', '.join(_OPERATORS)}")
+        if bool(self.values) != bool(_OPERATORS[self.operator]):
+            remedy = "give at least one" if _OPERATORS[self.operator] else "leave it empty"
+            raise _fault(f"label_match.values ({self.operator})", self.values, remedy)
+        if self.operator in ("Gt", "Lt") and (len(self.values) != 1 or _whole(self.values[0]) is None):
+            raise _fault(f"label_match.values ({self.operator})", self.values, "give one whole number")
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Whether a node with these labels meets the demand."""
+        value = labels.get(self.label)
+        match self.operator:
+            case "In":
+                return value is not None and value in self.values
+            case "NotIn":
+                return value not in self.values
+            case "Exists":
+                return value is not None
+            case "DoesNotExist":
+                return value is None
+        have, bound = _whole(value or ""), _whole(self.values[0])
+        if have is None or bound is None:
+            return False
+        return have > bound if self.operator == "Gt" else have < bound
+
+
+def _whole(text: str) -> int | None:
+    digits = text[1:] if text[:1] in "+-" else text
+    return int(text) if digits.isascii() and digits.isdigit() and len(digits) <= 18 else None
+
+
+Term = tuple[LabelMatch, ...]
+"""Demands that must all hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePreference:
+    """Nodes that a pod set would rather have.
+
+    Attributes:
+        weight: 1 to 100; the weights of all preferences that a node meets add up.
+        term: what must hold on the node.
+    """
+
+    weight: int
+    term: Term
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int) or not 1 <= self.weight <= 100:
+            raise _fault("node_preference.weight", self.weight, "give a whole number from 1 to 100")
+        if not self.term:
+            raise _fault("node_preference.term", self.term, "give at least one demand")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +335,56 @@ class QueueSpec:
         return float(self.weight)
 
 
+NODE = "kubernetes.io/hostname"
+"""The innermost topology level: each node by itself, whatever levels the topology names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Keeps the tasks of a pod set apart; looked at when a task is placed. Give ``most``, ``skew`` or both.
+
+    Attributes:
+        level: label of the topology level whose domains are counted (:data:`NODE` = single nodes). Nodes outside
+            any domain take no task.
+        most: so many tasks in one domain at most (1 = no two together).
+        skew: a domain that takes a task may then hold so many more than the emptiest domain, among domains with
+            a node that admits the pod set (inside the one domain of the level that the workload requires, if any).
+    """
+
+    level: str
+    most: int | None = None
+    skew: int | None = None
+
+    def __post_init__(self) -> None:
+        _name("spread.level", self.level)
+        if self.most is None and self.skew is None:
+            raise _fault("spread", self.level, "give `most`, `skew` or both")
+        for where, value in (("spread.most", self.most), ("spread.skew", self.skew)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise _fault(where, value, "give a whole number from 1 on")
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """Keeps every few tasks of a pod set together, in as few domains as hold them all.
+
+    Attributes:
+        level: label of the topology level of which one domain holds a slice; inside the level that the workload
+            requires, if it requires one.
+        size: tasks of one slice. Tasks go to slices in their order, so that neighbours in rank are neighbours.
+        balanced: over the domains that are used, slices are spread evenly instead of filling one after the other.
+    """
+
+    level: str
+    size: int = 1
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        _name("slices.level", self.level)
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise _fault("slices.size", self.size, "give a whole number from 1 on")
+
+
 @dataclass(frozen=True, slots=True)
 class PodSet:
     """Identical tasks of a workload.
@@ -244,6 +398,11 @@ class PodSet:
         gpu: milli-devices of one task: below 1000 a share of ONE device, else a multiple of 1000.
         node_selector: labels that a node must have.
         tolerations: taints that it accepts.
+        node_affinity: a node must meet one of these terms (none = any node will do).
+        node_preferences: nodes that come first, before any strategy is asked.
+        spread: keeps its tasks apart.
+        slices: keeps every few of its tasks together; not beside ``spread``.
+        exclusive: each task has a node to itself: nobody else is there when it comes, nobody joins.
     """
 
     name: str
@@ -253,6 +412,11 @@ class PodSet:
     gpu: int = 0
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
+    node_affinity: tuple[Term, ...] = ()
+    node_preferences: tuple[NodePreference, ...] = ()
+    spread: Spread | None = None
+    slices: Slices | None = None
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)
@@ -265,6 +429,10 @@ class PodSet:
             raise _fault("pod_set.gpu", self.gpu, "give a share below 1000 or a multiple of 1000")
         if len(set(self.tasks)) != len(self.tasks):
             raise _fault("pod_set.tasks", self.tasks, "name each task once")
+        if not all(self.node_affinity):
+            raise _fault("pod_set.node_affinity", self.node_affinity, "give each term at least one demand")
+        if self.spread and self.slices:
+            raise _fault("pod_set.slices", self.slices, "give `slices` or `spread`, not both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +448,8 @@ class WorkloadSpec:
         pod_sets: its tasks; task names are unique across them.
         topology_required: label of the level of which one domain must hold all tasks.
         topology_preferred: label of the level of which one domain should.
-        strategy: ``pack`` fills nodes up, ``spread`` takes the emptiest.
+        strategy: ``pack`` fills nodes up, ``spread`` takes the emptiest, ``fragmentation`` leaves on every
+            node what typical tasks can use (see :class:`TaskMix`).
         broken_since: when a running gang fell below its minimum (kept by the caller; None = it did not).
         walltime: seconds that it runs at most, counted from the start of its earliest running task (None =
             not known). Room is kept ahead of time only against ends that are known.
@@ -311,8 +480,8 @@ class WorkloadSpec:
             _number("workload.walltime", self.walltime)
             if self.walltime <= 0:
                 raise _fault("workload.walltime", self.walltime, "give more than 0 seconds, or None")
-        if self.strategy not in ("pack", "spread"):
-            raise _fault("workload.strategy", self.strategy, "use 'pack' or 'spread'")
+        if self.strategy not in ("pack", "spread", "fragmentation"):
+            raise _fault("workload.strategy", self.strategy, "use 'pack', 'spread' or 'fragmentation'")
         names = [pod_set.name for pod_set in self.pod_sets]
         if not names or len(set(names)) != len(names):
             raise _fault("workload.pod_sets", names, "give at least one, each with its own name")
@@ -330,3 +499,49 @@ class Placement:
     task: str
     node: str
     devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TypicalTask:
+    """What a task that usually arrives asks for, as far as fragmentation is concerned.
+
+    Attributes:
+        gpu: milli-devices, as in :class:`PodSet`.
+        cpu: milli-CPUs.
+        node_selector: (label, value) pairs that a node must have, for instance its GPU model.
+        tolerations: taints that it accepts.
+        node_affinity: a node must meet one of these terms.
+    """
+
+    gpu: int
+    cpu: int = 0
+    node_selector: tuple[tuple[str, str], ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+    node_affinity: tuple[Term, ...] = ()
+
+    def __post_init__(self) -> None:
+        _amount("typical_task.gpu", self.gpu)
+        _amount("typical_task.cpu", self.cpu)
+        if self.gpu > WHOLE and self.gpu % WHOLE:
+            raise _fault("typical_task.gpu", self.gpu, "give a share below 1000 or a multiple of 1000")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMix:
+    """The tasks by which the strategy ``fragmentation`` measures what is left free, each with its weight.
+
+    Attributes:
+        tasks: (task, weight) pairs; weights are whole numbers from 1 to 2^31, in any common unit.
+    """
+
+    tasks: tuple[tuple[TypicalTask, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        seen = [task for task, _ in self.tasks]
+        if len(set(seen)) != len(seen):
+            raise _fault("task_mix.tasks", seen, "name each typical task once")
+        for task, weight in self.tasks:
+            if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= 2**31:
+                raise _fault(f"task_mix.tasks[gpu={task.gpu}].weight", weight, "give a whole number from 1 to 2^31")
+        if sum(weight for _, weight in self.tasks) > 2**32:
+            raise _fault("task_mix.tasks", len(self.tasks), "divide the weights so that their sum is at most 2^32")

@@ -150,7 +150,7 @@ class Moves:
         """Takes back every move that turned out not to be needed; False when none is left."""
         nodes = self.state.nodes
         for task in list(reversed(self.moved)):
-            free = all(nodes.land[task.row, column] >= task.cls.needs[column] for column in task.cls.used)
+            free = all(nodes.land[task.row, column] >= task.cls.needs[column] for column in task.cls.fit)
             if free and all(nodes.dev_land[task.row, device] >= task.cls.share for device in task.devices):
                 self.state.unhold(task)
                 self.state.move(task, TaskState.BOUND, task.row, task.devices, task.since)

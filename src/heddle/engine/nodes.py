@@ -21,8 +21,13 @@ from heddle.engine.model import WHOLE, NodeSpec
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-LABEL_BITS = 42
-_STEP = 1 << 20
+TENANCY = 3
+"""Column that counts tenants in place of a resource: a task takes one of :data:`SOLE`, an exclusive one all of it."""
+TENANCY_NAME = ""
+"""No resource can have this name."""
+SOLE = 1 << 20
+LABEL_BITS = 34
+_STEP = 1 << 12
 _TOP = (1 << LABEL_BITS) - 1
 
 
@@ -123,6 +128,7 @@ class Nodes:
         for resource, value in spec.resources.items():
             self.capacity[row, column[resource]] = value
         self.capacity[row, 0] = len(spec.devices) * WHOLE
+        self.capacity[row, TENANCY] = SOLE
         self.bind[row] = self.land[row] = self.capacity[row]
         self.releasing[row] = self.reserved[row] = 0
         self.dev_bind[row] = self.dev_land[row] = -1

@@ -8,8 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
+from heddle.engine.model import WHOLE, Slices
 from heddle.engine.nodes import Ints, Nodes
 from heddle.engine.scores import RequestClass
+from heddle.engine.slices import divide
+from heddle.engine.spreading import Spreading
 from heddle.engine.state import State, Task, TaskState, Work
 from heddle.engine.topology import Level
 
@@ -61,7 +64,7 @@ class Fence:
             for each in self.kept:
                 found = each.spare.get(row)
                 if found is not None and (
-                    any(found[0][column] < 0 for column in cls.used) or any(found[1][at] < 0 for at in devices)
+                    any(found[0][column] < 0 for column in cls.fit) or any(found[1][at] < 0 for at in devices)
                 ):
                     return True
         return False
@@ -83,11 +86,11 @@ class Placer:
         """Gives every task of a need its place, outside the fence, or changes nothing and returns None."""
         required = work.spec.topology_required
         key: tuple[object, ...]
-        if len(need) == 1 and required is None:
+        if len(need) == 1 and required is None and not work.arranged:
             key = (work.parts[need[0][0]], need[0][1], land)
         else:
             kinds = tuple((work.parts[part], count) for part, count in need)
-            key = (kinds, required, work.name if required else "", land)
+            key = (kinds, required, work.name if required or work.arranged else "", land)
         if self._failed.get(key) == self.state.freed:
             return None
         for rows in self.arenas(work, need, land=land):
@@ -110,34 +113,54 @@ class Placer:
         if len(need) > 1:  # the largest first: they are the hardest to fit
             order = tuple(sorted(need, key=lambda item: (-work.parts[item[0]].gpu, work.parts[item[0]].needs, item[0])))
         for part, count in order:
-            cls = work.parts[part]
             tasks = waiting(work, part, count)
-            while tasks:
-                row = self.best(cls, rows, land=land) if fence is None else self._best_outside(cls, rows, fence)
-                if row < 0:
+            for inside, number in self.groups(work, part, count, rows, land=land):
+                if number < 0 or not self._fill(work, part, tasks[:number], inside, land=land, fence=fence):
                     state.rollback(point)
                     state.freed = freed
                     if fence is not None:
                         fence.back()
                     return None
-                many = 1
-                if fence is not None and fence.guards(row):
-                    self._put_beside(tasks[0], row, fence)
-                else:
-                    if cls.steady and len(tasks) > 1:
-                        many = min(len(tasks), state.cache.fits(cls, row, land=land))
-                    for task in tasks[:many]:
-                        self.put(task, row, land=land)
-                placed += tasks[:many]
-                tasks = tasks[many:]
+                placed += tasks[:number]
+                tasks = tasks[number:]
         return placed
+
+    def _fill(
+        self, work: Work, part: int, tasks: list[Task], rows: Ints | None, *, land: bool, fence: Fence | None = None
+    ) -> bool:
+        """Places identical tasks one after the other on the best row each time; False = one has no room."""
+        cls = work.parts[part]
+        spreading = self.spreading(work, part, rows, land=land)
+        while tasks:
+            if spreading is None and fence is None:
+                row = self.best(cls, rows, land=land)
+            else:
+                scores = self.state.cache.scores(cls, land=land) if fence is None else self._beside(cls, fence)
+                row = spreading.choose(scores, rows) if spreading is not None else _highest(scores, rows)
+            if row < 0:
+                return False
+            if spreading is not None:
+                spreading.add(row)
+            many = 1
+            if fence is not None and fence.guards(row):
+                self._put_beside(tasks[0], row, fence)
+            else:
+                if cls.steady and spreading is None:
+                    many = min(len(tasks), self.state.cache.fits(cls, row, land=land)) if len(tasks) > 1 else 1
+                for task in tasks[:many]:
+                    self.put(task, row, land=land)
+            tasks = tasks[many:]
+        return True
 
     def put(self, task: Task, row: int, *, land: bool) -> None:
         """Gives one task its devices on a node that has room for it."""
         cls = task.cls
-        nodes = self.state.nodes
-        free = (nodes.dev_land if land else nodes.dev_bind)[row].tolist() if cls.dev else []
-        devices = nodes.choose_devices(row, cls.gpu, free, spread=cls.key.spread)
+        if cls.key.fragmentation and 0 < cls.gpu < WHOLE:
+            devices: tuple[int, ...] = (self.state.cache.least_broken(cls, row, land=land),)
+        else:
+            nodes = self.state.nodes
+            free = (nodes.dev_land if land else nodes.dev_bind)[row].tolist() if cls.dev else []
+            devices = nodes.choose_devices(row, cls.gpu, free, spread=cls.key.spread)
         if land:
             self.state.hold(task, row, devices)
         else:
@@ -153,19 +176,15 @@ class Placer:
         at = int(scores.argmax())
         return int(rows[at]) if scores[at] >= 0 else -1
 
-    def _best_outside(self, cls: RequestClass, rows: Ints | None, fence: Fence) -> int:
-        """The best row for one task to start now beside what is kept; -1 = none."""
+    def _beside(self, cls: RequestClass, fence: Fence) -> Ints:
+        """Scores of a class for tasks that start now beside what is kept."""
         scores = self.state.cache.scores(cls, land=False).copy()
-        free = [fence.free(row) for row in fence.rows.tolist()]
-        scores[fence.rows] = self.state.cache.score(
-            cls, fence.rows, np.array([amounts for amounts, _ in free]), np.array([devices for _, devices in free])
-        )
-        if rows is not None:
-            scores = scores[rows]
-        at = int(scores.argmax()) if scores.size else -1
-        if at < 0 or scores[at] < 0:
-            return -1
-        return at if rows is None else int(rows[at])
+        if fence.rows.size:
+            free = [fence.free(row) for row in fence.rows.tolist()]
+            amounts = np.array([each for each, _ in free])
+            devices = np.array([each for _, each in free])
+            scores[fence.rows] = self.state.cache.score(cls, fence.rows, amounts, devices, land=False)
+        return scores
 
     def _put_beside(self, task: Task, row: int, fence: Fence) -> None:
         cls = task.cls
@@ -173,6 +192,70 @@ class Placer:
         devices = nodes.choose_devices(row, cls.gpu, fence.free(row)[1].tolist(), spread=cls.key.spread)
         self.state.move(task, TaskState.BOUND, row, devices)
         fence.take(cls, row, devices)
+
+    # -- tasks apart and together ------------------------------------------------------------------
+
+    def spreading(self, work: Work, part: int, within: Ints | None, *, land: bool) -> Spreading | None:
+        """Where the tasks of a pod set that must be apart are; None = it has no such rule.
+
+        If a topology level is required, only the domain of it counts in which the given rows are.
+        """
+        rule = work.spec.pod_sets[part].spread
+        if rule is None:
+            return None
+        level = self.state.topology.level(rule.level) or _nowhere(rule.level, self.state.nodes.open.size)
+        self.state.cache.scores(work.parts[part], land=land)  # refreshes eligibility
+        rows = [task.row for task in work.order[part] if task.row >= 0 and not (land and leaves(task))]
+        rows += [task.hold[0] for task in work.order[part] if task.hold]
+        eligible = work.parts[part].eligible
+        outer = self.state.topology.level(work.spec.topology_required) if work.spec.topology_required else None
+        if outer is not None and within is not None and within.size:
+            eligible = eligible & (outer.domain == outer.domain[within[0]])
+        return Spreading(rule, level, eligible, rows)
+
+    def groups(
+        self, work: Work, part: int, count: int, rows: Ints | None, *, land: bool
+    ) -> Sequence[tuple[Ints | None, int]]:
+        """How the next tasks of a pod set divide: (rows, number of tasks), in the order of the tasks.
+
+        A number below 0 says that slices of them have no room.
+        """
+        wish = work.spec.pod_sets[part].slices
+        if wish is None:
+            return ((rows, count),)
+        level, inside, room, there = self._rooms(work, part, wish, rows, land=land)
+        given = divide(wish, room, there, count, work.pending[part] - count)
+        if given is None:
+            return ((None, -1),)
+        arena = np.zeros(level.domain.size, np.bool_)
+        arena[inside] = True
+        return [(level.rows[at][arena[level.rows[at]]], number) for at, number in enumerate(given) if number]
+
+    def sliced(self, work: Work, part: int, count: int) -> int:
+        """How many of the next tasks of a pod set could start now in whole slices, wherever these are."""
+        wish = work.spec.pod_sets[part].slices
+        if wish is None:
+            return count
+        _, _, room, there = self._rooms(work, part, wish, None, land=False)
+        if not any(there):
+            return min(count, sum(left // wish.size for left in room) * wish.size)
+        further = work.pending[part]
+        return next((n for n in range(count, 0, -1) if divide(wish, room, there, n, further - n) is not None), 0)
+
+    def _rooms(
+        self, work: Work, part: int, wish: Slices, rows: Ints | None, *, land: bool
+    ) -> tuple[Level, Ints, list[int], list[int]]:
+        """The level of slices, the rows in its domains, and per domain: room for tasks, and tasks there."""
+        level = self.state.topology.level(wish.level) or _nowhere(wish.level, self.state.nodes.open.size)
+        inside = level.rows_in_domains() if rows is None else rows[level.domain[rows] >= 0]
+        fit = np.minimum(self.state.cache.count(work.parts[part], inside, land=land), 1 << 20)
+        room = np.bincount(level.domain[inside], weights=fit, minlength=len(level.paths)).astype(np.int64).tolist()
+        there = [0] * len(room)
+        for task in work.order[part]:
+            at = task.row if task.state is TaskState.BOUND else task.hold[0] if task.hold else -1
+            if at >= 0 and level.domain[at] >= 0:
+                there[level.domain[at]] += 1
+        return level, inside, room, there
 
     # -- topology ----------------------------------------------------------------------------------
 
@@ -223,15 +306,55 @@ class Placer:
             yield level.rows[at]
 
     def counts(self, level: Level, work: Work, need: Need, *, land: bool, empty: bool = False) -> list[Ints]:
-        """Per pod set of the need: how many tasks fit in each domain of a level."""
-        inside = np.flatnonzero(level.domain >= 0)
+        """Per pod set of the need: how many tasks fit in each domain of a level, never too few."""
+        inside = level.rows_in_domains()
         found = []
         for part, _count in need:
             fit = self.state.cache.count(work.parts[part], inside, land=land, empty=empty)
             fit = np.minimum(fit, 1 << 20)
-            sums = np.bincount(level.domain[inside], weights=fit, minlength=len(level.paths))
+            wish = work.spec.pod_sets[part].slices
+            inner = self.state.topology.level(wish.level) if wish else None
+            if wish is None or inner is None or self._outside(wish.level, level.label) or anchor_rows(work):
+                sums = np.bincount(level.domain[inside], weights=fit, minlength=len(level.paths))
+            else:
+                sliced = inner.domain[inside] >= 0
+                whole = np.bincount(inner.domain[inside[sliced]], weights=fit[sliced], minlength=len(inner.paths))
+                outer = level.domain[inner.first]
+                tasks = whole // wish.size * wish.size
+                sums = np.bincount(outer[outer >= 0], weights=tasks[outer >= 0], minlength=len(level.paths))
             found.append(sums.astype(np.int64))
         return found
+
+    def _outside(self, inner: str, outer: str) -> bool:
+        """Whether a domain of the level meant to be inner holds whole domains of the outer one."""
+        return self.state.topology.depth(inner) <= self.state.topology.depth(outer)
+
+
+def arrangement(work: Work, need: Need) -> tuple[object, ...]:
+    """What, beside class and number of its tasks, decides whether a need has room; equal needs share answers."""
+    if not work.arranged:
+        return ()
+    rules = tuple((work.spec.pod_sets[part].spread, work.spec.pod_sets[part].slices) for part, _ in need)
+    return (*rules, work.name if any(work.bound) or any(work.leaving) else "")
+
+
+def _nowhere(label: str, size: int) -> Level:
+    """A level without domains, for a label that is none."""
+    return Level(label, (), (), np.full(size, -1, np.int64), np.zeros(0, np.int64))
+
+
+def leaves(task: Task) -> bool:
+    """Whether a task was told to stop."""
+    return task.state is TaskState.RELEASING
+
+
+def _highest(scores: Ints, rows: Ints | None) -> int:
+    """The row of the highest score among some (None = all); -1 = none is above 0."""
+    among = scores if rows is None else scores[rows]
+    at = int(among.argmax()) if among.size else -1
+    if at < 0 or among[at] < 0:
+        return -1
+    return at if rows is None else int(rows[at])
 
 
 def waiting(work: Work, part: int, count: int) -> list[Task]:

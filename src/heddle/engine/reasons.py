@@ -45,6 +45,12 @@ class ReasonCode(StrEnum):
     QUEUE_STOPPED = "QueueStopped"
     OVER_USER_LIMIT = "OverUserLimit"
     BEHIND_HEAD = "BehindHead"
+    NO_MATCHING_ROOM = "NoMatchingRoom"
+    NO_EMPTY_NODE = "NoEmptyNode"
+    NO_SPREAD = "NoSpread"
+    NO_SLICES = "NoSlices"
+    IMPOSSIBLE_SPREAD = "ImpossibleSpread"
+    IMPOSSIBLE_SLICES = "ImpossibleSlices"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -64,6 +70,8 @@ class ReasonCode(StrEnum):
     RESUME_QUEUE = "ResumeQueue"
     RAISE_USER_LIMIT = "RaiseUserLimit"
     RELAX_ORDERING = "RelaxOrdering"
+    ANY_NODE = "AnyNode"
+    ANY_ARRANGEMENT = "AnyArrangement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +89,11 @@ class Reason:
             bytes.
         wanted: amount asked for, in the resource's units (or members).
         free: amount free now, same units.
-        cap: the quota or limit in question.
-        used: usage counted against the cap.
+        cap: the quota or limit in question (``NoSpread``: tasks at most in one domain, 0 = no such rule).
+        used: usage counted against the cap (``NoSpread``: the greatest skew, 0 = no such rule).
         fits: how many tasks would fit now.
         needed: how many tasks must start together.
-        tasks: number of tasks concerned.
+        tasks: number of tasks concerned (``NoMatchingRoom``: of nodes; ``NoSlices``: tasks of one slice).
         node: the node concerned.
         at: a moment, in seconds on the caller's clock.
         user: the submitter concerned.
@@ -156,6 +164,19 @@ def _names(holders: tuple[tuple[str, int], ...]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+def _so_many(reason: Reason) -> str:
+    if reason.fits >= reason.needed:  # each rule by itself has room
+        return f"no place for all {reason.needed} tasks"
+    return f"{reason.fits} of {reason.needed} tasks fit"
+
+
+def _spread(reason: Reason) -> str:
+    rules = [f"{reason.cap} at most in one {reason.level}"] if reason.cap else []
+    if reason.used:
+        rules.append(f"{reason.used} at most more in a {reason.level} than in the emptiest")
+    return " and ".join(rules)
+
+
 def render(reason: Reason) -> str:
     """The sentence for a reason."""
     r = reason
@@ -194,9 +215,30 @@ def render(reason: Reason) -> str:
         case ReasonCode.TOPOLOGY_UNKNOWN:
             return f"{r.level} is not a level of the cluster's topology"
         case ReasonCode.NO_NODE_MATCHES:
-            return "no schedulable node matches its node selector and tolerations"
+            return "no schedulable node matches its node selector, affinity and tolerations"
         case ReasonCode.NO_ROOM:
             return f"{r.fits} of {r.needed} tasks fit now; it asks for {asked}, {free} are free"
+        case ReasonCode.NO_MATCHING_ROOM:
+            return (
+                f"{r.fits} of {r.needed} tasks fit now on the {_count(r.tasks, 'node', 'nodes')} that its node "
+                f"selector, affinity and tolerations admit; {free} are free there, and others would have room"
+            )
+        case ReasonCode.NO_EMPTY_NODE:
+            return (
+                f"each task asks for a node to itself: {r.fits} of {r.needed} find one that is empty and large enough"
+            )
+        case ReasonCode.NO_SPREAD:
+            return f"not enough domains apart have room now: {_so_many(r)}, {_spread(r)}"
+        case ReasonCode.NO_SLICES:
+            return f"there is room, but not together: {_so_many(r)}, every {r.tasks} in one {r.level}"
+        case ReasonCode.IMPOSSIBLE_SPREAD:
+            return f"impossible on this cluster even when empty: {_so_many(r)}, {_spread(r)}"
+        case ReasonCode.IMPOSSIBLE_SLICES:
+            return f"impossible on this cluster even when empty: {_so_many(r)}, every {r.tasks} in one {r.level}"
+        case ReasonCode.ANY_ARRANGEMENT:
+            return "without its spread, slices and nodes of its own it would start now"
+        case ReasonCode.ANY_NODE:
+            return "without its node selector and affinity it would start now"
         case ReasonCode.NO_DOMAIN:
             return f"no single {r.level} has room: the best fits {r.fits} of {r.needed} tasks now"
         case ReasonCode.OVER_LIMIT:

@@ -17,7 +17,24 @@ import numpy as np
 
 from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.forward import Forward
-from heddle.engine.model import MODEL, WHOLE, Ageing, Device, NodeSpec, Placement, PodSet, QueueSpec, WorkloadSpec
+from heddle.engine.model import (
+    MODEL,
+    WHOLE,
+    Ageing,
+    Device,
+    LabelMatch,
+    NodePreference,
+    NodeSpec,
+    Placement,
+    PodSet,
+    QueueSpec,
+    Slices,
+    Spread,
+    Taint,
+    Term,
+    Toleration,
+    WorkloadSpec,
+)
 from heddle.engine.plan import Bind, Budget, Evict
 from heddle.engine.scheduler import schedule
 from heddle.engine.state import State, TaskState
@@ -147,11 +164,12 @@ def build_state(data: Data) -> State:
             "cpu": node.get("cpu_milli", _PLENTY),
             "memory": node["memory_mib"] * _MIB if "memory_mib" in node else _PLENTY,
         }
-        labels = dict(node.get("domains", {}))
+        labels = {**node.get("domains", {}), **node.get("labels", {})}
         if model := node.get("gpu_model"):
             resources[MODEL + model] = node["gpus"] * WHOLE
             labels["model"] = model
-        state.set_node(NodeSpec(node["name"], resources, devices, labels=labels))
+        taints = tuple(Taint(*taint) for taint in node.get("taints", ()))
+        state.set_node(NodeSpec(node["name"], resources, devices, labels=labels, taints=taints))
     for queue in data["queues"]:
         state.set_queue(
             QueueSpec(
@@ -205,15 +223,16 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         groups.setdefault(key, []).append(task["name"])
     left = workload["min_members"]
     pod_sets = []
+    wishes = _wishes(workload)
     for at, ((gpu, cpu, memory), tasks) in enumerate(groups.items()):
         least = min(left, len(tasks))
         left -= least
         request = {"cpu": cpu, "memory": memory}
-        selector = {}
+        asked = dict(wishes)
         if model := workload.get("gpu_model"):
             request[MODEL + model] = gpu
-            selector["model"] = model
-        pod_sets.append(PodSet(f"p{at}", tuple(tasks), least, request, gpu, selector))
+            asked["node_selector"] = {**asked.get("node_selector", {}), "model": model}
+        pod_sets.append(PodSet(f"p{at}", tuple(tasks), least, request, gpu, **asked))
     running = sum(task["state"] == "running" for task in workload["tasks"])
     wish = workload.get("topology", {})
     return WorkloadSpec(
@@ -226,9 +245,29 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         topology_required=wish.get("required"),
         topology_preferred=wish.get("preferred"),
         user=workload.get("user", ""),
+        strategy=workload.get("strategy", "pack"),
         broken_since=0.0 if 0 < running < workload["min_members"] else None,
         walltime=workload.get("walltime_s"),
     )
+
+
+def _wishes(workload: Data) -> dict[str, Any]:
+    """Where the pods of a workload may go: the fields that all its pod sets share."""
+    return {
+        "node_selector": workload.get("node_selector", {}),
+        "tolerations": tuple(Toleration(*toleration) for toleration in workload.get("tolerations", ())),
+        "node_affinity": tuple(_term(term) for term in workload.get("node_affinity", ())),
+        "exclusive": workload.get("exclusive", False),
+        "spread": Spread(**workload["spread"]) if "spread" in workload else None,
+        "slices": Slices(**workload["slices"]) if "slices" in workload else None,
+        "node_preferences": tuple(
+            NodePreference(weight, _term(term)) for weight, term in workload.get("node_preferences", ())
+        ),
+    }
+
+
+def _term(term: Sequence[Any]) -> Term:
+    return tuple(LabelMatch(label, operator, tuple(values)) for label, operator, *values in term)
 
 
 def _start(state: State, data: Data) -> None:

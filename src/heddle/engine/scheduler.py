@@ -80,6 +80,7 @@ def fair_shares(state: State) -> dict[str, dict[str, dict[str, int | None]]]:
                 "pending": pending[name][column],
             }
             for column, resource in enumerate(state.resources)
+            if resource
         }
         for name, queue in sorted(state.tree.queues.items())
     }

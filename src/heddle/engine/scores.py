@@ -2,8 +2,9 @@
 
 Tasks that ask for the same form a class. For each class and ledger one array holds the score of every
 node; before it is used, only rows that changed since its last use are scored again, then one ``argmax``
-decides. That is exact: a property test compares it with a full rescore. A score is one int64: 20 bits of
-preference, 43 bits of name order, so that equal preferences break by node name. -1 = does not fit.
+decides. That is exact: a property test compares it with a full rescore. A score is one int64: 8 bits of what
+the task prefers of labels and taints, 20 bits of its strategy, 35 bits of name order, so that equals break by
+node name. -1 = does not fit.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heddle.engine.model import GPU, WHOLE, NodeSpec, PodSet
-from heddle.engine.nodes import LABEL_BITS, Bools, Ints, Nodes
+from heddle.engine.eligible import DEMERIT_BITS, EligibleRows, Where, where
+from heddle.engine.fragmentation import Fragmentation
+from heddle.engine.model import CPU, GPU, WHOLE, NodeSpec, PodSet, TypicalTask
+from heddle.engine.nodes import LABEL_BITS, SOLE, TENANCY, Bools, Ints, Nodes
 
 _SHIFT = LABEL_BITS + 1
+_COST_BITS = 20
+_WORST = (1 << _COST_BITS + DEMERIT_BITS) - 1
 _LOG_KEEP = 200_000
 _NONE = 1 << 40
 _NO_HINT = (-1, 0, 0)
@@ -27,9 +32,10 @@ class ClassKey:
 
     request: tuple[tuple[str, int], ...]
     gpu: int
-    selector: tuple[tuple[str, str], ...]
-    tolerations: tuple[tuple[str, str | None], ...]
+    where: Where
     spread: bool
+    fragmentation: bool = False
+    exclusive: bool = False
 
 
 def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
@@ -37,23 +43,33 @@ def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
     return ClassKey(
         tuple(sorted((name, value) for name, value in pod_set.request.items() if value)),
         pod_set.gpu,
-        tuple(sorted(pod_set.node_selector.items())),
-        tuple(sorted(((t.key, t.value) for t in pod_set.tolerations), key=str)),
+        where(pod_set.node_selector, pod_set.tolerations, pod_set.node_affinity, pod_set.node_preferences),
         strategy == "spread",
+        strategy == "fragmentation",
+        pod_set.exclusive,
     )
+
+
+def typical(pod_set: PodSet) -> TypicalTask:
+    """What a pod set's tasks add to the learned mix."""
+    demand = where(pod_set.node_selector, pod_set.tolerations, pod_set.node_affinity)
+    cpu = pod_set.request.get(CPU, 0)
+    return TypicalTask(pod_set.gpu, cpu, demand.selector, demand.tolerations, demand.affinity)
 
 
 class RequestClass:
     """One class: its need as a row of amounts, and its cached scores per ledger."""
 
     __slots__ = (
-        "columns",
         "count",
+        "demerits",
         "dev",
         "eligible",
+        "fit",
         "gpu",
         "hint",
         "key",
+        "mix",
         "need",
         "needs",
         "scores",
@@ -61,12 +77,15 @@ class RequestClass:
         "share",
         "spec_seen",
         "steady",
+        "typical",
         "used",
         "version",
     )
 
-    def __init__(self, key: ClassKey, column: dict[str, int]) -> None:
+    def __init__(self, key: ClassKey, column: dict[str, int], typical: TypicalTask, *, exclusive: bool) -> None:
         self.key = key
+        self.typical = typical
+        self.mix = -1  # version of the mix that the scores were made with
         self.gpu = key.gpu
         self.count = key.gpu // WHOLE if key.gpu >= WHOLE else 0
         self.share = WHOLE if self.count else key.gpu
@@ -75,32 +94,30 @@ class RequestClass:
         self.version = -1
         self.spec_seen = 0
         self.hint = [_NO_HINT, _NO_HINT]
-        self.steady = not key.spread and (self.count > 0 or key.gpu == 0)
+        self.steady = not key.spread and not key.fragmentation and (self.count > 0 or key.gpu == 0)
         self.eligible: Bools = np.zeros(0, np.bool_)
+        self.demerits: Ints | None = None
         self.dev = key.gpu > 0
-        self.resize(column)
+        self.resize(column, exclusive=exclusive)
 
-    def resize(self, column: dict[str, int]) -> None:
-        """Adapts the row of amounts after resources were added."""
+    def resize(self, column: dict[str, int], *, exclusive: bool) -> None:
+        """Adapts the row of amounts after resources were added, or the first class that is exclusive.
+
+        ``used`` are the columns that queues are charged for, ``fit`` those that a node must have free: tenancy
+        need not be looked at while nobody is exclusive.
+        """
         self.need: Ints = np.zeros(len(column), np.int64)
         for name, value in self.key.request:
             self.need[column[name]] = value
         self.need[column[GPU]] = self.gpu
-        self.columns = np.flatnonzero(self.need)
-        self.used: list[int] = self.columns.tolist()
+        self.used: list[int] = np.flatnonzero(self.need).tolist()
+        self.need[TENANCY] = SOLE if self.key.exclusive else 1
+        self.fit: list[int] = [*self.used, TENANCY] if exclusive else self.used
         self.needs: list[int] = self.need.tolist()
 
     def accepts(self, spec: NodeSpec | None) -> bool:
-        """Whether selector and tolerations admit a node (not whether it has room)."""
-        if spec is None or not spec.schedulable:
-            return False
-        for label, value in self.key.selector:
-            if spec.labels.get(label) != value:
-                return False
-        for taint in spec.taints:
-            if not any(k == taint.key and (v is None or v == taint.value) for k, v in self.key.tolerations):
-                return False
-        return True
+        """Whether selector, affinity and tolerations admit a node (not whether it has room)."""
+        return self.key.where.accepts(spec)
 
 
 class ScoreCache:
@@ -111,19 +128,28 @@ class ScoreCache:
         self.column = column
         self.classes: dict[ClassKey, RequestClass] = {}
         self.base = 0
+        self.exclusive = False  # whether any class is
+        self.eligible = EligibleRows(nodes)
+        self.fragmentation = Fragmentation(nodes, self.eligible)
+        self._known = [(-1, 0), (-1, 0)]  # per ledger: mix and size for which fragmentation has figures
+        self._measured = [0, 0]  # per ledger: how far it has read the log
 
     def of(self, pod_set: PodSet, strategy: str) -> RequestClass:
         """The class of a pod set, made when first met."""
         key = class_key(pod_set, strategy)
         found = self.classes.get(key)
         if found is None:
-            found = self.classes[key] = RequestClass(key, self.column)
+            if key.exclusive and not self.exclusive:
+                self.exclusive = True
+                self.resize()
+            found = RequestClass(key, self.column, typical(pod_set), exclusive=self.exclusive)
+            self.classes[key] = found
         return found
 
     def resize(self) -> None:
         """Adapts every class after resources were added."""
         for cls in self.classes.values():
-            cls.resize(self.column)
+            cls.resize(self.column, exclusive=self.exclusive)
             cls.version = -1
 
     def scores(self, cls: RequestClass, *, land: bool) -> Ints:
@@ -133,15 +159,18 @@ class ScoreCache:
         size = nodes.open.size
         at = int(land)
         if cls.version != nodes.spec_version or cls.eligible.size != size:
-            cls.eligible = np.zeros(size, np.bool_)
-            known = len(nodes.specs)
-            cls.eligible[:known] = np.fromiter((cls.accepts(spec) for spec in nodes.specs), np.bool_, known)
             cls.version = nodes.spec_version
             cls.scores = [None, None]
-        else:
-            for row in nodes.spec_log[cls.spec_seen :]:
-                cls.eligible[row] = cls.accepts(nodes.specs[row])
-        cls.spec_seen = len(nodes.spec_log)
+            cls.spec_seen = -1
+        if cls.spec_seen != len(nodes.spec_log):
+            cls.spec_seen = len(nodes.spec_log)
+            cls.eligible = self.eligible.of(cls.key.where)
+            cls.demerits = self.eligible.demerits(cls.key.where)
+        if cls.key.fragmentation:
+            self._measure(land=land)
+            if cls.mix != self.fragmentation.version:
+                cls.mix = self.fragmentation.version
+                cls.scores = [None, None]
         scores = cls.scores[at]
         since = cls.seen[at] - self.base
         end = len(log)
@@ -159,6 +188,21 @@ class ScoreCache:
             self.base += half
             nodes.fence = len(log)
         return scores
+
+    def _measure(self, *, land: bool) -> None:
+        """Lets fragmentation look at the rows that changed since it last did."""
+        nodes = self.nodes
+        at = int(land)
+        self.fragmentation.settle()
+        since, end = self._measured[at] - self.base, len(nodes.dirty)
+        known = (self.fragmentation.version, nodes.open.size)
+        if self._known[at] != known or since < 0:
+            self._known[at] = known
+            self.fragmentation.refresh(None, land=land)
+        elif since < end:
+            self.fragmentation.refresh(np.fromiter(set(nodes.dirty[since:end]), np.int64), land=land)
+        self._measured[at] = self.base + end
+        nodes.fence = end
 
     def best(self, cls: RequestClass, *, land: bool) -> int:
         """The best node for one task of a class; -1 = none fits.
@@ -186,6 +230,11 @@ class ScoreCache:
         cls.hint[at] = (row, int(ledger[row, 0]), int(ledger[row, 1])) if cls.steady and row >= 0 else _NO_HINT
         return row
 
+    def least_broken(self, cls: RequestClass, row: int, *, land: bool) -> int:
+        """The device of a row whose use for a share adds least to fragmentation."""
+        self._measure(land=land)
+        return self.fragmentation.device(cls.gpu, cls.needs[1], row, land=land)
+
     def rescore(self, cls: RequestClass, rows: Ints, *, land: bool) -> Ints:
         """Scores of the given rows from nothing but the ledgers.
 
@@ -194,14 +243,22 @@ class ScoreCache:
         nodes = self.nodes
         free = (nodes.land if land else nodes.bind)[rows]
         devices = (nodes.dev_land if land else nodes.dev_bind)[rows]
-        return self.score(cls, rows, free, devices)
+        return self.score(cls, rows, free, devices, land=land)
 
-    def score(self, cls: RequestClass, rows: Ints, free: Ints, devices: Ints) -> Ints:
-        """The same from what is said to be free: amounts of shape (rows, resources), devices (rows, devices)."""
+    def score(self, cls: RequestClass, rows: Ints, free: Ints, devices: Ints, *, land: bool) -> Ints:
+        """The same from what is said to be free: amounts of shape (rows, resources), devices (rows, devices).
+
+        The ledger still says how broken up a node is.
+        """
         nodes = self.nodes
         ok = cls.eligible[rows]
-        for column in cls.used:
+        for column in cls.fit:
             ok = ok & (free[:, column] >= cls.needs[column])
+        if cls.key.fragmentation:
+            if cls.dev:
+                ok = ok & ((devices >= cls.share).sum(axis=1) >= max(cls.count, 1))
+            cost = self.fragmentation.cost(cls.gpu, cls.needs[1], rows, land=land)
+            return self._ranked(cls, rows, cost, ok)
         gpu_left = free[:, 0] - cls.gpu
         cpu_left = (free[:, 1] - cls.needs[1]) * 31 // np.maximum(nodes.capacity[rows, 1], 1)
         cpu_left = np.minimum(cpu_left, 31)
@@ -227,8 +284,12 @@ class ScoreCache:
                     cost = cost + (31 - cpu_left)
                 else:
                     cost = ((np.minimum(left, 1016) // 8) << 13) + (np.minimum(gpu_left // 64, 255) << 5) + cpu_left
-        score = (((1 << 20) - 1 - cost) << _SHIFT) + nodes.order[rows]
-        return np.where(ok, score, -1)
+        return self._ranked(cls, rows, cost, ok)
+
+    def _ranked(self, cls: RequestClass, rows: Ints, cost: Ints, ok: Bools) -> Ints:
+        if cls.demerits is not None:
+            cost = cost + (cls.demerits[rows] << _COST_BITS)
+        return np.where(ok, ((_WORST - cost) << _SHIFT) + self.nodes.order[rows], -1)
 
     def fits(self, cls: RequestClass, row: int, *, land: bool) -> int:
         """How many tasks of a class fit on a node that admits it."""
@@ -242,6 +303,8 @@ class ScoreCache:
         amounts = free.tolist()
         for column in cls.used:
             most = min(most, amounts[column] // cls.needs[column])
+        if self.exclusive:  # how many tenants there are is of no account, only whether one is exclusive
+            most = min(most, int(amounts[TENANCY] >= SOLE)) if cls.key.exclusive else most * (amounts[TENANCY] > 0)
         if cls.dev and most > 0:
             devices = devices_free.tolist()
             if cls.count:
@@ -250,14 +313,30 @@ class ScoreCache:
                 most = min(most, sum(left // cls.gpu for left in devices if left > 0))
         return max(most, 0)
 
-    def count(self, cls: RequestClass, rows: Ints, *, land: bool, empty: bool = False) -> Ints:
-        """How many tasks of a class fit on each of these rows (``empty``: if nothing ran there)."""
+    def count(
+        self,
+        cls: RequestClass,
+        rows: Ints,
+        *,
+        land: bool,
+        empty: bool = False,
+        anywhere: bool = False,
+        shared: bool = False,
+    ) -> Ints:
+        """How many tasks of a class fit on each of these rows.
+
+        ``empty``: if nothing ran there; ``anywhere``: on nodes that do not admit it too, if they are open;
+        ``shared``: as if nobody were exclusive.
+        """
         nodes = self.nodes
         self.scores(cls, land=land)  # refreshes eligibility
         free = (nodes.capacity if empty else nodes.land if land else nodes.bind)[rows]
-        most = np.where(cls.eligible[rows], _NONE, 0)
+        most = np.where((nodes.open if anywhere else cls.eligible)[rows], _NONE, 0)
         for column in cls.used:
             most = np.minimum(most, free[:, column] // cls.needs[column])
+        if self.exclusive and not shared:
+            tenancy = free[:, TENANCY]
+            most = np.minimum(most, tenancy >= SOLE) if cls.key.exclusive else np.where(tenancy > 0, most, 0)
         if cls.dev:
             devices = (nodes.dev_land if land else nodes.dev_bind)[rows]
             if empty:

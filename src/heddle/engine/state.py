@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from heddle.engine.model import CPU, GPU, MEMORY, NodeSpec, Placement, QueueSpec, WorkloadSpec
-from heddle.engine.nodes import Nodes
+from heddle.engine.model import CPU, GPU, MEMORY, NodeSpec, Placement, QueueSpec, TaskMix, WorkloadSpec
+from heddle.engine.nodes import TENANCY_NAME, Nodes
 from heddle.engine.plan import Action, Bind, Evict
 from heddle.engine.queues import Queue, QueueTree, past_at
 from heddle.engine.scores import RequestClass, ScoreCache
@@ -57,6 +57,7 @@ class Work:
     """A workload: its spec, its tasks, and how many of each pod set run, wait or leave."""
 
     __slots__ = (
+        "arranged",
         "bound",
         "end",
         "held",
@@ -86,6 +87,7 @@ class Work:
         self.key: tuple[int, float, str] | None = None
         self.started = math.inf  # of the earliest task that runs; kept where a walltime is known
         self.end: tuple[float, str] | None = None  # its entry in State.ends
+        self.arranged = any(s.spread or s.slices for s in spec.pod_sets)  # its tasks' places depend on each other
 
     def missing(self) -> list[int]:
         """Per pod set: how many more tasks must start for the minimum."""
@@ -125,13 +127,14 @@ class Snapshot:
     tasks: tuple[TaskFact, ...]
     reservations: Mapping[str, tuple[Placement, ...]]
     past_usage: Mapping[str, PastUsage] = field(default_factory=dict)
+    task_mix: TaskMix | None = None
 
 
 class State:
     """The world as the engine knows it."""
 
     def __init__(self) -> None:
-        self.resources = [GPU, CPU, MEMORY]
+        self.resources = [GPU, CPU, MEMORY, TENANCY_NAME]  # the last is only of nodes: no queue is charged for it
         self.column = {name: at for at, name in enumerate(self.resources)}
         self.nodes = Nodes(self.resources)
         self.cache = ScoreCache(self.nodes, self.column)
@@ -161,6 +164,12 @@ class State:
         self.topology.set(levels)
         self.freed += 1
 
+    def set_task_mix(self, mix: TaskMix | None) -> None:
+        """Sets the mix by which ``fragmentation`` places; None (as at first) learns it from all workloads
+        that are known, whether they run or wait."""
+        self.cache.fragmentation.give(mix)
+        self.freed += 1
+
     def set_node(self, spec: NodeSpec) -> tuple[tuple[str, str], ...]:
         """Adds or replaces a node. Tasks keep their places; returns (workload, task) of those whose
         device is gone."""
@@ -169,6 +178,7 @@ class State:
         row = self.nodes.row.get(spec.name)
         if row is None:
             self.nodes.add(spec, self.column)
+            self.topology.update()
             return ()
         old = self.nodes.specs[row]
         if old is not None and old.devices == spec.devices and old.resources == spec.resources:
@@ -356,6 +366,7 @@ class State:
             lost = [(old.name, t.name) for t in old.tasks.values() if t.row >= 0 and t.name not in work.tasks]
             self._forget(old)
         self.works[spec.name] = work
+        self._arrive(work, 1)
         work.queue = self.tree.queues.get(spec.queue)
         if work.queue:
             work.queue.works[work.name] = work
@@ -369,6 +380,12 @@ class State:
                 self.hold(task, *hold)
         self._index(work)
         return tuple(lost)
+
+    def _arrive(self, work: Work, sign: int) -> None:
+        """Counts a workload's tasks into (or out of) the mix that fragmentation learns."""
+        for cls, tasks in zip(work.parts, work.order, strict=True):
+            if tasks:
+                self.cache.fragmentation.count(cls.typical, sign * len(tasks))
 
     def stand_in(self, spec: WorkloadSpec) -> Work:
         """A workload for a what-if: it has classes and pending tasks, but the state does not know it."""
@@ -401,6 +418,7 @@ class State:
             if task.state is not TaskState.PENDING:
                 self.move(task, TaskState.PENDING)
         self._charge(work, -1)
+        self._arrive(work, -1)
         key, queue = work.key, work.queue
         work.queue = None
         if queue is not None:
@@ -766,7 +784,7 @@ class State:
         """Running and promised amounts per queue and resource."""
         self.settle()
         return {
-            name: {resource: queue.used(at) for at, resource in enumerate(self.resources)}
+            name: {resource: queue.used(at) for at, resource in enumerate(self.resources) if resource}
             for name, queue in sorted(self.tree.queues.items())
         }
 
@@ -790,6 +808,7 @@ class State:
             tuple(tasks),
             reservations,
             self.past_usage(),
+            self.cache.fragmentation.given,
         )
 
     @classmethod
@@ -797,6 +816,7 @@ class State:
         """A state made from scratch that plans exactly as the one that was snapshot."""
         state = cls()
         state.set_topology(snapshot.topology)
+        state.set_task_mix(snapshot.task_mix)
         for node in snapshot.nodes:
             state.set_node(node)
         for queue in snapshot.queues:

@@ -8,7 +8,8 @@ import numpy as np
 
 from heddle.engine.cycle import Cycle
 from heddle.engine.model import GPU
-from heddle.engine.placement import Need
+from heddle.engine.nodes import TENANCY, Ints
+from heddle.engine.placement import Need, arrangement
 from heddle.engine.plan import Verdict
 from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason, ReasonCode
@@ -125,6 +126,7 @@ class Verdicts:
             work.name in self.cycle.unsearched,
             tuple(shadow.work.name for shadow in self.cycle.outlasts(work)),
             work.name if work.name in self.cycle.shadows else "",
+            arrangement(work, need),
         )
         found = self._shared.get(key)
         if found is None:
@@ -173,7 +175,8 @@ class Verdicts:
         """Said only when it is true: not even the empty cluster, with every node uncordoned, has room."""
         spec = work.spec
         total_need = tuple((part, max(count, spec.pod_sets[part].min)) for part, count in need)
-        key = (tuple((work.parts[part].key, count) for part, count in total_need), spec.topology_required)
+        kinds = tuple((work.parts[part].key, count) for part, count in total_need)
+        key = (kinds, spec.topology_required, arrangement(work, total_need))
         if key in self._possible:
             return self._possible[key]
         self._possible[key] = found = self._impossible(work, total_need)
@@ -185,6 +188,10 @@ class Verdicts:
         level = self.state.topology.level(label) if label else None
         if label and level is None:
             return Reason(ReasonCode.TOPOLOGY_UNKNOWN, queue=work.spec.queue, level=label)
+        for pod_set in work.spec.pod_sets:
+            for rule in (pod_set.spread, pod_set.slices):
+                if rule and self.state.topology.level(rule.level) is None:
+                    return Reason(ReasonCode.TOPOLOGY_UNKNOWN, queue=work.spec.queue, level=rule.level)
         everywhere = np.array(sorted(nodes.row.values()), np.int64)
         fits = []
         for part, _ in need:
@@ -198,7 +205,7 @@ class Verdicts:
                 fits.append(np.array([per_node.sum()], np.int64))
         enough = np.all([f >= n for f, (_, n) in zip(fits, need, strict=True)], axis=0) if fits else np.array([True])
         if enough.any():
-            return None
+            return self._never_arranged(work, need)
         part, count = min(
             zip(fits, need, strict=True), key=lambda item: int(item[0].max(initial=0)) - item[1][1]
         )[1]  # fmt: skip
@@ -213,6 +220,59 @@ class Verdicts:
             resource=self.state.resources[cls.used[0]] if cls.used else "",
             wanted=cls.needs[cls.used[0]] if cls.used else 0,
             fits=fit,
+            needed=count,
+        )
+
+    def _arranged(self, work: Work, part: int, *, empty: bool) -> int:
+        """How many tasks of a pod set its spread or slices would leave room for, never too few."""
+        cls, pod_set = work.parts[part], work.spec.pod_sets[part]
+        rule = pod_set.spread or pod_set.slices
+        level = self.state.topology.level(rule.level) if rule else None
+        if level is None:
+            return 0
+        rows = np.arange(self.state.nodes.open.size)
+        fit = np.minimum(self.state.cache.count(cls, rows, land=False, empty=empty), 1 << 20)
+        if pod_set.spread is not None:
+            outer = self.state.topology.level(work.spec.topology_required) if work.spec.topology_required else None
+            found = [
+                self.cycle.placer.spreading(work, part, rows, land=False) for rows in (outer.rows if outer else (None,))
+            ]
+            return max((spreading.capacity(fit) for spreading in found if spreading), default=0)
+        if not empty:
+            return self.cycle.placer.sliced(work, part, work.pending[part])
+        size = pod_set.slices.size if pod_set.slices else 1
+        inside = level.rows_in_domains()
+        tasks = np.bincount(level.domain[inside], weights=fit[inside]).astype(np.int64)
+        return int((tasks // size * size).sum())
+
+    def _never_arranged(self, work: Work, need: Need) -> Reason | None:
+        """The spread or slices of a pod set for which not even the empty cluster has room."""
+        if any(work.bound) or any(work.leaving) or work.held:
+            return None
+        for part, count in need:
+            pod_set = work.spec.pod_sets[part]
+            size = pod_set.slices.size if pod_set.slices else 1
+            if pod_set.spread or pod_set.slices:
+                fits = self._arranged(work, part, empty=True)
+                if fits < count // size * size:
+                    return self._apart_or_together(work, part, count, fits, even_empty=True)
+        return None
+
+    def _apart_or_together(self, work: Work, part: int, count: int, fits: int, *, even_empty: bool = False) -> Reason:
+        pod_set = work.spec.pod_sets[part]
+        spread, slices = pod_set.spread, pod_set.slices
+        if spread is not None:
+            code = ReasonCode.IMPOSSIBLE_SPREAD if even_empty else ReasonCode.NO_SPREAD
+        else:
+            code = ReasonCode.IMPOSSIBLE_SLICES if even_empty else ReasonCode.NO_SLICES
+        return Reason(
+            code,
+            queue=work.spec.queue,
+            level=spread.level if spread else slices.level if slices else "",
+            cap=(spread.most or 0) if spread else 0,
+            used=(spread.skew or 0) if spread else 0,
+            tasks=slices.size if slices else 0,
+            fits=fits,
             needed=count,
         )
 
@@ -262,9 +322,42 @@ class Verdicts:
         if label:
             level = state.topology.level(label)
             fits = self.cycle.placer.counts(level, work, ((part, count),), land=False)[0] if level else np.zeros(1)
+            if fits.max(initial=0) >= count and (crowded := self._crowded(work, need)):
+                return crowded
             return Reason(ReasonCode.NO_DOMAIN, level=label, fits=int(fits.max(initial=0)), **common)  # type: ignore[arg-type]
         counts = np.minimum(state.cache.count(cls, rows, land=False), count) if rows.size else np.zeros(1)
+        if counts.sum() < count and state.cache.exclusive:
+            common["free"] = self._free_for_others(rows, column)
+            if cls.key.exclusive and state.cache.count(cls, rows, land=False, shared=True).sum() >= count:
+                return Reason(ReasonCode.NO_EMPTY_NODE, fits=int(counts.sum()), **common)  # type: ignore[arg-type]
+        if counts.sum() < count and not cls.eligible[state.nodes.open].all():
+            elsewhere = state.cache.count(cls, rows, land=False, anywhere=True)
+            if elsewhere.sum() >= count:
+                admitted = rows[cls.eligible[rows]]
+                common["free"] = int(np.maximum(state.nodes.bind[admitted, column], 0).sum())
+                return Reason(
+                    ReasonCode.NO_MATCHING_ROOM,
+                    fits=int(counts.sum()),
+                    tasks=admitted.size,
+                    **common,  # type: ignore[arg-type]
+                )
+        elif counts.sum() >= count and (crowded := self._crowded(work, need)):
+            return crowded
         return Reason(ReasonCode.NO_ROOM, fits=int(min(counts.sum(), count)), **common)  # type: ignore[arg-type]
+
+    def _free_for_others(self, rows: Ints, column: int) -> int:
+        """What is free, but on nodes that somebody has to himself."""
+        bind = self.state.nodes.bind[rows]
+        return int(np.maximum(bind[bind[:, TENANCY] > 0, column], 0).sum())
+
+    def _crowded(self, work: Work, need: Need) -> Reason | None:
+        """There is room, but not as spread or slices want it: the pod set for which that shows, else the first."""
+        found = []
+        for part, count in need:
+            if work.spec.pod_sets[part].spread or work.spec.pod_sets[part].slices:
+                fits = self._arranged(work, part, empty=False)
+                found.append(self._apart_or_together(work, part, count, fits))
+        return min(found, key=lambda reason: reason.fits - reason.needed, default=None)
 
     def _nothing_to_take(self, queue: Queue, demand: list[int]) -> Reason:
         column = next((c for c, wanted in enumerate(demand) if wanted), 0)

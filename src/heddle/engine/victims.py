@@ -41,6 +41,8 @@ class Rule(Protocol):
 
 Unit = tuple[Work, tuple[Task, ...], tuple[tuple[Task, int, tuple[int, ...]], ...]]
 """A workload, the running tasks that leave, and the promises that are taken back."""
+Layout = dict[int, Sequence[tuple[Ints | None, int]]]
+"""Per pod set: rows, and how many of its tasks go there."""
 
 
 class RoomSearch:
@@ -125,38 +127,70 @@ class RoomSearch:
     def _find_places(self) -> bool:
         if self.cycle.placer.place(self.work, self.need, land=True) is not None:
             return True
-        if self.work.spec.topology_required is None:
-            return self._fill(None)
-        for rows in self._domains():
+        sliced = any(self.work.spec.pod_sets[part].slices for part, _ in self.need)
+        if self.work.spec.topology_required is None and not sliced:
+            return self._fill(None, {})
+        for rows, layout in self._domains(sliced=sliced):
             point, mark = self.state.checkpoint(), len(self.gone)
-            if self._fill(rows):
+            if self._fill(rows, layout):
                 return True
             self.state.rollback(point)
             del self.gone[mark:]
         return False
 
-    def _domains(self) -> list[Ints]:
-        """Domains of the required level in which the need would fit once all candidates have left, best
-        fit first."""
+    def _domains(self, *, sliced: bool) -> list[tuple[Ints | None, Layout]]:
+        """Domains of the required level in which the need would fit once all candidates have left, best fit
+        first; with slices the first few of them, and how the tasks would then divide."""
         point = self.state.checkpoint()
         for victim in self.victims:
             self._leave(victim, [t for t in victim.tasks.values() if t.state is TaskState.BOUND], quiet=True)
-        found = [rows for rows in self.cycle.placer.arenas(self.work, self.need, land=True) if rows is not None]
+        found: list[tuple[Ints | None, Layout]] = []
+        for rows in self.cycle.placer.arenas(self.work, self.need, land=True):
+            if not sliced:
+                if rows is not None:
+                    found.append((rows, {}))
+            elif (layout := self._layout(rows)) is not None:
+                found.append((rows, layout))
+                if len(found) >= self.cycle.budget.victim_nodes:
+                    break
         self.state.rollback(point)
         return found
 
-    def _fill(self, rows: Ints | None) -> bool:
+    def _layout(self, rows: Ints | None) -> Layout | None:
+        """How each pod set would divide in a domain as it stands; None = not at all."""
+        placer = self.cycle.placer
+        point = self.state.checkpoint()
+        layout: Layout = {}
+        for part, count in self._order():
+            layout[part] = placer.groups(self.work, part, count, rows, land=True)
+            if placer.place_within(self.work, ((part, count),), rows, land=True) is None:
+                layout = {}
+                break
+        self.state.rollback(point)
+        return layout or None
+
+    def _order(self) -> Need:
+        return tuple(sorted(self.need, key=lambda item: (-self.work.parts[item[0]].gpu, item[0])))
+
+    def _fill(self, rows: Ints | None, layout: Layout) -> bool:
         """Places task by task, evicting on the node that costs least wherever none has room."""
         placer = self.cycle.placer
-        for part, count in sorted(self.need, key=lambda item: (-self.work.parts[item[0]].gpu, item[0])):
+        for part, count in self._order():
             cls = self.work.parts[part]
-            for task in waiting(self.work, part, count):
-                row = placer.best(cls, rows, land=True)
-                if row < 0:
-                    row = self._open_node(task, rows)
-                if row < 0:
-                    return False
-                placer.put(task, row, land=True)
+            tasks = waiting(self.work, part, count)
+            spreading = placer.spreading(self.work, part, rows, land=True)
+            for inside, number in layout.get(part, ((rows, count),)):
+                for task in tasks[:number]:
+                    here = inside if spreading is None else spreading.rows(inside)
+                    row = placer.best(cls, here, land=True)
+                    if row < 0:
+                        row = self._open_node(task, here)
+                    if row < 0:
+                        return False
+                    placer.put(task, row, land=True)
+                    if spreading is not None:
+                        spreading.add(row)
+                tasks = tasks[number:]
         return True
 
     def _open_node(self, task: Task, rows: Ints | None) -> int:
@@ -297,7 +331,7 @@ class RoomSearch:
             return False  # what was promised or just placed may look for a place again at no one's cost
         point = state.checkpoint()
         for task in tasks:
-            free = all(nodes.land[task.row, c] >= task.cls.needs[c] for c in task.cls.used)
+            free = all(nodes.land[task.row, c] >= task.cls.needs[c] for c in task.cls.fit)
             if not free or any(nodes.dev_land[task.row, d] < task.cls.share for d in task.devices):
                 state.rollback(point)
                 return False

@@ -18,6 +18,14 @@ def job(**spec: object) -> dict[str, object]:
     return {"metadata": {"name": "j"}, "spec": {"command": ["true"], **spec}}
 
 
+APART = {"level": "rack", "maxPerDomain": 1}
+TERM = "spec.nodeAffinity.required[0].matchExpressions[0]"
+
+
+def term(operator: str, *values: str) -> dict[str, object]:
+    return {"required": [{"matchExpressions": [{"key": "k", "operator": operator, "values": [*values]}]}]}
+
+
 def test_a_sound_object_has_no_faults() -> None:
     assert validate.faults(registry.QUEUES, queue(quota={"nvidia.com/gpu": 4, "memory": "16Gi"}, weight=2)) == []
     lends = queue(quota={"cpu": 4}, borrowingLimit={"nvidia.com/gpu": 1}, lendingLimit={"cpu": "500m"})
@@ -74,6 +82,14 @@ def test_all_faults_come_at_once() -> None:
         ),
         (registry.TRAININGJOBS, job(nodes=2, minNodes=3), "spec.minNodes", "at most nodes (2)"),
         (registry.TRAININGJOBS, job(command=[]), "spec.command", "must not be empty"),
+        (registry.TRAININGJOBS, job(spread={"level": "rack"}), "spec.spread", "maxPerDomain"),
+        (registry.TRAININGJOBS, job(nodes=6, slices={"level": "rack", "size": 4}), "spec.slices.size", "divisor"),
+        (registry.TRAININGJOBS, job(spread=APART, slices={"level": "rack"}), "spec.slices", "not both"),
+        (registry.TRAININGJOBS, job(spread=APART | {"maxSkew": 0}), "spec.spread.maxSkew", "1 or more"),
+        (registry.TRAININGJOBS, job(nodeAffinity=term("Gt", "x")), f"{TERM}.values", "one whole number"),
+        (registry.TRAININGJOBS, job(nodeAffinity=term("In")), f"{TERM}.values", "at least one"),
+        (registry.TRAININGJOBS, job(nodeAffinity=term("Exists", "x")), f"{TERM}.values", "no values"),
+        (registry.TRAININGJOBS, job(nodeAffinity=term("Is", "x")), f"{TERM}.operator", "DoesNotExist"),
         (registry.TRAININGJOBS, job(restartPolicy="Sometimes"), "spec.restartPolicy", "OnFailure, Never"),
         (
             registry.TRAININGJOBS,

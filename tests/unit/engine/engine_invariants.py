@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from heddle.engine import Bind, Evict, Plan, ReasonCode, Reserve, State, TaskState, schedule
+from heddle.engine.nodes import TENANCY
 
 
 def check_state(state: State) -> None:
@@ -24,6 +25,7 @@ def check_state(state: State) -> None:
             if work.queue:
                 for at in work.queue.path:
                     running[at.name] += task.cls.need
+                    running[at.name][TENANCY] = 0
     assert all(held <= 1000 for held in devices.values()), f"a device is booked beyond itself: {devices}"
     assert (used <= nodes.capacity).all(), "a node is booked beyond its capacity"
     for queue in state.tree.queues.values():
@@ -32,6 +34,9 @@ def check_state(state: State) -> None:
         for user, (runs, leaves, held) in queue.submitters.counts.items() if queue.submitters else ():
             assert runs[0] + leaves[0] == used_by(state, queue.name, user), f"usage of {user} does not add up"
             assert min(held) >= 0, f"promises to {user} do not add up"
+    for row, tasks in state.on_row.items():
+        if any(task.cls.key.exclusive for task in tasks):
+            assert len(tasks) == 1, f"{nodes.names[row]} is exclusive, yet shared"
     free = nodes.capacity - used
     rows = sorted(nodes.row.values())
     physical = nodes.land + nodes.reserved - nodes.releasing
@@ -48,6 +53,10 @@ def check_plan(state: State, plan: Plan) -> None:
     gains = {a.placement.workload for a in plan.actions if isinstance(a, Bind)}
     gains |= {a.workload for a in plan.actions if isinstance(a, Reserve) and a.placements}
     for action in plan.actions:
+        if isinstance(action, Bind):
+            task = state.works[action.placement.workload].tasks[action.placement.task]
+            spec = state.nodes.specs[state.nodes.row[action.placement.node]]
+            assert task.cls.accepts(spec), f"{action.placement} is not admitted there"
         if isinstance(action, Evict):
             work = state.works[action.workload]
             if action.reason.code is not ReasonCode.GANG_BROKEN:
@@ -64,6 +73,31 @@ def check_plan(state: State, plan: Plan) -> None:
     verdicts = plan.verdicts
     assert {n for n, w in state.works.items() if any(w.pending)} == set(verdicts), "a waiting workload has no verdict"
     assert all(v.reasons for v in verdicts.values() if not v.admitted), "a verdict gives no reason"
+
+
+def arranged(state: State, plan: Plan) -> None:
+    """After the plan: what it placed is as far apart, or as close together, as its pod set demands."""
+    for name in {a.placement.workload for a in plan.actions if isinstance(a, Bind)}:
+        work = state.works[name]
+        for pod_set, order in zip(work.spec.pod_sets, work.order, strict=True):
+            rule = pod_set.spread or pod_set.slices
+            level = state.topology.level(rule.level) if rule else None
+            if rule is None or level is None:
+                continue
+            placed = {a.placement.task for a in plan.actions if isinstance(a, Bind) and a.placement.workload == name}
+            mine = [task for task in order if task.state is TaskState.BOUND]
+            if any(task.name not in placed for task in mine):
+                continue  # labels may have changed since the others were placed
+            counts: dict[int, int] = {}
+            for task in mine:
+                domain = int(level.domain[task.row])
+                assert domain >= 0, f"{name}: {task.name} is in no {rule.level}"
+                counts[domain] = counts.get(domain, 0) + 1
+            if pod_set.spread and pod_set.spread.most:
+                assert max(counts.values(), default=0) <= pod_set.spread.most, f"{name} is not apart: {counts}"
+            if pod_set.slices:
+                broken = sum(count % pod_set.slices.size > 0 for count in counts.values())
+                assert broken <= len(mine) % pod_set.slices.size, f"slices of {name} are torn: {counts}"
 
 
 def gangs_whole(state: State, plan: Plan) -> None:
@@ -154,6 +188,7 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     gangs_whole(state, plan)
     caps_kept(state, plan)
     lines_kept(state, plan)
+    arranged(state, plan)
     if release:
         for action in plan.actions:
             if isinstance(action, Evict):

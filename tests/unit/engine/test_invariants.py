@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from typing import Any
 
 import pytest
 from engine_invariants import carry_out, check_state, plan_checked
@@ -13,14 +14,21 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from worlds import POLICIES, random_policy, with_policy
 
 from heddle.engine import (
+    NODE,
     Device,
     Evict,
+    LabelMatch,
+    NodePreference,
     NodeSpec,
     PastUsage,
     PodSet,
     QueueSpec,
+    Slices,
+    Spread,
     State,
+    Taint,
     TaskState,
+    Toleration,
     WorkloadSpec,
     schedule,
 )
@@ -44,7 +52,26 @@ def policies() -> st.SearchStrategy[dict[str, object]]:
 
 def node(at: int, gpus: int, cpu: int, rack: int) -> NodeSpec:
     devices = tuple(Device(f"g{index}", index, link=index // 2, numa=index // 4) for index in range(gpus))
-    return NodeSpec(f"n{at}", {"cpu": cpu}, devices, {"zone": f"z{rack // 2}", "rack": f"r{rack}"})
+    labels = {"zone": f"z{rack // 2}", "rack": f"r{rack}", "kind": "ab"[cpu // 1000 % 2], "age": str(cpu // 1000)}
+    return NodeSpec(f"n{at}", {"cpu": cpu}, devices, labels, taints=TAINTS[gpus])
+
+
+TAINTS = {0: (), 1: (Taint("t", "x", "PreferNoSchedule"),), 2: (), 3: (Taint("t"),), 4: (), 8: ()}
+WISHES: tuple[dict[str, Any], ...] = (
+    {},
+    {"node_affinity": ((LabelMatch("kind", "In", ("a",)),), (LabelMatch("age", "Gt", ("6",)),))},
+    {"node_affinity": ((LabelMatch("kind", "NotIn", ("a",)), LabelMatch("age", "Lt", ("9",))),)},
+    {"node_preferences": (NodePreference(2, (LabelMatch("kind", "Exists"),)),), "tolerations": (Toleration("t", "x"),)},
+    {"node_preferences": (NodePreference(2, (LabelMatch("kind", "In", ("b",)),)),), "tolerations": (Toleration(""),)},
+    {"spread": Spread(NODE, most=1)},
+    {"spread": Spread("rack", most=2, skew=1)},
+    {"slices": Slices("rack", 2)},
+    {"slices": Slices(NODE, 2, balanced=True)},
+    {"slices": Slices("zone", balanced=True)},
+    {"exclusive": True},
+    {"exclusive": True, "spread": Spread("rack", most=1)},
+)
+"""Where the tasks of a pod set may go, drawn with most weight on the first."""
 
 
 class EngineWorld(RuleBasedStateMachine):
@@ -92,13 +119,16 @@ class EngineWorld(RuleBasedStateMachine):
         preemptible=st.sampled_from([True, True, True, False]),
         required=st.sampled_from([None, None, None, "rack", "zone"]),
         preferred=st.sampled_from([None, None, "rack"]),
-        strategy=st.sampled_from(["pack", "pack", "spread"]),
+        strategy=st.sampled_from(["pack", "pack", "spread", "fragmentation"]),
         walltime=st.sampled_from([None, None, 50.0, 100.0]),
         user=st.sampled_from(["", "ann", "bob"]),
+        wish=st.sampled_from((WISHES[0],) * 2 * len(WISHES) + WISHES),
     )
-    def submit(self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, walltime, user) -> None:  # type: ignore[no-untyped-def]
+    def submit(  # type: ignore[no-untyped-def]
+        self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, walltime, user, wish
+    ) -> None:
         pod_sets = tuple(
-            PodSet(f"p{at}", tuple(f"p{at}t{n}" for n in range(count)), min(least, count), {"cpu": cpu}, gpu)
+            PodSet(f"p{at}", tuple(f"p{at}t{n}" for n in range(count)), min(least, count), {"cpu": cpu}, gpu, **wish)
             for at, (count, least, gpu) in enumerate(sizes)
         )
         self.state.set_workload(
@@ -202,7 +232,9 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         count = draw.randint(1, 4)
         names = tuple(f"p{part}t{at}" for at in range(count))
         gpu = draw.choice([0, 300, 500, 1000, 1000, 2000, 4000])
-        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), {"cpu": draw.choice([0, 500, 1000])}, gpu))
+        wish = draw.choice(WISHES) if draw.random() < 0.35 else {}
+        cpu = draw.choice([0, 500, 1000])
+        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), {"cpu": cpu}, gpu, **wish))
     return WorkloadSpec(
         f"x/w{number}",
         draw.choice(LEAVES),
@@ -212,7 +244,7 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         float(number),
         draw.choice([None, None, None, None, "rack", "zone"]),
         draw.choice([None, None, None, None, "rack"]),
-        draw.choice(["pack", "pack", "spread"]),
+        draw.choice(["pack", "pack", "spread", "fragmentation"]),
         walltime=draw.choice([None, None, 50.0, 100.0]),
         user=draw.choice(["", "ann", "bob"]),
     )

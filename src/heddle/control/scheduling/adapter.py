@@ -6,21 +6,42 @@ from typing import Any
 
 from heddle.api import quantity
 from heddle.api.clock import to_seconds
-from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, GPU_PRODUCT_LABEL, GPU_RESOURCE, Node
+from heddle.api.core import (
+    DEVICES_INVENTORY_ANNOTATION,
+    GPU_PRODUCT_LABEL,
+    GPU_RESOURCE,
+    UNREACHABLE_TAINT,
+    UNSCHEDULABLE_TAINT,
+    Node,
+)
 from heddle.api.meta import Resources
-from heddle.api.pod import Pod
+from heddle.api.pod import Pod, PodToleration
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
-from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION, POD_SET_LABEL, USER_ANNOTATION, Workload
+from heddle.api.workload import (
+    DEVICES_ANNOTATION,
+    GPU_SHARE_ANNOTATION,
+    POD_SET_LABEL,
+    USER_ANNOTATION,
+    NodeTerm,
+    SliceRule,
+    SpreadRule,
+    Workload,
+)
 from heddle.engine import (
     MODEL,
     Ageing,
     Device,
+    LabelMatch,
+    NodePreference,
     NodeSpec,
     PastUsage,
     Placement,
     PodSet,
     QueueSpec,
+    Slices,
+    Spread,
     Taint,
+    Term,
     Toleration,
     WorkloadSpec,
 )
@@ -28,6 +49,9 @@ from heddle.engine import (
 NO_QUEUE = "(none)"
 """Queue of pods that no Workload speaks for; no queue can have this name."""
 
+_SAID_OTHERWISE = {"node.kubernetes.io/not-ready", UNREACHABLE_TAINT, UNSCHEDULABLE_TAINT}
+"""Taints that repeat what the node's condition and `unschedulable` say."""
+_STRATEGIES = {"Pack": "pack", "Spread": "spread", "FragmentationAware": "fragmentation"}
 _UNITS = {"cpu": "cpu", "memory": "memory", GPU_RESOURCE: "gpu"}
 
 
@@ -70,15 +94,15 @@ def resources(values: dict[str, int]) -> Resources:
 
 
 def node_spec(node: Node, models: frozenset[str] = frozenset()) -> NodeSpec:
-    """A machine for the engine; one that is not Ready, or cordoned, takes nothing new.
+    """A machine for the engine; one that is not Ready, or cordoned, takes nothing new, whatever a pod tolerates.
 
     Its GPUs are counted by model too where that is one of `models`, those that queues name.
     """
     ready = any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
     taints = tuple(
-        Taint(t.key, t.value)
+        Taint(t.key, t.value, t.effect)
         for t in node.spec.taints
-        if t.effect in ("NoSchedule", "NoExecute") and not t.key.startswith("node.kubernetes.io/")
+        if t.effect in ("NoSchedule", "PreferNoSchedule", "NoExecute") and t.key not in _SAID_OTHERWISE
     )
     devices = _devices(node)
     found = amounts(node.status.allocatable, gpu=False)
@@ -187,7 +211,6 @@ def workload_spec(
             placed = [p for p in living if p.spec.node_name]
             waiting = [p for p in living if not p.spec.node_name]
             living = [*placed, *waiting[: max(0, minimum - len(placed))]]
-        tolerations = {(t.key, t.value) for p in living[:1] for t in p.spec.tolerations}
         asked = amounts(pod_set.resources)
         if (model := pod_set.node_selector.get(GPU_PRODUCT_LABEL)) in models and asked.get("gpu"):
             asked[f"{MODEL}{model}"] = asked["gpu"]
@@ -199,7 +222,14 @@ def workload_spec(
                 request={name: value for name, value in asked.items() if name != "gpu"},
                 gpu=asked.get("gpu", 0),
                 node_selector=dict(pod_set.node_selector),
-                tolerations=tuple(Toleration(k, v or None) for k, v in sorted(tolerations)),
+                tolerations=tuple(toleration(t) for p in living[:1] for t in p.spec.tolerations),
+                node_affinity=tuple(_term(term) for term in pod_set.node_affinity.required),
+                node_preferences=tuple(
+                    NodePreference(p.weight, _term(p.preference)) for p in pod_set.node_affinity.preferred
+                ),
+                spread=_spread(pod_set.spread),
+                slices=_slices(pod_set.slices),
+                exclusive=pod_set.exclusive,
             )
         )
     spec = workload.spec
@@ -212,10 +242,27 @@ def workload_spec(
         created=to_seconds(workload.metadata.creation_timestamp),
         topology_required=spec.topology.required or None,
         topology_preferred=spec.topology.preferred or None,
-        strategy=spec.placement.lower(),
+        strategy=_STRATEGIES[spec.placement],
         user=workload.metadata.annotations.get(USER_ANNOTATION, ""),
         broken_since=to_seconds(workload.status.broken_since) if workload.status.broken_since else None,
     )
+
+
+def toleration(t: PodToleration) -> Toleration:
+    """A pod's toleration, as Kubernetes reads it: Exists takes any value, no key any taint, no effect any effect."""
+    return Toleration(t.key, None if t.operator == "Exists" else t.value, t.effect or None)
+
+
+def _term(term: NodeTerm) -> Term:
+    return tuple(LabelMatch(m.key, m.operator, tuple(m.values)) for m in term.match_expressions)
+
+
+def _spread(rule: SpreadRule | None) -> Spread | None:
+    return Spread(rule.level, rule.max_per_domain, rule.max_skew) if rule else None
+
+
+def _slices(rule: SliceRule | None) -> Slices | None:
+    return Slices(rule.level, rule.size, rule.balanced) if rule else None
 
 
 def orphan_spec(key: str, pods: Iterable[Pod]) -> WorkloadSpec:

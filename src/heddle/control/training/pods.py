@@ -65,6 +65,10 @@ def workload(job: TrainingJob) -> Workload:
         min_count=spec.min_nodes,
         resources=spec.resources_per_node,
         node_selector=spec.node_selector,
+        node_affinity=spec.node_affinity,
+        spread=spec.spread,
+        slices=spec.slices,
+        exclusive=spec.exclusive,
     )
     return Workload(
         metadata=ObjectMeta(
@@ -119,6 +123,7 @@ def pod(job: TrainingJob, index: int) -> Pod:
             restart_policy="OnFailure",
             scheduler_name=SCHEDULER,
             node_selector=spec.node_selector,
+            tolerations=spec.tolerations,
             termination_grace_period_seconds=spec.termination_grace_period_seconds,
         ),
     )

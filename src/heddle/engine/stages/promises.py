@@ -55,7 +55,7 @@ def _stands(cycle: Cycle, task: Task) -> bool:
     row, devices = task.hold or (-1, ())
     return (
         task.cls.accepts(nodes.specs[row])
-        and all(nodes.land[row, column] >= 0 for column in task.cls.used)
+        and all(nodes.land[row, column] >= 0 for column in task.cls.fit)
         and all(nodes.dev_land[row, device] >= 0 for device in devices)
     )
 
@@ -77,7 +77,7 @@ def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
     for task, row, devices in places:
         fine = (
             fine
-            and all(nodes.bind[row, column] >= task.cls.needs[column] for column in task.cls.used)
+            and all(nodes.bind[row, column] >= task.cls.needs[column] for column in task.cls.fit)
             and all(nodes.dev_bind[row, device] >= task.cls.share for device in devices)
         )
         if not fine:

@@ -8,7 +8,7 @@ claim with a promise causes no further evictions.
 from __future__ import annotations
 
 from heddle.engine.cycle import Cycle, Place, Turns
-from heddle.engine.placement import Need
+from heddle.engine.placement import Need, arrangement
 from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.stages.place import (
@@ -139,7 +139,16 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
         spec = rival.spec
         parts = tuple((rival.parts[part].key, count) for part, count in rival_need)
         user = spec.user if state.tree.counts_users else ""
-        key = (spec.queue, state.key_of(rival)[0], spec.priority, spec.preemptible, spec.topology_required, parts, user)
+        key = (
+            spec.queue,
+            state.key_of(rival)[0],
+            spec.priority,
+            spec.preemptible,
+            spec.topology_required,
+            parts,
+            user,
+            arrangement(rival, rival_need),
+        )
         if key in tried:
             continue
         tried.add(key)

@@ -1,0 +1,82 @@
+"""Objects become engine values with nothing lost that decides where pods go."""
+
+from __future__ import annotations
+
+import msgspec
+
+from heddle.api.core import Node
+from heddle.api.pod import Pod
+from heddle.api.trainingjob import TrainingJob
+from heddle.api.workload import Workload
+from heddle.control.scheduling import adapter
+from heddle.control.training import pods
+from heddle.engine import LabelMatch, NodePreference, Slices, Spread, Taint, Toleration
+
+TERM = {"matchExpressions": [{"key": "age", "operator": "Gt", "values": ["3"]}, {"key": "disk", "operator": "Exists"}]}
+AFFINITY = {"required": [TERM], "preferred": [{"weight": 7, "preference": TERM}]}
+MATCHES = (LabelMatch("age", "Gt", ("3",)), LabelMatch("disk", "Exists"))
+
+
+def workload(**pod_set: object) -> Workload:
+    sets = [{"name": "main", "count": 1, **pod_set}]
+    spec = {"queue": "q", "podSets": sets, "placement": "FragmentationAware"}
+    return msgspec.convert({"metadata": {"name": "w", "namespace": "x"}, "spec": spec}, Workload)
+
+
+def member(**spec: object) -> Pod:
+    labels = {"heddle.dev/workload": "w", "heddle.dev/pod-set": "main"}
+    return msgspec.convert({"metadata": {"name": "p-0", "namespace": "x", "labels": labels}, "spec": spec}, Pod)
+
+
+def test_affinity_and_strategy_reach_the_engine() -> None:
+    spec = adapter.workload_spec(workload(nodeAffinity=AFFINITY), [member()])
+    assert spec.strategy == "fragmentation"
+    assert spec.pod_sets[0].node_affinity == (MATCHES,)
+    assert spec.pod_sets[0].node_preferences == (NodePreference(7, MATCHES),)
+
+
+def test_spread_reaches_the_engine() -> None:
+    spec = adapter.workload_spec(workload(spread={"level": "rack", "maxPerDomain": 1, "maxSkew": 2}), [member()])
+    assert spec.pod_sets[0].spread == Spread("rack", most=1, skew=2)
+
+
+def test_a_training_job_hands_its_wishes_on() -> None:
+    job: dict[str, object] = {
+        "command": ["true"],
+        "nodeAffinity": AFFINITY,
+        "tolerations": [{"key": "t", "operator": "Exists"}],
+    }
+    job |= {"slices": {"level": "rack", "size": 1, "balanced": True}, "exclusive": True}
+    made = msgspec.convert({"metadata": {"name": "j", "namespace": "x"}, "spec": job}, TrainingJob)
+    spec = adapter.workload_spec(pods.workload(made), [pods.pod(made, 0)])
+    assert spec.pod_sets[0].node_affinity == (MATCHES,)
+    assert spec.pod_sets[0].tolerations == (Toleration("t"),)
+    assert spec.pod_sets[0].exclusive
+    assert spec.pod_sets[0].slices == Slices("rack", 1, balanced=True)
+
+
+def test_taints_keep_their_effect_and_tolerations_mean_what_kubernetes_says() -> None:
+    taints = [
+        {"key": "team", "value": "x"},
+        {"key": "old", "effect": "PreferNoSchedule"},
+        {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"},
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"},
+        {"key": "odd", "effect": "Whatever"},
+    ]
+    node = msgspec.convert({"metadata": {"name": "n"}, "spec": {"taints": taints}}, Node)
+    assert adapter.node_spec(node).taints == (
+        Taint("team", "x"),
+        Taint("old", "", "PreferNoSchedule"),
+        Taint("node.kubernetes.io/disk-pressure"),
+    )
+    tolerations = [
+        {"key": "team", "value": "x", "effect": "NoSchedule"},
+        {"key": "empty"},
+        {"operator": "Exists"},
+    ]
+    spec = adapter.workload_spec(workload(), [member(tolerations=tolerations)])
+    assert spec.pod_sets[0].tolerations == (
+        Toleration("team", "x", "NoSchedule"),
+        Toleration("empty", ""),
+        Toleration(""),
+    )
