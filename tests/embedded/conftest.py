@@ -43,7 +43,7 @@ def heddle(home: Path) -> Heddle:
     return call
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def command() -> Heddle:
     """`heddle` in any home: the first argument is the folder."""
     return run_heddle

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta, field
 
-from heddle.api.meta import Condition, Kind, LocalObjectReference, Resources, Struct
+from heddle.api.clock import to_seconds
+from heddle.api.meta import Condition, Kind, LocalObjectReference, Resources, Struct, find_condition
 
 
 class KeySelector(Struct, kw_only=True):
@@ -186,6 +187,12 @@ class Pod(Kind):
     def bound(self) -> bool:
         """It has a node, is not leaving, and has not ended."""
         return bool(self.spec.node_name) and not self.metadata.deletion_timestamp and not self.finished
+
+    @property
+    def scheduled_at(self) -> float:
+        """When it got its node (where that is not said: when it was made), in seconds since 1970."""
+        scheduled = find_condition(self.status.conditions, "PodScheduled")
+        return to_seconds((scheduled and scheduled.last_transition_time) or self.metadata.creation_timestamp)
 
     @property
     def finished(self) -> bool:

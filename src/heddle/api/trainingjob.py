@@ -68,6 +68,11 @@ class TrainingJobSpec(Struct):
         Meta(description="Restarts after failures; being preempted or resized does not count.", ge=0, le=1000),
     ] = 3
     checkpoint: Annotated[Checkpoint | None, Meta(description="Where the training keeps its checkpoints.")] = None
+    walltime_seconds: Annotated[
+        Positive | None,
+        Meta(description="The job is ended when it has run so long; counted anew after it was evicted. Known ends let "
+             "heddle foresee starts, and shorter work run in the gaps before larger work (backfill)."),
+    ] = None  # fmt: skip
     termination_grace_period_seconds: Annotated[
         int, Meta(description="Between SIGTERM and SIGKILL: time to save a checkpoint.", ge=0, le=86_400)
     ] = 30

@@ -152,6 +152,16 @@ class WorkloadSpec(Struct):
             description="Pack fills nodes; Spread takes the emptiest; FragmentationAware spares what usual work needs."
         ),
     ] = "Pack"
+    walltime_seconds: Annotated[
+        Positive | None,
+        Meta(description="Runs at most so long, from the start of its first pod; absent: not known. "
+             "Room is kept ahead of time only against ends that are known."),
+    ] = None  # fmt: skip
+    movable: Annotated[
+        bool,
+        Meta(description="May be stopped and started elsewhere so that others fit: its owner makes its pods anew under "
+             "their names, and they resume."),
+    ] = False  # fmt: skip
 
 
 class WorkloadReason(Struct):

@@ -10,6 +10,8 @@ import typer
 from heddle.api.errors import ApiError, NotFound
 from heddle.api.trainingjob import TrainingJob
 from heddle.api.workload import USER_ANNOTATION
+from heddle.cli.answers import preview, waits
+from heddle.cli.durations import duration
 from heddle.cli.errors import FAILED, INTERRUPTED, USAGE, confirm, fail, quiet_end, told
 from heddle.cli.follow import ENDED, JobLogs, Printer
 from heddle.cli.options import Namespace, Output, PlainOutput, client
@@ -33,6 +35,13 @@ def run(
     checkpoint: Annotated[str, typer.Option(help="Directory of checkpoints (HEDDLE_CHECKPOINT_DIR).")] = "",
     max_restarts: Annotated[int, typer.Option(help="Restarts after failures.", min=0)] = 3,
     topology: Annotated[str, typer.Option(help="Node label of the level that must hold all nodes.")] = "",
+    walltime: Annotated[
+        str, typer.Option("--time", "-t", help="Ends the job after so long, such as 90m, 2h30m or 1-12:00:00.")
+    ] = "",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say whether it would start now, where, at whose cost, and when else."),
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Submit and return.")] = False,
     namespace: Namespace = "default",
 ) -> None:
@@ -49,6 +58,10 @@ def run(
         if not sign or not key:
             raise fail(f"--env {text!r}: write NAME=VALUE", USAGE)
         pairs[key] = value
+    try:
+        limit = duration(walltime) if walltime else None
+    except ValueError as error:
+        raise fail(f"--time: {error}", USAGE) from None
     with told(), client(namespace) as c:
         job = c.run(
             command,
@@ -65,7 +78,12 @@ def run(
             checkpoint=str(Path(checkpoint).resolve()) if checkpoint else "",
             max_restarts=max_restarts,
             topology=topology,
+            walltime=limit,
+            dry_run=dry_run,
         )
+        if dry_run:
+            preview(c.preview(job))
+            return
         made = job.metadata.name
         print(f"job {made} submitted to queue {queue}", file=sys.stderr)
         if detach:
@@ -224,17 +242,11 @@ def explain(
     namespace: Namespace = "default",
     output: PlainOutput = "",
 ) -> None:
-    """Why a job waits, and the smallest change that would admit it."""
+    """Why a job waits, the smallest change that would admit it, and when it is expected to start."""
     with told(), waiting("asking the scheduler"), client(namespace) as c:
         found = c.explain(name)
     if output in ("json", "yaml"):
         serialised(found, output)
         return
     console.print(f"[bold]{found['workload']}[/bold]: {'admitted' if found['admitted'] else 'pending'}")
-    for title, rows in (("why not now", found["reasons"]), ("what would help", found["changes"])):
-        if rows:
-            console.print(f"{title}:")
-            for row in rows:
-                console.print(f"  - {row['message']}  [dim]({row['code']})[/dim]")
-    if not found["admitted"] and not found["changes"]:
-        console.print("what would help: no single change that heddle tries")
+    waits(found)

@@ -12,6 +12,7 @@ from heddle.api import registry
 from heddle.api.crd import manifests
 from heddle.api.errors import NotFound
 from heddle.api.registry import Resource
+from heddle.cli.answers import preview
 from heddle.cli.errors import FAILED, MISSING, USAGE, confirm, fail, refuse_off_terminal, told
 from heddle.cli.options import Namespace, Output, PlainOutput, client
 from heddle.cli.show import ago, as_yaml, console, gpus, node_rows, queue_tree, serialised, table, waiting
@@ -21,7 +22,9 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def apply(
     file: Annotated[list[str], typer.Option("--filename", "-f", help="YAML or JSON file, or - for standard input.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only check; of jobs and queues say what would come of them.")
+    ] = False,
     namespace: Namespace = "default",
 ) -> None:
     """Create or change objects so that they are as their manifests say."""
@@ -49,7 +52,9 @@ def apply(
                     raise fail(f"a manifest must be an object with apiVersion, kind and metadata, not {item!r}", USAGE)
                 with waiting("applying"):
                     obj, outcome = c.apply(item, dry_run=dry_run)
-                print(f"{obj.kind.lower()}/{obj.metadata.name} {outcome}{' (dry run)' if dry_run else ''}")
+                print(f"{obj.kind.lower()}/{obj.metadata.name} {outcome}{' (dry run)' if dry_run else ''}", flush=True)
+                if dry_run and outcome != "unchanged" and obj.kind in ("Queue", "TrainingJob"):
+                    preview(c.preview(obj))
 
 
 def get(

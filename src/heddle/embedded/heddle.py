@@ -31,10 +31,11 @@ from heddle.api.registry import NAMESPACES, QUEUES
 from heddle.api.trainingjob import DEFAULT_QUEUE, TrainingJob
 from heddle.control.leader import LeaderElection
 from heddle.control.nodes import LEASE_NAMESPACE, NodeController
-from heddle.control.scheduling.controller import Answer, SchedulingController
+from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.training.controller import TrainingController
 from heddle.embedded.agent import Agent
 from heddle.embedded.places import Places, Running
+from heddle.embedded.questions import explained_job, previewed_object
 from heddle.runtime.logs import NoLogs
 from heddle.server.app import Server
 from heddle.server.auth import Tokens, User, ensure_token_file
@@ -110,14 +111,17 @@ class EmbeddedHeddle:
         agent = Agent(informers, places.runtime, self._nodes)
 
         async def explained(query: dict[str, str], user: User) -> Any:
-            return await _explain(scheduling, query)
+            return await explained_job(scheduling, query)
+
+        async def previewed(query: dict[str, str], user: User) -> Any:
+            return await previewed_object(scheduling, query, user)
 
         server = Server(
             store,
             Tokens.read(places.tokens),
             logs=_Logs(agent),
             ready=lambda: self._problem,
-            actions={"explain": explained},
+            actions={"explain": explained, "preview": previewed},
         )
         # asyncio sets TCP_NODELAY only where the protocol is named; without it each answer waits 40 ms for an ACK
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -228,13 +232,6 @@ async def _bootstrap(client: Client) -> None:
             await client.create(NAMESPACES, Namespace(metadata=ObjectMeta(name=name)))
     with contextlib.suppress(AlreadyExists):
         await client.create(QUEUES, Queue(metadata=ObjectMeta(name=DEFAULT_QUEUE)))
-
-
-async def _explain(scheduling: SchedulingController, query: dict[str, str]) -> Answer:
-    name, namespace = query.get("name", ""), query.get("namespace", "default")
-    if not name:
-        raise BadRequest("name: give the name of a workload")
-    return await scheduling.explain(f"{namespace}/{name}")
 
 
 def write_kubeconfig(path: Path, url: str, token: str, certificate: Path) -> None:

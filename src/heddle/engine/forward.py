@@ -52,7 +52,8 @@ class Forward:
         ended: tuple[str, ...] = ()
         while True:
             step = Step(self.now, ended)
-            self._settle(step)
+            for action in self.settle():
+                self._note(action, step)
             yield step
             if not self.state.ends:
                 return
@@ -61,26 +62,27 @@ class Forward:
             for name in ended:
                 self.state.remove_workload(name)
 
-    def _settle(self, step: Step) -> None:
+    def settle(self) -> Iterator[Action]:
+        """Cycle after cycle at this moment until nothing is left to do; yields what is done, after it was."""
         for _ in range(_ROUNDS):
             actions = decide(self.state, self.now, self.budget)
             if not actions:
                 return
-            self._carry_out(actions, step)
+            for action in actions:
+                self.state.apply(action, self.now)
+            for action in actions:
+                if isinstance(action, Evict):
+                    self.state.release_task(action.workload, action.task)
+            yield from actions
 
-    def _carry_out(self, actions: tuple[Action, ...], step: Step) -> None:
-        state = self.state
-        for action in actions:
-            state.apply(action, self.now)
-        for action in actions:
-            if isinstance(action, Evict):
-                state.release_task(action.workload, action.task)
-                if action.workload not in step.evicted:
-                    step.evicted.append(action.workload)
-        for name in dict.fromkeys(action.placement.workload for action in actions if isinstance(action, Bind)):
-            work = state.works[name]
-            if any(work.bound) and work.whole() and name not in step.started:
-                step.started.append(name)
+    def _note(self, action: Action, step: Step) -> None:
+        if isinstance(action, Evict):
+            if action.workload not in step.evicted:
+                step.evicted.append(action.workload)
+        elif isinstance(action, Bind):
+            work = self.state.works[action.placement.workload]
+            if work.whole() and work.name not in step.started:
+                step.started.append(work.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -451,6 +451,9 @@ class WorkloadSpec:
         strategy: ``pack`` fills nodes up, ``spread`` takes the emptiest, ``fragmentation`` leaves on every
             node what typical tasks can use (see :class:`TaskMix`).
         broken_since: when a running gang fell below its minimum (kept by the caller; None = it did not).
+        movable: it may be moved to another place so that others fit (only if preemptible too).
+        awaited: tasks that do not exist at the moment but will come back (they are being moved): what is promised
+            to them is kept, and they are not started before.
         walltime: seconds that it runs at most, counted from the start of its earliest running task (None =
             not known). Room is kept ahead of time only against ends that are known.
         user: who submitted it. All work of nobody known ("") counts as one submitter's.
@@ -467,6 +470,8 @@ class WorkloadSpec:
     strategy: str = "pack"
     broken_since: float | None = None
     walltime: float | None = None
+    movable: bool = True
+    awaited: frozenset[str] = frozenset()
     user: str = ""
 
     def __post_init__(self) -> None:

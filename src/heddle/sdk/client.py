@@ -222,6 +222,7 @@ class Client:
         checkpoint: str = "",
         max_restarts: int = 3,
         topology: str = "",
+        walltime: int | None = None,
         dry_run: bool = False,
     ) -> TrainingJob:
         """Submit a training; returns at once.
@@ -245,7 +246,8 @@ class Client:
             checkpoint: directory that a restart resumes from.
             max_restarts: restarts after failures.
             topology: node label of the level of which one domain must hold all nodes.
-            dry_run: only check.
+            walltime: seconds after which the job is ended; None: it may run for ever.
+            dry_run: only check (`preview` tells what would come of the job).
 
         Raises:
             Invalid: lists every fault.
@@ -274,6 +276,7 @@ class Client:
                 working_dir=caller.directory(working_dir),
                 checkpoint=Checkpoint(path=checkpoint) if checkpoint else None,
                 max_restarts=max_restarts,
+                walltime_seconds=walltime,
             ),
         )
         job.spec.topology.required = topology
@@ -362,6 +365,16 @@ class Client:
         """Why a workload (a job's has its name) waits, and the smallest changes that would admit it."""
         query = {"name": name, "namespace": self.namespace}
         found: dict[str, Any] = msgspec.json.decode(self._do(self._store.read("/heddle/v1/explain", query)))
+        return found
+
+    def preview(self, obj: Any) -> dict[str, Any]:
+        """What would come of a job, a workload or a queue, were it written now; nothing is changed.
+
+        Returns:
+            `answer` (for work: `admitted`, and if not `reasons`, `changes`, `expected`), `nodes` (pods by node), and
+            `started` and `stopped` (other workloads that would gain or lose pods).
+        """
+        found: dict[str, Any] = msgspec.json.decode(self._do(self._store.ask("/heddle/v1/preview", obj)))
         return found
 
     def usage_data(self) -> dict[str, str]:

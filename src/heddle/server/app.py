@@ -87,7 +87,8 @@ class Server:
             tokens: who may call.
             logs: reads pods' logs; without it the log subresource answers 404.
             ready: "" when the rest of heddle is ready, else why it is not.
-            actions: GET endpoints under /heddle/v1/NAME: an (async) function of query and user to a JSON value.
+            actions: endpoints under /heddle/v1/NAME: an (async) function of query and user to a JSON value; the body
+                of a POST is "object" in the query.
         """
         self._store, self._tokens, self._logs, self._ready = store, tokens, logs, ready
         self._actions = actions or {}
@@ -170,7 +171,10 @@ class Server:
         elif parts[0] == "apis" and len(parts) == 3:
             found = discovery.resources(parts[1], parts[2])
         elif parts[:2] == ["heddle", "v1"] and len(parts) == 3 and (action := self._actions.get(parts[2])):
-            found = action(dict(request.query_params), user)
+            query = dict(request.query_params)
+            if request.method == "POST":
+                query["object"] = (await _body(request)).decode()
+            found = action(query, user)
             if asyncio.iscoroutine(found):
                 found = await found
         return None if found is None else _json(found)

@@ -229,6 +229,10 @@ class KubernetesStore:
         """What the server answers at a path that is no object, such as /version."""
         return await self._call("GET", path, query)
 
+    async def ask(self, path: str, body: Any, query: dict[str, str] | None = None) -> bytes:
+        """What the server answers to a body (anything that encodes as JSON) at a path that is no object."""
+        return await self._call("POST", path, query, body)
+
     async def stream(self, path: str, query: dict[str, str] | None = None) -> AsyncIterator[bytes]:
         """The body at a path as it comes, for instance a log that is followed."""
         try:

@@ -7,7 +7,7 @@ import msgspec
 from heddle.api.core import Node
 from heddle.api.pod import Pod
 from heddle.api.trainingjob import TrainingJob
-from heddle.api.workload import Workload
+from heddle.api.workload import ReservedPlace, Workload
 from heddle.control.scheduling import adapter
 from heddle.control.training import pods
 from heddle.engine import LabelMatch, NodePreference, Slices, Spread, Taint, Toleration
@@ -80,3 +80,32 @@ def test_taints_keep_their_effect_and_tolerations_mean_what_kubernetes_says() ->
         Toleration("empty", ""),
         Toleration(""),
     )
+
+
+def test_a_pod_that_is_moved_keeps_its_place_until_it_is_made_anew() -> None:
+    moved = workload(count=2)
+    moved.spec.movable = True
+    moved.status.reservation = [ReservedPlace("main", "p-1", "n1"), ReservedPlace("main", "p-0", "n0")]
+    spec = adapter.workload_spec(moved, [member()])
+    assert spec.pod_sets[0].tasks == ("p-0", "p-1")
+    assert spec.awaited == {"p-1"}
+    assert adapter.workload_spec(moved, [member()], admitted=False).awaited == frozenset()
+    moved.spec.movable = False
+    assert adapter.workload_spec(moved, [member()]).pod_sets[0].tasks == ("p-0",)
+
+
+def test_no_more_pods_are_awaited_than_there_may_be() -> None:
+    moved = workload(count=1)
+    moved.spec.movable = True
+    moved.status.reservation = [ReservedPlace("main", "p-1", "n1")]
+    assert adapter.workload_spec(moved, [member()]).awaited == frozenset()
+
+
+def test_a_job_may_be_moved_only_if_it_resumes_from_a_checkpoint() -> None:
+    def movable(**spec: object) -> bool:
+        made = msgspec.convert({"metadata": {"name": "j"}, "spec": {"command": ["x"], **spec}}, TrainingJob)
+        return pods.workload(made).spec.movable
+
+    assert movable(checkpoint={"path": "/c"})
+    assert not movable()
+    assert not movable(checkpoint={"path": "/c"}, preemptible=False)

@@ -309,3 +309,20 @@ async def test_past_use_is_kept_in_the_status_and_given_back_to_the_next_schedul
     mirror.state.set_past_usage("team", later)
     mirror.queue("team", queue)
     assert mirror.state.past_usage() == {"team": later}, "what the scheduler noted since is not lost"
+
+
+async def test_after_a_fault_the_state_is_made_anew_and_scheduling_goes_on(
+    client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ArithmeticError("once")
+
+    async def told() -> bool:
+        return "the state is made anew" in caplog.text
+
+    with monkeypatch.context() as fault:
+        fault.setattr("heddle.control.scheduling.controller.schedule", broken)
+        await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team")))
+        await until(told)
+    await submit(client, "late", pods=1, gpus=8)
+    await workload_with(client, "late", lambda w: w.status.phase == "Running")

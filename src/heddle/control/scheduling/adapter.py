@@ -1,7 +1,7 @@
 """Objects to engine values, and back. Pure: no store, no clock."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from heddle.api import quantity
@@ -187,7 +187,7 @@ def past_resources(past: PastUsage) -> Resources:
 
 
 def workload_spec(
-    workload: Workload, pods: Iterable[Pod], *, admitted: bool = True, models: frozenset[str] = frozenset()
+    workload: Workload, pods: Collection[Pod], *, admitted: bool = True, models: frozenset[str] = frozenset()
 ) -> WorkloadSpec:
     """A workload for the engine, made of the pods of it that exist.
 
@@ -195,8 +195,13 @@ def workload_spec(
     ended well is ending, and grows no more. One that is not `admitted` keeps what it holds (a place that is taken is
     taken, whoever may submit now) and gets nothing new. GPUs of a pod set whose node selector pins one of `models` are
     counted by model too.
+
+    A pod of a movable workload that has a place reserved but does not exist is on its way there: its owner makes it
+    anew, and its place is kept meanwhile.
     """
     by_set: dict[str, list[Pod]] = {}
+    present = {pod.metadata.name for pod in pods}
+    awaited: set[str] = set()
     for pod in pods:
         by_set.setdefault(pod.metadata.labels.get(POD_SET_LABEL, ""), []).append(pod)
     sets = []
@@ -211,13 +216,16 @@ def workload_spec(
             placed = [p for p in living if p.spec.node_name]
             waiting = [p for p in living if not p.spec.node_name]
             living = [*placed, *waiting[: max(0, minimum - len(placed))]]
+        coming = [r.pod for r in workload.status.reservation if r.pod_set == pod_set.name and r.pod not in present]
+        coming = coming[: pod_set.count - len(mine)] if admitted and workload.spec.movable else []
+        awaited.update(coming)
         asked = amounts(pod_set.resources)
         if (model := pod_set.node_selector.get(GPU_PRODUCT_LABEL)) in models and asked.get("gpu"):
             asked[f"{MODEL}{model}"] = asked["gpu"]
         sets.append(
             PodSet(
                 name=pod_set.name,
-                tasks=tuple(p.metadata.name for p in living),
+                tasks=(*(p.metadata.name for p in living), *coming),
                 min=minimum,
                 request={name: value for name, value in asked.items() if name != "gpu"},
                 gpu=asked.get("gpu", 0),
@@ -245,6 +253,9 @@ def workload_spec(
         strategy=_STRATEGIES[spec.placement],
         user=workload.metadata.annotations.get(USER_ANNOTATION, ""),
         broken_since=to_seconds(workload.status.broken_since) if workload.status.broken_since else None,
+        walltime=spec.walltime_seconds,
+        movable=spec.movable,
+        awaited=frozenset(awaited),
     )
 
 

@@ -14,14 +14,13 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from heddle.api.clock import to_text
 from heddle.api.core import Node
-from heddle.api.errors import ApiError, NotFound
+from heddle.api.errors import ApiError, BadRequest, NotFound
 from heddle.api.meta import Condition, Kind, find_condition, set_condition
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
@@ -39,6 +38,8 @@ from heddle.api.workload import (
 )
 from heddle.control.access import refusal
 from heddle.control.events import EventRecorder
+from heddle.control.scheduling import adapter, answers
+from heddle.control.scheduling.answers import Answer, Preview
 from heddle.control.scheduling.mirror import Mirror
 from heddle.control.scheduling.queues import QueueReporter
 from heddle.engine import (
@@ -46,9 +47,10 @@ from heddle.engine import (
     Budget,
     Evict,
     Plan,
+    ReasonCode,
     Reserve,
+    State,
     Verdict,
-    explain,
     render,
     schedule,
 )
@@ -57,19 +59,11 @@ from heddle.store.informer import Informer, Informers
 
 _log = logging.getLogger(__name__)
 
+_OVERDUE = 30.0  # seconds between cycles while room is kept ahead of time
 _REFRESH_EVERY = 1.0  # seconds between refreshes of waiting workloads of which only numbers changed
 _REFRESH_AT_ONCE = 200
+_AFTER_FAULT = 1.0  # seconds
 _EVERY = 1.0  # seconds between cycles while something waits on time alone (grace of a broken gang)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Why a workload waits, and what would help."""
-
-    workload: str
-    admitted: bool
-    reasons: list[WorkloadReason]
-    changes: list[WorkloadReason]
 
 
 class SchedulingController:
@@ -131,9 +125,24 @@ class SchedulingController:
         for informer in self._informers.values():
             await informer.synced()
         while True:
-            waits = await self._cycle()
+            try:
+                waits = await self._cycle()
+            except Exception:
+                _log.exception("a scheduling cycle failed; the state is made anew from the objects")
+                await asyncio.sleep(_AFTER_FAULT)
+                self._begin_anew()
+                continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _EVERY if waits else None)
+
+    def _begin_anew(self) -> None:
+        """Forgets the engine's state: everything that it must know is in the objects."""
+        self._mirror = Mirror()
+        for kind, informer in self._informers.items():
+            if kind != "Pod":
+                self._dirty[kind].update(informer.objects)
+        self._dirty["Workload"].update(self._pods_of)
+        self._wake.set()
 
     async def _cycle(self) -> bool:
         """One round; returns whether time alone may change the next plan."""
@@ -148,6 +157,8 @@ class SchedulingController:
             await self._report_queues(now)
             if (ages := self._mirror.state.ages_in(now)) is not None:
                 self._wake_in(ages)
+            if any(r.code is ReasonCode.ROOM_KEPT for v in plan.verdicts.values() for r in v.reasons):
+                self._wake_in(_OVERDUE)  # room is kept against an end that may not come
             return bool(self._broken)
 
     def _apply_deltas(self) -> set[str]:
@@ -203,7 +214,9 @@ class SchedulingController:
         binds = [a for a in plan.actions if isinstance(a, Bind)]
         await asyncio.gather(*(self._reserve(action) for action in reserves))
         await asyncio.gather(*(self._evict(action, now) for action in evicts))
-        await asyncio.gather(*(self._bind(action) for action in binds))
+        for action in reserves:  # a task that is moved must be leaving first
+            self._mirror.state.set_reservation(action.workload, action.placements)
+        await asyncio.gather(*(self._bind(action, now) for action in binds))
 
     async def _reserve(self, action: Reserve) -> None:
         namespace, name = action.workload.split("/")
@@ -216,7 +229,6 @@ class SchedulingController:
             await self._client.patch(WORKLOADS, name, patch, namespace=namespace, subresource="status")
         if workload := self._workloads().get(action.workload):
             workload.status.reservation = places
-        self._mirror.state.set_reservation(action.workload, action.placements)
 
     async def _evict(self, action: Evict, now: float) -> None:
         namespace = action.workload.split("/")[0]
@@ -242,10 +254,10 @@ class SchedulingController:
         if workload := self._workloads().get(action.workload):
             await self._events.record(workload, str(action.reason.code), f"{action.task}: {message}", warning=True)
 
-    async def _bind(self, action: Bind) -> None:
+    async def _bind(self, action: Bind, now: float) -> None:
         place = action.placement
         namespace = place.workload.split("/")[0]
-        self._mirror.assume_bound(place)
+        self._mirror.assume_bound(place, float(int(now)))  # objects hold whole seconds
         try:
             annotations = {DEVICES_ANNOTATION: ",".join(place.devices)} if place.devices else {}
             uid = self._mirror.uid(place.workload, place.task)
@@ -392,20 +404,44 @@ class SchedulingController:
             if workload is None:
                 raise NotFound(f'workloads.heddle.dev "{key}" not found')
             if workload.status.phase == "Finished":
-                return Answer(key, False, [WorkloadReason(code="Finished", message="it has ended")], [])
+                return Answer(key, False, [WorkloadReason(code="Finished", message="it has ended")])
             if refused := self._refusal(workload):
-                return Answer(key, False, [WorkloadReason(code="NotPermitted", message=refused)], [])
-            self._apply_deltas()
+                return Answer(key, False, [WorkloadReason(code="NotPermitted", message=refused)])
+            self._dirty["Workload"].update(self._apply_deltas())  # the next cycle tells of them
             if problem := self._mirror.problems.get(key):
-                return Answer(key, False, [WorkloadReason(code="Refused", message=problem)], [])
+                return Answer(key, False, [WorkloadReason(code="Refused", message=problem)])
             if not self._mirror.knows(key):
-                return Answer(key, False, [WorkloadReason(code="MembersMissing", message="it has no pods yet")], [])
-            found = await asyncio.to_thread(explain, self._mirror.state, time.time(), key, self._budget)
-            reasons, changes = (
-                [WorkloadReason(code=str(r.code), message=render(r)) for r in rs]
-                for rs in (found.reasons, found.changes)
-            )
-            return Answer(key, found.admitted, reasons, changes)
+                return Answer(key, False, [WorkloadReason(code="MembersMissing", message="it has no pods yet")])
+            copy = await asyncio.to_thread(self._copy)
+        return await asyncio.to_thread(answers.answer, copy, key, time.time(), self._budget)
+
+    def _copy(self) -> State:
+        return State.rebuild(self._mirror.state.snapshot())
+
+    async def preview(self, obj: Workload | Queue, pods: list[Pod]) -> Preview:
+        """What would come of a workload with these pods if it were submitted now, or of a queue if it were written so.
+
+        Raises:
+            BadRequest: the engine refuses it; names the field.
+        """
+        async with self._lock:
+            self._dirty["Workload"].update(self._apply_deltas())
+            copy = await asyncio.to_thread(self._copy)
+            models = self._mirror.models
+        now = time.time()
+        try:
+            if isinstance(obj, Queue):
+                spec, name = adapter.queue_spec(obj), obj.metadata.name
+                return await asyncio.to_thread(
+                    answers.preview_change, copy, "Queue", name, lambda world: world.set_queue(spec), now, self._budget
+                )
+            if refused := self._refusal(obj):
+                answer = Answer(obj.key, False, [WorkloadReason(code="NotPermitted", message=refused)])
+                return Preview("TrainingJob", obj.key, answer)
+            job = adapter.workload_spec(obj, pods, models=models)
+            return await asyncio.to_thread(answers.preview_job, copy, job, now, self._budget)
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
 
 
 def _same_news(old: WorkloadStatus, new: WorkloadStatus) -> bool:

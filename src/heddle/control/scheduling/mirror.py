@@ -80,9 +80,9 @@ class Mirror:
         sets = {task: pod_set.name for pod_set in spec.pod_sets for task in pod_set.tasks}
         # a pod that went and was made anew between two looks is another one: the place was the first one's
         uids = {pod.metadata.name: pod.metadata.uid for pod in pods}
-        anew = {name for name, uid in self._uids.get(key, {}).items() if uids.get(name, uid) != uid}
+        lost = {name for name, uid in self._uids.get(key, {}).items() if uids.get(name) != uid}
         self._uids[key] = uids
-        for gone in [t for t in self._bound if t[0] == key and (t[1] not in sets or t[1] in anew)]:
+        for gone in [t for t in self._bound if t[0] == key and (t[1] not in sets or t[1] in lost)]:
             self.state.release_task(*gone)
             del self._bound[gone]
             self._leaving.discard(gone)
@@ -119,7 +119,7 @@ class Mirror:
                     self.state.release_task(*task)
                     self._bound.pop(task)
                 try:
-                    self.state.bind(place, since=0.0)
+                    self.state.bind(place, since=pod.scheduled_at)
                 except ValueError as error:  # its node or device is gone: nothing of it is in use here
                     _log.warning("pod %s of %s: %s", pod.metadata.name, key, error)
                     return
@@ -146,9 +146,9 @@ class Mirror:
         """UID of the pod that a plan means by this task; "" where it is not known."""
         return self._uids.get(workload, {}).get(task, "")
 
-    def assume_bound(self, place: Placement) -> None:
+    def assume_bound(self, place: Placement, now: float) -> None:
         """We bound a pod; its watch event will say the same."""
-        self.state.bind(place, since=0.0)
+        self.state.bind(place, since=now)
         self._bound[place.workload, place.task] = (place.node, place.devices)
 
     def forget_bound(self, place: Placement) -> None:

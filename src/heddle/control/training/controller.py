@@ -34,6 +34,7 @@ from heddle.store.informer import Informer, Informers
 
 _log = logging.getLogger(__name__)
 
+_TIMED_OUT = 124  # as timeout(1) has it
 _BACK_OFF_MOST, _BACK_OFF_RESET = 300.0, 600.0
 
 Meeting = Callable[[TrainingJob, Pod], tuple[str, int]]
@@ -101,9 +102,13 @@ class TrainingController:
         generation = int(world.data.get("generation", "0")) if world else 0
         if failed := self._failed(mine, world, generation):
             return await self._fail(job, workload, mine, *failed)
+        left = _left(job, mine, time.time())
+        if left is not None and left <= 0:
+            text = f"ended by its walltime of {job.spec.walltime_seconds} s"
+            return await self._end(job, workload, mine, success=False, exit_code=_TIMED_OUT, message=text)
         await self._form(job, workload, mine, world, generation)
         await self._note(job, workload, mine)
-        return None
+        return left
 
     # parts of a reconcile
 
@@ -352,6 +357,14 @@ class TrainingController:
 
 _STATUS_FIELDS = tuple(f.encode_name for f in msgspec.structs.fields(TrainingJobStatus))
 _ZERO = {"activeNodes": 0, "restarts": 0, "resizes": 0, "rendezvous": 0, "gpuSeconds": 0}
+
+
+def _left(job: TrainingJob, mine: dict[int, Pod], now: float) -> float | None:
+    """Seconds until the job's walltime is over, counted from its earliest pod; None where that says nothing."""
+    if job.spec.walltime_seconds is None:
+        return None
+    started = min((p.scheduled_at for p in mine.values() if p.bound), default=None)
+    return None if started is None else started + job.spec.walltime_seconds - now
 
 
 def _back_off(job: TrainingJob, now: float) -> float:

@@ -85,6 +85,8 @@ def workload(job: TrainingJob) -> Workload:
             preemptible=spec.preemptible,
             topology=spec.topology,
             placement=spec.placement,
+            walltime_seconds=spec.walltime_seconds,
+            movable=spec.preemptible and spec.checkpoint is not None,
         ),
     )
 

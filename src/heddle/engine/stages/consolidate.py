@@ -34,7 +34,7 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
     for queue, name in turns:
         work = state.works[name]
         need = cycle.open_need(work) if cycle.moves_left > 0 and name not in cycle.barred else None
-        if need is not None and cycle.active(queue) and not work.arranged:
+        if need is not None and cycle.active(queue) and not (work.arranged or work.spec.awaited):
             kinds = tuple((work.parts[part], count) for part, count in need)
             key = (queue, kinds, work.spec.topology_required, work.spec.preemptible, name if any(work.bound) else "")
             demand = cycle.demand(work, need)
@@ -64,6 +64,7 @@ def _move_others(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: lis
         if other is not work
         and other.spec.preemptible
         and not other.arranged  # one task of it cannot be looked at by itself
+        and other.spec.movable
         and any(other.bound)
         and not other.held
         and other.queue is not None

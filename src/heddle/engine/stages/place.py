@@ -41,7 +41,7 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     for queue, name in turns:
         work = works[name]
         need = cycle.minimum(work) if not grow else cycle.growth(work) if work.whole() else None
-        if need is None:
+        if need is None or work.spec.awaited:
             turns.give_up(queue, work)
             continue
         held = _lift(cycle, work) if work.held and not grow else []

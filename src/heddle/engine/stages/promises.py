@@ -24,7 +24,7 @@ def redeem(cycle: Cycle, work: Work) -> bool:
     state = cycle.state
     held = [task for task in work.tasks.values() if task.hold]
     queue = work.queue
-    leaving = any(task.state is TaskState.RELEASING for task in held)
+    leaving = any(task.state is TaskState.RELEASING or task.name in work.spec.awaited for task in held)
     if leaving:
         return False
     short = [

@@ -53,7 +53,7 @@ def _sweep(cycle: Cycle) -> bool:
         for queue, name in turns:
             work = cycle.state.works[name]
             need = None if name in done else cycle.open_need(work)
-            if need is None or not cycle.active(queue):
+            if need is None or not cycle.active(queue) or work.spec.awaited:
                 turns.give_up(queue, work)
                 continue
             if cycle.searches >= cycle.budget.victim_searches:

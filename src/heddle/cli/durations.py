@@ -1,0 +1,26 @@
+"""Spans of time as people write them."""
+
+import re
+
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_WORDS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_SLURM = re.compile(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?")
+
+
+def duration(text: str) -> int:
+    """Seconds of a span: 90m, 2h30m, 45s, 1d12h; or as Slurm writes it, [days-]hours:minutes[:seconds].
+
+    A plain number is refused: it is minutes to Slurm and seconds to Kubernetes.
+
+    Raises:
+        ValueError: it is none, or nothing.
+    """
+    seconds = 0
+    if text and (found := _WORDS.fullmatch(text)):
+        seconds = sum(int(number or 0) * unit for number, unit in zip(found.groups(), _UNITS.values(), strict=True))
+    elif found := _SLURM.fullmatch(text):
+        days, hours, minutes, rest = (int(number or 0) for number in found.groups())
+        seconds = days * 86400 + hours * 3600 + minutes * 60 + rest
+    if seconds <= 0:
+        raise ValueError(f"{text!r} is no span of time; write it as 90m, 2h30m, 1d12h or 1-12:00:00")
+    return seconds

@@ -1,0 +1,59 @@
+"""What people ask the server that is no object: why a job waits, and what would come of another."""
+
+import time
+
+import msgspec
+
+from heddle.api.admission import admit, stamp
+from heddle.api.clock import to_text
+from heddle.api.errors import BadRequest
+from heddle.api.queue import Queue
+from heddle.api.registry import QUEUES, TRAININGJOBS
+from heddle.api.trainingjob import TrainingJob
+from heddle.control.scheduling.answers import Answer, Preview
+from heddle.control.scheduling.controller import SchedulingController
+from heddle.control.training import pods as build
+from heddle.server.auth import User
+
+_KINDS = {resource.kind: resource for resource in (TRAININGJOBS, QUEUES)}
+
+
+async def explained_job(scheduling: SchedulingController, query: dict[str, str]) -> Answer:
+    """Why a workload waits.
+
+    Raises:
+        BadRequest: the query names none.
+        NotFound: there is no such workload.
+    """
+    name, namespace = query.get("name", ""), query.get("namespace", "default")
+    if not name:
+        raise BadRequest("name: give the name of a workload")
+    return await scheduling.explain(f"{namespace}/{name}")
+
+
+async def previewed_object(scheduling: SchedulingController, query: dict[str, str], user: User) -> Preview:
+    """What would come of a TrainingJob or a Queue, were it written now.
+
+    Raises:
+        BadRequest: the body is none of these.
+        Invalid: it breaks its rules.
+    """
+    try:
+        obj = msgspec.json.decode(query.get("object", ""))
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"the body is no JSON: {error}") from None
+    resource = _KINDS.get(obj.get("kind", "")) if isinstance(obj, dict) else None
+    if resource is None:
+        raise BadRequest(f"kind: a preview is made of {' and '.join(_KINDS)} only")
+    stamp(obj, user.name, user.groups)
+    admitted = admit(resource, None, obj, "CREATE")
+    kind: type[TrainingJob] | type[Queue] = TrainingJob if resource is TRAININGJOBS else Queue
+    found: TrainingJob | Queue = msgspec.convert(admitted, kind)
+    meta = found.metadata
+    meta.creation_timestamp = meta.creation_timestamp or to_text(time.time())
+    meta.name = meta.name or f"{meta.generate_name}preview"
+    if isinstance(found, Queue):
+        return await scheduling.preview(found, [])
+    workload = build.workload(found)
+    workload.metadata.creation_timestamp = meta.creation_timestamp
+    return await scheduling.preview(workload, [build.pod(found, index) for index in range(found.spec.nodes)])
