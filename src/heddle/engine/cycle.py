@@ -44,6 +44,7 @@ class Cycle:
         self.gainers: set[str] = set()  # others leave for these: what they gained is not taken again
         self.redeemed: set[str] = set()  # these took up promises made in earlier cycles
         self._open: dict[str, list[str]] = {}
+        self._lowest: dict[str, int] = {}
         self.searches = 0  # for work to evict, so far
         self.loosened = False  # room fell free at once while room was made: it may serve others yet
         self.moves_left = budget.moves
@@ -104,6 +105,14 @@ class Cycle:
             if task.hold and (task not in touched or touched[task][3] is not None):
                 return None
         return self.growth(work)
+
+    def lowest_priority(self, queue: Queue) -> int:
+        """The lowest priority of a queue's workloads, running or not."""
+        found = self._lowest.get(queue.name)
+        if found is None:
+            found = min((work.spec.priority for work in queue.works.values()), default=0)
+            self._lowest[queue.name] = found
+        return found
 
     def open_claims(self, queue: Queue) -> list[str]:
         """Workloads of a queue that still have pending tasks, first claim first."""

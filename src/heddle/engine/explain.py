@@ -272,6 +272,10 @@ class _AnyoneYields:
         self.cycle = cycle
         self.work = work
 
+    def possible(self) -> bool:
+        """Always."""
+        return True
+
     def candidates(self) -> list[Work]:
         """Everything that runs."""
         return [work for work in self.cycle.state.works.values() if self.allows(work)]

@@ -27,7 +27,7 @@ class Queue:
     """A queue and its counters; ``path`` runs from it up to the top."""
 
     __slots__ = (
-        "active", "burden", "ceiling", "children", "fixed", "keep", "keeps", "limit", "most", "name", "parent",
+        "active", "burden", "ceiling", "children", "fixed", "keep", "keeps", "limit", "live", "most", "name", "parent",
         "past", "path", "priority", "quota", "releasing", "request", "reserved", "running", "share", "spec", "stopped",
         "submitters", "tick", "waiting", "weight", "works",
     )  # fmt: skip
@@ -42,6 +42,7 @@ class Queue:
         self.share: Amounts = [0] * width
         self.waiting: list[tuple[int, float, str]] = []  # keys of own workloads with pending tasks, sorted
         self.works: dict[str, Any] = {}  # own workloads by name (state.Work)
+        self.live: dict[str, Any] = {}  # those of them that run or are promised a place
         self.children: list[Queue] = []
         self.parent: Queue | None = None
         self.path: tuple[Queue, ...] = (self,)

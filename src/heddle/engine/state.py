@@ -290,11 +290,14 @@ class State:
                 counter[:] = [0] * len(self.resources)
             queue.waiting = []
             queue.works = {}
+            queue.live = {}
         for work in self.works.values():
             work.queue = self.tree.queues.get(work.spec.queue)
             work.key = None
             if work.queue:
                 work.queue.works[work.name] = work
+                if work.held or any(work.bound):
+                    work.queue.live[work.name] = work
             self._charge(work, 1)
             self._index(work)
             if self.tree.counts_users:
@@ -602,6 +605,10 @@ class State:
             self.freed += 1
         queue = work.queue
         if queue is not None:
+            if to is TaskState.BOUND:
+                queue.live[work.name] = work
+            elif was is TaskState.BOUND and not (work.held or any(work.bound)):
+                queue.live.pop(work.name, None)
             fixed = not work.spec.preemptible
             for column in cls.used:
                 amount = cls.needs[column]
@@ -655,6 +662,10 @@ class State:
             self.holders.pop(work.name, None)
         if work.queue is None:
             return
+        if sign > 0:
+            work.queue.live[work.name] = work
+        elif not (work.held or any(work.bound)):
+            work.queue.live.pop(work.name, None)
         fixed = not work.spec.preemptible
         for column in task.cls.used:
             amount = sign * task.cls.needs[column]

@@ -9,7 +9,10 @@ gang is at its minimum, all of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
+
+import numpy as np
 
 from heddle.engine.cycle import Cycle
 from heddle.engine.nodes import Ints
@@ -22,8 +25,12 @@ from heddle.engine.state import Task, TaskState, Work
 class Rule(Protocol):
     """Who may be evicted for a claim."""
 
+    def possible(self) -> bool:
+        """Whether anybody at all might be evicted: cheap, and never wrongly False."""
+        ...
+
     def candidates(self) -> list[Work]:
-        """Workloads that might be evicted, cheapest first."""
+        """Workloads that might be evicted."""
         ...
 
     def allows(self, victim: Work) -> bool:
@@ -57,14 +64,17 @@ class RoomSearch:
         self.rule = rule
         self.demand = cycle.demand(work, need)
         self.gone: list[Unit] = []
-        self._by_row: dict[int, list[Work]] | None = None
-        found = (victim for victim in rule.candidates() if victim is not work)
-        self.victims = sorted(found, key=lambda victim: victim.name)
+
+    @cached_property
+    def victims(self) -> list[Work]:
+        """Everyone whom the rule might evict, by name. Where one node will do, nobody needs the whole list."""
+        found = (victim for victim in self.rule.candidates() if victim is not self.work)
+        return sorted(found, key=lambda victim: victim.name)
 
     def run(self) -> bool:
         """Makes room and promises the places, or changes nothing. True when the need has its places."""
         alone = sum(count for _, count in self.need) == 1  # then trying is no dearer than asking
-        if not self.victims or not (alone or self._could_ever_fit()):
+        if not self.rule.possible() or not (alone or (self.victims and self._could_ever_fit())):
             return False
         point = self.state.checkpoint()
         if self._lift_caps() and self._find_places():
@@ -85,13 +95,30 @@ class RoomSearch:
         return tree.stopped_by(self.queue, self.demand, fixed=False, user=user, land=True, included=True) is not None
 
     def _could_ever_fit(self) -> bool:
-        """Cheap and never wrongly False: whether each pod set fits once every candidate has left."""
-        point = self.state.checkpoint()
+        """Cheap and never wrongly False: whether each pod set fits, by amounts, once every candidate has left."""
+        state = self.state
+        room = state.nodes.land.copy()
         for victim in self.victims:
-            self._leave(victim, [t for t in victim.tasks.values() if t.state is TaskState.BOUND], quiet=True)
-        placed = self.cycle.placer.place(self.work, self.need, land=True)
-        self.state.rollback(point)
-        return placed is not None
+            for task in victim.tasks.values():
+                if task.state is TaskState.BOUND:
+                    room[task.row] += task.cls.need
+                if task.hold:
+                    room[task.hold[0]] += task.cls.need
+        label = self.work.spec.topology_required
+        level = state.topology.level(label) if label else None
+        enough = np.ones(1 if level is None else len(level.paths), np.bool_)
+        for part, count in self.need:
+            cls = self.work.parts[part]
+            state.cache.scores(cls, land=True)  # refreshes eligibility
+            fits = np.where(cls.eligible, count, 0)
+            for column in cls.fit:
+                fits = np.minimum(fits, np.maximum(room[:, column], 0) // cls.needs[column])
+            if level is None:
+                enough &= fits.sum() >= count
+            else:
+                inside = level.domain >= 0
+                enough &= np.bincount(level.domain[inside], weights=fits[inside], minlength=len(level.paths)) >= count
+        return bool(enough.any())
 
     # -- caps --------------------------------------------------------------------------------------
 
@@ -196,23 +223,18 @@ class RoomSearch:
     def _open_node(self, task: Task, rows: Ints | None) -> int:
         """Evicts on the cheapest node until the task fits there; -1 = nowhere."""
         state = self.state
-        inside = None if rows is None else set(rows.tolist())
-        by_row = self._rows()
-        if inside is not None:
-            by_row = {row: works for row, works in by_row.items() if row in inside}
         nodes = state.nodes
-        usable = [row for row in by_row if task.cls.accepts(nodes.specs[row])]
-        free = nodes.land[usable, 0].tolist()
-        order = sorted((-most, nodes.names[row], row) for most, row in zip(free, usable, strict=True))
-        usable = [row for _, _, row in order]
         best: tuple[tuple[object, ...], int] | None = None
         compared = 0
-        for row in usable:
+        for row in self._by_room(task, rows):
             if compared >= self.cycle.budget.victim_nodes and best is not None:
                 break
+            here = self._here(row)
+            if not here:
+                continue
             point, mark = state.checkpoint(), len(self.gone)
-            ranks = {victim: self.rule.rank(victim) for victim in by_row[row]}
-            if self._clear(task, row, by_row[row], ranks):
+            ranks = {victim: self.rule.rank(victim) for victim in here}
+            if self._clear(task, row, here, ranks):
                 compared += 1
                 spent = self.gone[mark:]
                 running = [t for _, tasks, _ in spent for t in tasks]
@@ -232,21 +254,24 @@ class RoomSearch:
         if best is None:
             return -1
         row = best[1]
-        self._clear(task, row, by_row[row], {victim: self.rule.rank(victim) for victim in by_row[row]})
+        here = self._here(row)
+        self._clear(task, row, here, {victim: self.rule.rank(victim) for victim in here})
         return row
 
-    def _rows(self) -> dict[int, list[Work]]:
-        """The candidates on each row, worked out once: what leaves meanwhile is passed over later."""
-        if self._by_row is None:
-            self._by_row = {}
-            for victim in self.victims:
-                for member in victim.tasks.values():
-                    at = member.row if member.state is TaskState.BOUND else member.hold[0] if member.hold else -1
-                    if at >= 0:
-                        here = self._by_row.setdefault(at, [])
-                        if not here or here[-1] is not victim:
-                            here.append(victim)
-        return self._by_row
+    def _by_room(self, task: Task, rows: Ints | None) -> list[int]:
+        """Rows that admit a task, those with most GPUs free first, then by name."""
+        nodes = self.state.nodes
+        self.state.cache.scores(task.cls, land=True)  # refreshes eligibility
+        usable = np.flatnonzero(task.cls.eligible) if rows is None else rows[task.cls.eligible[rows]]
+        order: list[int] = usable[np.lexsort((-nodes.order[usable], -nodes.land[usable, 0]))].tolist()
+        return order
+
+    def _here(self, row: int) -> list[Work]:
+        """Workloads on a row that the rule may evict."""
+        state = self.state
+        there = {task.work: None for task in state.on_row.get(row, ()) if task.state is TaskState.BOUND}
+        there.update((task.work, None) for task in state.holds_on_row.get(row, ()))
+        return [work for work in there if work is not self.work and self.rule.allows(work)]
 
     def _clear(self, task: Task, row: int, here: Sequence[Work], ranks: dict[Work, tuple[int, ...]]) -> bool:
         """Evicts candidates on a row, cheapest first, until the task fits there; then puts needless ones

@@ -21,6 +21,9 @@ from heddle.engine.stages.promises import redeem
 from heddle.engine.state import TaskState, Work
 from heddle.engine.victims import RoomSearch, Rule
 
+_MANY = 64
+"""Evictions in one cycle after which only the play of the next round (`aftermath`) asks whether they last: to ask
+for each anew costs their square."""
 _SWEEPS = 3
 """Room made for a later claim can help an earlier one that found none: so all are tried again, a few
 times."""
@@ -116,6 +119,8 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
     Without this, two claims that are each right by themselves evict each other for ever, since devices
     and gangs do not divide as shares do.
     """
+    if len(cycle.evict_reason) > _MANY:
+        return False
     state = cycle.state
     if all(at.used(c) <= min(at.share[c], at.quota[c]) for at in queue.path for c, n in enumerate(demand) if n):
         rivals = queue.waiting  # what is within quota on every level yields to higher priority only
@@ -200,13 +205,19 @@ class PreemptLowerPriorityInQueue:
         self.work = work
         self.queue = queue
 
+    def possible(self) -> bool:
+        """Whether anything of lower priority is in the queue."""
+        return self.cycle.lowest_priority(self.queue) < self.work.spec.priority
+
     def candidates(self) -> list[Work]:
         """Preemptible work (or work that was only just placed) of lower priority."""
-        return [victim for victim in self.queue.works.values() if self.allows(victim)]
+        return [victim for victim in self.queue.live.values() if self.allows(victim)]
 
     def allows(self, victim: Work) -> bool:
         """Strictly lower priority, with ages counted too, and preemptible or placed in this very cycle."""
-        if victim.spec.priority >= self.work.spec.priority or not yields(self.cycle, victim):
+        if victim.queue is not self.queue or victim.spec.priority >= self.work.spec.priority:
+            return False
+        if not yields(self.cycle, victim):
             return False
         if self.queue.spec.ageing and self.state.key_of(victim)[0] <= self.state.key_of(self.work)[0]:
             return False
@@ -244,14 +255,18 @@ class ReclaimTowardsFairShare:
                 within[bound] = within[bound] and all(at.used(c) + demand[c] <= amounts[c] for c in self.columns)
             self.gains[at] = dict(within)
 
+    def possible(self) -> bool:
+        """Whether the claim may gain, and any other queue that has something is above what is its own."""
+        if not any(any(gain.values()) for gain in self.gains.values()):
+            return False
+        return any(q.live and q is not self.queue and self._over(q) for q in self.state.tree.queues.values())
+
     def candidates(self) -> list[Work]:
         """Preemptible work of other queues that are above what is theirs."""
-        if not any(any(gain.values()) for gain in self.gains.values()):
-            return []
         found = []
         for queue in self.state.tree.queues.values():
-            if queue is not self.queue and queue.works and self._over(queue):
-                found += [victim for victim in queue.works.values() if self._may(victim)]
+            if queue is not self.queue and queue.live and self._over(queue):
+                found += [victim for victim in queue.live.values() if self._may(victim)]
         return found
 
     def allows(self, victim: Work) -> bool:
