@@ -33,7 +33,7 @@ def undone(cycle: Cycle, stages: Iterable[Stage]) -> set[str]:
     for task in leaving:
         state.move(task, TaskState.PENDING)
     state.touched = {}
-    joined = [work for work in {task.work: None for task in leaving} if state.line_up(work)]
+    stood = {work: state.single_out(work) for work in {task.work: None for task in leaving}}
     try:
         following = Cycle(state, cycle.now, cycle.budget)
         for stage in stages:
@@ -45,8 +45,8 @@ def undone(cycle: Cycle, stages: Iterable[Stage]) -> set[str]:
     finally:
         state.rollback(point)
         state.touched = before
-        for work in joined:
-            state.step_out(work)
+        for work, was in stood.items():
+            state.put_back(work, was)
 
 
 def _places(work: Work) -> int:

@@ -8,14 +8,13 @@ displaced leaves no trace.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from heapq import heapify, heappop, heapreplace
 
 import numpy as np
 
+from heddle.engine.kinds import Kind
 from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
-from heddle.engine.queues import Queue, Standing, standing
+from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.shadow import Shadow, find_shadow, known_ends
 from heddle.engine.state import State, Task, TaskState, Work
@@ -41,9 +40,11 @@ class Cycle:
         self.bind_reason: dict[Task, Reason] = {}
         self.evict_reason: dict[Task, Reason] = {}
         self.unsearched: set[str] = set()
+        self.unsearched_kinds: set[tuple[str, Kind]] = set()
         self.gainers: set[str] = set()  # others leave for these: what they gained is not taken again
         self.redeemed: set[str] = set()  # these took up promises made in earlier cycles
-        self._open: dict[str, list[str]] = {}
+        self.passed: dict[tuple[str, Kind], int] = {}  # members of a kind, from the first, that claim nothing
+        self.started_in: dict[str, dict[str, Work]] = {}  # by queue: what got a place in this cycle
         self._lowest: dict[str, int] = {}
         self.searches = 0  # for work to evict, so far
         self.loosened = False  # room fell free at once while room was made: it may serve others yet
@@ -114,20 +115,9 @@ class Cycle:
             self._lowest[queue.name] = found
         return found
 
-    def open_claims(self, queue: Queue) -> list[str]:
-        """Workloads of a queue that still have pending tasks, first claim first."""
-        names = self._open.get(queue.name)
-        if names is None:
-            names = [key[2] for key in queue.waiting]
-        else:
-            works = self.state.works
-            names = [name for name in names if any(works[name].pending)]
-        self._open[queue.name] = names
-        return names
-
     def reopen(self) -> None:
         """Placed work was displaced: its claims are open again."""
-        self._open = {}
+        self.passed = {}
 
     def demand(self, work: Work, need: Need) -> list[int]:
         """What a need amounts to, per resource."""
@@ -209,6 +199,9 @@ class Cycle:
         """Notes why a task got its place; binds are carried out in the order of these notes."""
         self.bind_reason.pop(task, None)
         self.bind_reason[task] = reason
+        work = task.work
+        if any(work.pending):
+            self.started_in.setdefault(work.spec.queue, {})[work.name] = work
 
     # -- outcome -----------------------------------------------------------------------------------
 
@@ -234,69 +227,3 @@ class Cycle:
             held = [state.place_of(task, *task.hold) for task in tasks if task.hold]
             reserves.append(Reserve(name, tuple(held)))
         return (*binds, *evicts, *reserves)
-
-
-class Turns:
-    """Whose turn it is: the queue furthest below its share, level by level; inside it, its next workload.
-
-    Only the queue whose turn it was changes its standing between two calls, so each level is a heap of
-    which only the head is worked out again, and only when something moved.
-    """
-
-    def __init__(self, cycle: Cycle) -> None:
-        self.cycle = cycle
-        self.total = cycle.total
-        self.at: dict[str, int] = {}
-        self.lists: dict[str, list[str]] = {}
-        self.heaps: dict[str, list[tuple[Standing, str, Queue]]] = {}
-        self._collect("", cycle.state.tree.tops)
-
-    def _collect(self, above: str, level: list[Queue]) -> bool:
-        heap = []
-        for queue in level:
-            if queue.children:
-                some = self._collect(queue.name, queue.children)
-            else:
-                names = self.lists[queue.name] = self.cycle.open_claims(queue)
-                some = bool(names) and self.cycle.active(queue)
-            if some:
-                heap.append((standing(queue, self.total), queue.name, queue))
-        heapify(heap)
-        self.heaps[above] = heap
-        return bool(heap)
-
-    def __iter__(self) -> Iterator[tuple[Queue, str]]:
-        """Yields (queue, workload); the same workload comes again until :meth:`done` is called."""
-        state = self.cycle.state
-        heaps, lists, places = self.heaps, self.lists, self.at
-        top = heaps[""]
-        while top:
-            queue = top[0][2]
-            while queue.children:
-                queue = heaps[queue.name][0][2]
-            names = lists[queue.name]
-            moves = state.checkpoint()
-            yield queue, names[places.get(queue.name, 0)]
-            over = places.get(queue.name, 0) >= len(names)
-            if over or state.checkpoint() != moves:
-                self._again(queue, over=over)
-
-    def done(self, queue: Queue) -> None:
-        """The workload at the head of this queue needs no further turn."""
-        self.at[queue.name] = self.at.get(queue.name, 0) + 1
-
-    def give_up(self, queue: Queue, work: Work) -> None:
-        """The workload at the head of this queue got nothing: no further turn for it, nor for those it holds up."""
-        if self.cycle.holds_up(queue, work):
-            self.at[queue.name] = len(self.lists[queue.name])
-        else:
-            self.done(queue)
-
-    def _again(self, leaf: Queue, *, over: bool) -> None:
-        for queue in leaf.path:
-            heap = self.heaps[queue.parent.name if queue.parent else ""]
-            if over:
-                heappop(heap)
-                over = not heap
-            else:
-                heapreplace(heap, (standing(queue, self.total), queue.name, queue))

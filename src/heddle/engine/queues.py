@@ -27,9 +27,9 @@ class Queue:
     """A queue and its counters; ``path`` runs from it up to the top."""
 
     __slots__ = (
-        "active", "burden", "ceiling", "children", "fixed", "keep", "keeps", "limit", "live", "most", "name", "parent",
-        "past", "path", "priority", "quota", "releasing", "request", "reserved", "running", "share", "spec", "stopped",
-        "submitters", "tick", "waiting", "weight", "works",
+        "active", "burden", "ceiling", "children", "fixed", "keep", "keeps", "kinds", "limit", "live", "most", "name",
+        "parent", "past", "path", "priority", "quota", "releasing", "request", "reserved", "running", "share", "spec",
+        "stopped", "submitters", "tick", "waiting", "weight", "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -41,6 +41,7 @@ class Queue:
         self.request: Amounts = [0] * width  # all tasks of its own workloads, running or not
         self.share: Amounts = [0] * width
         self.waiting: list[tuple[int, float, str]] = []  # keys of own workloads with pending tasks, sorted
+        self.kinds: dict[tuple[object, ...], list[tuple[int, float, str]]] = {}  # the same by kind (kinds.Kind)
         self.works: dict[str, Any] = {}  # own workloads by name (state.Work)
         self.live: dict[str, Any] = {}  # those of them that run or are promised a place
         self.children: list[Queue] = []

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from heddle.engine.kinds import Kind, kind_of
 from heddle.engine.model import CPU, GPU, MEMORY, NodeSpec, Placement, QueueSpec, TaskMix, WorkloadSpec
 from heddle.engine.nodes import TENANCY_NAME, Nodes
 from heddle.engine.plan import Action, Bind, Evict
@@ -62,6 +63,7 @@ class Work:
         "end",
         "held",
         "key",
+        "kind",
         "leaving",
         "name",
         "order",
@@ -84,7 +86,8 @@ class Work:
         self.pending: list[int] = []
         self.leaving: list[int] = []
         self.held = 0
-        self.key: tuple[int, float, str] | None = None
+        self.key: tuple[int, float, str] | None = None  # its entry in Queue.waiting
+        self.kind: Kind | None = None  # and in Queue.kinds
         self.started = math.inf  # of the earliest task that runs; kept where a walltime is known
         self.end: tuple[float, str] | None = None  # its entry in State.ends
         self.arranged = any(s.spread or s.slices for s in spec.pod_sets)  # its tasks' places depend on each other
@@ -289,11 +292,12 @@ class State:
             for counter in (queue.running, queue.releasing, queue.reserved, queue.fixed, queue.request):
                 counter[:] = [0] * len(self.resources)
             queue.waiting = []
+            queue.kinds = {}
             queue.works = {}
             queue.live = {}
         for work in self.works.values():
             work.queue = self.tree.queues.get(work.spec.queue)
-            work.key = None
+            work.key = work.kind = None
             if work.queue:
                 work.queue.works[work.name] = work
                 if work.held or any(work.bound):
@@ -422,12 +426,11 @@ class State:
                 self.move(task, TaskState.PENDING)
         self._charge(work, -1)
         self._arrive(work, -1)
-        key, queue = work.key, work.queue
-        work.queue = None
+        queue = work.queue
         if queue is not None:
-            if key is not None:
-                del queue.waiting[bisect_left(queue.waiting, key)]
+            self._stand(work, None)
             queue.works.pop(work.name, None)
+        work.queue = None
         for names in (self.orphans, self.broken, self.holders):
             names.pop(work.name, None)
         if work.end is not None:
@@ -729,8 +732,12 @@ class State:
                 continue
             queue.tick = ageing.tick(now)
             works = [self.works[key[2]] for key in queue.waiting]
+            queue.kinds = {}
             for work in works:
-                work.key = self.key_of(work)
+                work.key, work.kind = self.key_of(work), kind_of(work)
+                queue.kinds.setdefault(work.kind, []).append(work.key)
+            for alike in queue.kinds.values():
+                alike.sort()
             queue.waiting = sorted(work.key for work in works if work.key)
 
     def ages_in(self, now: float) -> float | None:
@@ -749,31 +756,41 @@ class State:
             self.orphans[work.name] = None
         else:
             self.orphans.pop(work.name, None)
-        key = self.key_of(work) if waits and queue else None
-        if key != work.key and queue is not None:
-            if work.key is not None:
-                del queue.waiting[bisect_left(queue.waiting, work.key)]
-            if key is not None:
-                insort(queue.waiting, key)
-            work.key = key
+        self._stand(work, self.key_of(work) if waits and queue else None)
         if any(work.bound) and not work.whole():
             self.broken[work.name] = None
         else:
             self.broken.pop(work.name, None)
 
-    def line_up(self, work: Work) -> bool:
-        """Puts a workload that a what-if made wait among those that wait in its queue; True if it was not there."""
-        if work.queue is None or work.key is not None:
-            return False
-        work.key = self.key_of(work)
-        insort(work.queue.waiting, work.key)
-        return True
+    def _stand(self, work: Work, key: tuple[int, float, str] | None, kind: Kind | None = None) -> None:
+        """Gives a workload its place (None = none) in its queue's line, and among its kind."""
+        queue = work.queue
+        if queue is None:
+            return
+        if key is not None and kind is None:
+            kind = kind_of(work)
+        if key == work.key and kind == work.kind:
+            return
+        if work.key is not None and work.kind is not None:
+            del queue.waiting[bisect_left(queue.waiting, work.key)]
+            alike = queue.kinds[work.kind]
+            del alike[bisect_left(alike, work.key)]
+            if not alike:
+                del queue.kinds[work.kind]
+        if key is not None and kind is not None:
+            insort(queue.waiting, key)
+            insort(queue.kinds.setdefault(kind, []), key)
+        work.key, work.kind = key, kind
 
-    def step_out(self, work: Work) -> None:
-        """Takes :meth:`line_up` back."""
-        if work.queue is not None and work.key is not None:
-            del work.queue.waiting[bisect_left(work.queue.waiting, work.key)]
-            work.key = None
+    def single_out(self, work: Work) -> tuple[tuple[int, float, str] | None, Kind | None]:
+        """Puts a workload that a what-if made wait in its queue's line, as a kind of its own; returns where it was."""
+        was = (work.key, work.kind)
+        self._stand(work, self.key_of(work), (work.name,))
+        return was
+
+    def put_back(self, work: Work, was: tuple[tuple[int, float, str] | None, Kind | None]) -> None:
+        """Takes :meth:`single_out` back."""
+        self._stand(work, *was)
 
     def _time(self, work: Work, walltime: float, joined: Task | None) -> None:
         if joined is not None:

@@ -123,7 +123,7 @@ class Verdicts:
             spec.preemptible,
             spec.priority,
             spec.user if self.state.tree.counts_users else "",
-            work.name in self.cycle.unsearched,
+            work.name in self.cycle.unsearched or (spec.queue, work.kind) in self.cycle.unsearched_kinds,
             tuple(shadow.work.name for shadow in self.cycle.outlasts(work)),
             work.name if work.name in self.cycle.shadows else "",
             arrangement(work, need),
@@ -159,7 +159,7 @@ class Verdicts:
         if shadow is not None:
             after = tuple((name, 0) for name in shadow.after)
             reasons.append(Reason(ReasonCode.ROOM_KEPT, queue=queue.name, at=shadow.at, holders=after))
-        if work.name in self.cycle.unsearched:
+        if work.name in self.cycle.unsearched or (queue.name, work.kind) in self.cycle.unsearched_kinds:
             reasons.append(self.cycle.reason(ReasonCode.BUDGET_SPENT, queue.name))
         elif not cap:
             reasons.append(self._nothing_to_take(queue, demand))

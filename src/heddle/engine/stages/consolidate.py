@@ -7,7 +7,7 @@ for them, the others last, when nobody with a better claim can use the room.
 
 from __future__ import annotations
 
-from heddle.engine.cycle import Cycle, Turns
+from heddle.engine.cycle import Cycle
 from heddle.engine.moves import Moves
 from heddle.engine.placement import Need
 from heddle.engine.queues import Queue
@@ -15,6 +15,7 @@ from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.stages.promises import redeem
 from heddle.engine.stages.room import held_places, would_be_taken_back
 from heddle.engine.state import Work
+from heddle.engine.turns import Turns
 
 
 def gather_room_within_fair_share(cycle: Cycle) -> None:
@@ -29,31 +30,26 @@ def gather_idle_room(cycle: Cycle) -> None:
 
 def _gather(cycle: Cycle, *, within: bool) -> None:
     state = cycle.state
-    tried: set[tuple[object, ...]] = set()
     turns = Turns(cycle)
     for queue, name in turns:
         work = state.works[name]
         need = cycle.open_need(work) if cycle.moves_left > 0 and name not in cycle.barred else None
-        if need is not None and cycle.active(queue) and not (work.arranged or work.spec.awaited):
-            kinds = tuple((work.parts[part], count) for part, count in need)
-            key = (queue, kinds, work.spec.topology_required, work.spec.preemptible, name if any(work.bound) else "")
-            demand = cycle.demand(work, need)
-            if (
-                key not in tried
-                and cycle.gathers(demand)
-                and (not within or state.tree.within(queue, demand, "share"))
-                and state.tree.stopped_by(
-                    queue, demand, fixed=not work.spec.preemptible, user=work.spec.user, land=True
-                )
-                is None
-            ):
-                if _move_others(cycle, work, queue, need, demand):
-                    cycle.shadows.pop(name, None)
-                    cycle.reopen()
-                    tried.clear()
-                else:
-                    tried.add(key)
-        turns.give_up(queue, work)
+        if need is None or not cycle.active(queue) or work.arranged or work.spec.awaited:
+            turns.give_up(queue, work, alike=False)
+            continue
+        demand = cycle.demand(work, need)
+        fixed, user = not work.spec.preemptible, work.spec.user
+        if (
+            cycle.gathers(demand)
+            and (not within or state.tree.within(queue, demand, "share"))
+            and state.tree.stopped_by(queue, demand, fixed=fixed, user=user, land=True) is None
+            and _move_others(cycle, work, queue, need, demand)
+        ):
+            cycle.shadows.pop(name, None)
+            turns.done(queue)
+            turns.restack()
+        else:
+            turns.give_up(queue, work)
 
 
 def _move_others(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int]) -> bool:

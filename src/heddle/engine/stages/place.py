@@ -7,11 +7,12 @@ without them an evicted gang would win its old place back and be evicted again.
 
 from __future__ import annotations
 
-from heddle.engine.cycle import Cycle, Turns
+from heddle.engine.cycle import Cycle
 from heddle.engine.placement import Fence, Need
 from heddle.engine.queues import Queue
 from heddle.engine.reasons import ReasonCode
 from heddle.engine.state import Task, TaskState, Work
+from heddle.engine.turns import Turns
 
 
 def place_within_fair_share(cycle: Cycle) -> None:
@@ -37,12 +38,12 @@ def grow_into_idle_room(cycle: Cycle) -> None:
 def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     works = cycle.state.works
     tree = cycle.state.tree
-    turns = Turns(cycle)
+    turns = Turns(cycle, grow=grow)
     for queue, name in turns:
         work = works[name]
         need = cycle.minimum(work) if not grow else cycle.growth(work) if work.whole() else None
         if need is None or work.spec.awaited:
-            turns.give_up(queue, work)
+            turns.give_up(queue, work, alike=False)
             continue
         held = _lift(cycle, work) if work.held and not grow else []
         demand = cycle.demand(work, need)

@@ -7,7 +7,8 @@ claim with a promise causes no further evictions.
 
 from __future__ import annotations
 
-from heddle.engine.cycle import Cycle, Place, Turns
+from heddle.engine.cycle import Cycle, Place
+from heddle.engine.kinds import Kind
 from heddle.engine.placement import Need, arrangement
 from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.reasons import Reason, ReasonCode
@@ -19,6 +20,7 @@ from heddle.engine.stages.place import (
 )
 from heddle.engine.stages.promises import redeem
 from heddle.engine.state import TaskState, Work
+from heddle.engine.turns import Turns, line_up
 from heddle.engine.victims import RoomSearch, Rule
 
 _MANY = 64
@@ -46,32 +48,44 @@ def make_room_by_reclaim_then_preemption(cycle: Cycle) -> None:
 
 
 def _sweep(cycle: Cycle) -> bool:
-    """Tries every open claim once, in order of claim; True when one of them gained."""
-    done: set[str] = set()
+    """Tries every kind of open claim once, in order of claim; True when one of them gained."""
+    tried: set[tuple[str, Kind]] = set()
     gained = False
     again = True
     while again:
         again = False
-        turns = Turns(cycle)
+        turns = Turns(cycle, without=tried)
         for queue, name in turns:
             work = cycle.state.works[name]
-            need = None if name in done else cycle.open_need(work)
+            need = cycle.open_need(work)
             if need is None or not cycle.active(queue) or work.spec.awaited:
-                turns.give_up(queue, work)
+                turns.give_up(queue, work, alike=False)
                 continue
+            kind = turns.kind(queue)
             if cycle.searches >= cycle.budget.victim_searches:
                 cycle.unsearched.add(name)
+                cycle.unsearched_kinds.add((queue.name, kind))
                 turns.give_up(queue, work)
                 continue
             cycle.searches += 1
+            loosened, cycle.loosened = cycle.loosened, False
             if make_room(cycle, work, queue, need):
+                gained = True
+                displaced, cycle.loosened = cycle.loosened, loosened or cycle.loosened
                 if cycle.shadows.pop(name, None):
                     cycle.loosened = True  # what was kept for it may serve others now
-                cycle.reopen()
-                gained = again = True  # standings of others changed too: begin a new order
-                break
-            done.add(name)
-            turns.give_up(queue, work)
+                if displaced:
+                    cycle.reopen()
+                    again = True  # begin a new order: who was displaced claims again
+                    break
+                if cycle.open_need(work) is None:
+                    turns.done(queue)
+                turns.restack()  # standings of others changed too
+                continue
+            cycle.loosened = loosened
+            if name not in cycle.barred:
+                tried.add((queue.name, kind))
+            turns.give_up(queue, work, alike=name not in cycle.barred)
     return gained
 
 
@@ -123,11 +137,12 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
         return False
     state = cycle.state
     if all(at.used(c) <= min(at.share[c], at.quota[c]) for at in queue.path for c, n in enumerate(demand) if n):
-        rivals = queue.waiting  # what is within quota on every level yields to higher priority only
+        rivals = [queue]  # what is within quota on every level yields to higher priority only
     else:
-        rivals = [key for other in state.tree.queues.values() for key in other.waiting]
+        rivals = list(state.tree.queues.values())
     point = state.checkpoint()
-    names = {key[2] for key in rivals}
+    lines = (line_up(cycle, other, grow=None, without=set()) for other in rivals if cycle.active(other))
+    names = {key[2] for line in lines for key, _, _ in line}
     for task, (was, *_rest) in list((state.touched or {}).items()):
         if task.state is TaskState.RELEASING and was is TaskState.BOUND:
             state.move(task, TaskState.PENDING)

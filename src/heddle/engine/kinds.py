@@ -1,0 +1,47 @@
+"""Kinds of claims: waiting workloads of a queue for which the same answer holds.
+
+A backlog of thousands asks for a few dozen different things. Two workloads of a queue that ask for the same, under
+the same caps and with the same rank of priority, find room or do not find it alike; so a cycle tries the first of
+each kind, and leaves the rest alone once it fails. What has a place already, or waits for more than that, is a kind
+of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from heddle.engine.state import Work
+
+Kind = tuple[object, ...]
+
+SHORT = "short"
+"""Too few tasks exist for the minimum."""
+START = "start"
+"""The minimum waits."""
+GROW = "grow"
+"""The minimum runs, and tasks beyond it wait."""
+
+
+def kind_of(work: Work) -> Kind:
+    """The kind of a waiting workload; its name alone where no other is like it."""
+    spec, queue = work.spec, work.queue
+    if len(spec.pod_sets) != 1 or work.held or work.arranged or spec.awaited:
+        return (work.name,)
+    if queue is None or queue.spec.ageing is not None:
+        return (work.name,)
+    pod_set, bound = spec.pod_sets[0], work.bound[0]
+    missing = pod_set.min - bound
+    if missing > 0:
+        if bound:
+            return (work.name,)
+        if missing > work.pending[0]:
+            return (SHORT,)
+        what = START
+    else:
+        if bound and (spec.topology_required is not None or spec.walltime is not None):
+            return (work.name,)
+        what, missing = GROW, 1
+    user = spec.user if any(at.submitters is not None for at in queue.path) else ""
+    wish = (spec.topology_required, spec.topology_preferred)
+    return (what, work.parts[0], missing, spec.preemptible, spec.priority, spec.walltime, wish, user)

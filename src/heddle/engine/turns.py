@@ -1,0 +1,152 @@
+"""Whose turn it is: the queue furthest below its share, level by level; inside it, its next claim.
+
+Only the queue whose turn it was changes its standing between two claims, so each level is a heap of which only the
+head is worked out again, and only when something moved. Inside a queue the first claim of each kind stands in a heap;
+a kind that fails is gone with all its members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heapreplace
+from typing import TYPE_CHECKING
+
+from heddle.engine.kinds import GROW, SHORT, START, Kind
+from heddle.engine.queues import Queue, Standing, standing
+from heddle.engine.state import Work
+
+if TYPE_CHECKING:
+    from heddle.engine.cycle import Cycle
+
+Line = list[tuple[tuple[int, float, str], int, Kind]]
+"""A heap: per kind its first open claim (key, place among its kind)."""
+
+
+class Turns:
+    """The claims of all queues in the order in which they are heard."""
+
+    def __init__(self, cycle: Cycle, *, grow: bool | None = None, without: set[tuple[str, Kind]] | None = None) -> None:
+        """Line up the claims as they are now.
+
+        Args:
+            cycle: the cycle.
+            grow: True: only those whose minimum runs; False: only the others; None: all.
+            without: (queue, kind) that need not be heard.
+        """
+        self.cycle = cycle
+        self.total = cycle.total
+        self.lines: dict[str, Line] = {}
+        self.heaps: dict[str, list[tuple[Standing, str, Queue]]] = {}
+        self._restacked = False
+        for queue in cycle.state.tree.queues.values():
+            if cycle.active(queue):
+                self.lines[queue.name] = line_up(cycle, queue, grow=grow, without=without or set())
+        self._stack("", cycle.state.tree.tops)
+
+    # -- turns -------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[tuple[Queue, str]]:
+        """Yields (queue, workload); the same workload comes again until :meth:`done` is called."""
+        state = self.cycle.state
+        heaps, lines = self.heaps, self.lines
+        while heaps[""]:
+            queue = heaps[""][0][2]
+            while queue.children:
+                queue = heaps[queue.name][0][2]
+            line = lines[queue.name]
+            moves = state.checkpoint()
+            yield queue, line[0][0][2]
+            if self._restacked:
+                self._restacked = False
+            elif not line or state.checkpoint() != moves:
+                self._again(queue, over=not line)
+
+    def kind(self, queue: Queue) -> Kind:
+        """The kind of the claim at the head of a queue."""
+        return self.lines[queue.name][0][2]
+
+    def done(self, queue: Queue) -> None:
+        """The claim at the head of this queue needs no further turn."""
+        line = self.lines[queue.name]
+        _, at, kind = line[0]
+        keys = queue.kinds[kind] if len(kind) > 1 else []
+        following = _first(self.cycle, queue, kind, at) if keys else 0
+        if following < len(keys):
+            heapreplace(line, (keys[following], following, kind))
+        else:
+            heappop(line)
+
+    def give_up(self, queue: Queue, work: Work, *, alike: bool = True) -> None:
+        """The claim at the head of this queue got nothing: no further turn for it, nor for those it holds up.
+
+        With ``alike``, what it asked for has no room, and so has nobody of its kind.
+        """
+        line = self.lines[queue.name]
+        if self.cycle.holds_up(queue, work):
+            line.clear()
+        elif alike:
+            heappop(line)
+        else:
+            self.done(queue)
+
+    def restack(self) -> None:
+        """Works all standings out again: those of other queues changed too."""
+        self._stack("", self.cycle.state.tree.tops)
+        self._restacked = True
+
+    def _stack(self, above: str, level: list[Queue]) -> bool:
+        some = [q for q in level if (self._stack(q.name, q.children) if q.children else self.lines.get(q.name))]
+        heap = [(standing(queue, self.total), queue.name, queue) for queue in some]
+        heapify(heap)
+        self.heaps[above] = heap
+        return bool(heap)
+
+    def _again(self, leaf: Queue, *, over: bool) -> None:
+        for queue in leaf.path:
+            heap = self.heaps[queue.parent.name if queue.parent else ""]
+            if over:
+                heappop(heap)
+                over = not heap
+            else:
+                heapreplace(heap, (standing(queue, self.total), queue.name, queue))
+
+
+def line_up(cycle: Cycle, queue: Queue, *, grow: bool | None, without: set[tuple[str, Kind]]) -> Line:
+    """The first open claim of every kind of a queue; arguments as of :class:`Turns`."""
+    line: Line = []
+    strict = queue.spec.ordering == "StrictFIFO"
+    for kind, keys in queue.kinds.items():
+        other = kind[0] == SHORT or (grow is not None and (kind[0] == GROW) != grow)
+        if (other and len(kind) > 1 and not strict) or (queue.name, kind) in without:
+            continue
+        at = _first(cycle, queue, kind)
+        if at < len(keys):
+            line.append((keys[at], at, kind))
+    if grow is not False:  # those that started in this very cycle may grow at once
+        for work in cycle.started_in.get(queue.name, {}).values():
+            own: Kind = (work.name,)
+            if work.kind not in (None, own) and any(work.pending) and (queue.name, own) not in without:
+                line.append((cycle.state.key_of(work), 0, own))
+    heapify(line)
+    return line
+
+
+def _first(cycle: Cycle, queue: Queue, kind: Kind, after: int = -1) -> int:
+    """The first member of a kind, behind a place, that still claims something; their number = none does."""
+    works, keys = cycle.state.works, queue.kinds[kind]
+    start = after + 1 if after >= 0 else cycle.passed.get((queue.name, kind), 0)
+    found = start
+    while found < len(keys) and not _claims(works[keys[found][2]], kind):
+        found += 1
+    if after < 0 and found > start:
+        cycle.passed[queue.name, kind] = found
+    return found
+
+
+def _claims(work: Work, kind: Kind) -> bool:
+    """Whether a workload still claims what its kind says."""
+    if len(kind) == 1:
+        return any(work.pending)
+    if kind[0] == START and work.bound[0] >= work.spec.pod_sets[0].min:
+        return False
+    return work.pending[0] > work.held
