@@ -33,7 +33,7 @@ def undone(cycle: Cycle, stages: Iterable[Stage]) -> set[str]:
     for task in leaving:
         state.move(task, TaskState.PENDING)
     state.touched = {}
-    stood = {work: state.single_out(work) for work in {task.work: None for task in leaving}}
+    stood = {work: state.line_up(work) for work in {task.work: None for task in leaving}}
     try:
         following = Cycle(state, cycle.now, cycle.budget)
         for stage in stages:
@@ -46,7 +46,7 @@ def undone(cycle: Cycle, stages: Iterable[Stage]) -> set[str]:
         state.rollback(point)
         state.touched = before
         for work, was in stood.items():
-            state.put_back(work, was)
+            state.step_back(work, was)
 
 
 def _places(work: Work) -> int:

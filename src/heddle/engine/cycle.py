@@ -46,6 +46,8 @@ class Cycle:
         self.passed: dict[tuple[str, Kind], int] = {}  # members of a kind, from the first, that claim nothing
         self.started_in: dict[str, dict[str, Work]] = {}  # by queue: what got a place in this cycle
         self._lowest: dict[str, int] = {}
+        self._timed: dict[Work, None] = {}  # of known walltime, and placed in this cycle
+        self.barren: dict[tuple[object, ...], set[int]] = {}  # rows on which a kind of search found nobody to evict
         self.searches = 0  # for work to evict, so far
         self.loosened = False  # room fell free at once while room was made: it may serve others yet
         self.moves_left = budget.moves
@@ -186,7 +188,9 @@ class Cycle:
             return
         if work.held or work.name in self.shadows:
             return
-        started = {task.work for task in self.bind_reason if task.state is TaskState.BOUND}
+        if not self.state.ends and not self._timed:
+            return
+        started = [other for other in self._timed if any(other.bound)]
         ends = known_ends(self.state, started, self.now, budget.overdue)
         if not ends:
             return
@@ -200,6 +204,8 @@ class Cycle:
         self.bind_reason.pop(task, None)
         self.bind_reason[task] = reason
         work = task.work
+        if work.spec.walltime is not None:
+            self._timed[work] = None
         if any(work.pending):
             self.started_in.setdefault(work.spec.queue, {})[work.name] = work
 

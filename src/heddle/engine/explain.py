@@ -272,6 +272,10 @@ class _AnyoneYields:
         self.cycle = cycle
         self.work = work
 
+    def key(self) -> tuple[object, ...]:
+        """Anyone yields to everybody."""
+        return ("anyone", self.work.name)
+
     def possible(self) -> bool:
         """Always."""
         return True

@@ -782,14 +782,14 @@ class State:
             insort(queue.kinds.setdefault(kind, []), key)
         work.key, work.kind = key, kind
 
-    def single_out(self, work: Work) -> tuple[tuple[int, float, str] | None, Kind | None]:
-        """Puts a workload that a what-if made wait in its queue's line, as a kind of its own; returns where it was."""
+    def line_up(self, work: Work) -> tuple[tuple[int, float, str] | None, Kind | None]:
+        """Puts a workload that a what-if made wait in its queue's line, as what it is now; returns where it was."""
         was = (work.key, work.kind)
-        self._stand(work, self.key_of(work), (work.name,))
+        self._stand(work, self.key_of(work))
         return was
 
-    def put_back(self, work: Work, was: tuple[tuple[int, float, str] | None, Kind | None]) -> None:
-        """Takes :meth:`single_out` back."""
+    def step_back(self, work: Work, was: tuple[tuple[int, float, str] | None, Kind | None]) -> None:
+        """Takes :meth:`line_up` back."""
         self._stand(work, *was)
 
     def _time(self, work: Work, walltime: float, joined: Task | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +28,10 @@ class Rule(Protocol):
 
     def possible(self) -> bool:
         """Whether anybody at all might be evicted: cheap, and never wrongly False."""
+        ...
+
+    def key(self) -> tuple[object, ...]:
+        """Equal for claims that may evict the same workloads."""
         ...
 
     def candidates(self) -> list[Work]:
@@ -226,11 +231,16 @@ class RoomSearch:
         nodes = state.nodes
         best: tuple[tuple[object, ...], int] | None = None
         compared = 0
-        for row in self._by_room(task, rows):
-            if compared >= self.cycle.budget.victim_nodes and best is not None:
+        barren = self.cycle.barren.setdefault(self.rule.key(), set())
+        order = self._by_room(task, rows)
+        # those on which nobody was found before come last: who gained since may have made somebody yield there
+        first = (row for row in order if row not in barren)
+        for row in chain(first, (row for row in order if row in barren)):
+            if best is not None and (compared >= self.cycle.budget.victim_nodes or row in barren):
                 break
             here = self._here(row)
             if not here:
+                barren.add(row)
                 continue
             point, mark = state.checkpoint(), len(self.gone)
             ranks = {victim: self.rule.rank(victim) for victim in here}
@@ -286,7 +296,8 @@ class RoomSearch:
                 break
         if not state.cache.fits(task.cls, row, land=True):
             return False
-        for unit in reversed(self.gone[mark:]):
+        units = self.gone[mark:]
+        for unit in reversed(units) if len(units) > 1 else ():  # a single one was needed
             point = state.checkpoint()
             if not self._restore(unit):
                 continue

@@ -220,6 +220,10 @@ class PreemptLowerPriorityInQueue:
         self.work = work
         self.queue = queue
 
+    def key(self) -> tuple[object, ...]:
+        """Queue and priority."""
+        return ("preempt", self.queue.name, self.state.key_of(self.work)[0], self.work.spec.priority)
+
     def possible(self) -> bool:
         """Whether anything of lower priority is in the queue."""
         return self.cycle.lowest_priority(self.queue) < self.work.spec.priority
@@ -264,11 +268,17 @@ class ReclaimTowardsFairShare:
         self.columns = [column for column, wanted in enumerate(demand) if wanted]
         within = dict.fromkeys(("share", "quota"), True)
         self.gains: dict[Queue, dict[str, bool]] = {}
+        self._seen = -1
+        self._stands: dict[Queue, tuple[bool, bool]] = {}
         for at in queue.path:
             for bound in ("share", "quota"):
                 amounts = getattr(at, bound)
                 within[bound] = within[bound] and all(at.used(c) + demand[c] <= amounts[c] for c in self.columns)
             self.gains[at] = dict(within)
+
+    def key(self) -> tuple[object, ...]:
+        """Queue and demand."""
+        return ("reclaim", self.queue.name, *self.demand)
 
     def possible(self) -> bool:
         """Whether the claim may gain, and any other queue that has something is above what is its own."""
@@ -298,10 +308,28 @@ class ReclaimTowardsFairShare:
         return any(cls.needs[c] for cls in victim.parts for c in self.columns)
 
     def _over(self, queue: Queue) -> bool:
-        sides = QueueTree.sides(self.queue, queue)
-        if sides is None:
-            return False
-        ours, theirs = sides
+        return self._standing(queue)[0]
+
+    def _standing(self, queue: Queue) -> tuple[bool, bool]:
+        """Whether a queue must yield, and whether it is above its own share on every level below the ancestor."""
+        moved = self.state.tree.moved
+        if self._seen != moved:
+            self._seen = moved
+            self._stands = {}
+        found = self._stands.get(queue)
+        if found is None:
+            sides = QueueTree.sides(self.queue, queue)
+            over = strict = False
+            if sides is not None:
+                over = self._yields(queue, *sides)
+                for at in queue.path:
+                    strict = any(at.used(c) > at.share[c] for c in self.columns)
+                    if not strict or at is sides[1]:
+                        break
+            found = self._stands[queue] = (over, strict)
+        return found
+
+    def _yields(self, queue: Queue, ours: Queue, theirs: Queue) -> bool:
         gain = self.gains.get(ours)
         if gain is None or (queue.keeps and any(0 < queue.used(c) <= queue.keep[c] for c in self.columns)):
             return False
@@ -312,14 +340,7 @@ class ReclaimTowardsFairShare:
 
     def rank(self, victim: Work) -> tuple[int, ...]:
         """Queues that are above their own share on every level first; then lowest priority, newest."""
-        queue = victim.queue
-        sides = QueueTree.sides(self.queue, queue) if queue else None
-        strict = False
-        if queue and sides:
-            for at in queue.path:
-                strict = any(at.used(c) > at.share[c] for c in self.columns)
-                if not strict or at is sides[1]:
-                    break
+        strict = victim.queue is not None and self._standing(victim.queue)[1]
         return (0 if strict else 1, *_rank(victim))
 
     def reason(self) -> Reason:
