@@ -288,6 +288,10 @@ class _AnyoneYields:
         """Anyone but the asker."""
         return victim is not self.work and yields(self.cycle, victim)
 
+    def holds(self, work: Work, victims: list[Work]) -> bool:
+        """Always: they were asked."""
+        return True
+
     def rank(self, victim: Work) -> tuple[int, ...]:
         """Preemptible first, then lowest priority."""
         return (int(not victim.spec.preemptible), victim.spec.priority)

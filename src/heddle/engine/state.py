@@ -178,6 +178,7 @@ class State:
         device is gone."""
         self._learn(spec.resources)
         self.freed += 1
+        self.tree.moved += 1
         row = self.nodes.row.get(spec.name)
         if row is None:
             self.nodes.add(spec, self.column)
@@ -223,6 +224,7 @@ class State:
         row = self.nodes.row.get(name)
         if row is None:
             raise ValueError(f"node.name: {name!r} is not known; remove a node that was set")
+        self.tree.moved += 1
         here = sorted(self.on_row.get(row, ()), key=lambda t: (t.work.name, t.name))
         for task in here:
             self.move(task, TaskState.PENDING)

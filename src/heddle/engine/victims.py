@@ -42,6 +42,10 @@ class Rule(Protocol):
         """Whether a unit of this workload may be evicted as things stand."""
         ...
 
+    def holds(self, work: Work, victims: list[Work]) -> bool:
+        """Whether, with all its places and without these victims, the claim is still in the right."""
+        ...
+
     def rank(self, victim: Work) -> tuple[int, ...]:
         """How dear a victim is: lower goes first."""
         ...
@@ -84,6 +88,9 @@ class RoomSearch:
         point = self.state.checkpoint()
         if self._lift_caps() and self._find_places():
             self._put_back()
+            if not self.rule.holds(self.work, [victim for victim, tasks, _ in self.gone if tasks]):
+                self.state.rollback(point)
+                return False
             if self.state.tree.lending.columns and self._over_a_cap():  # what is kept back grew as others left
                 self.state.rollback(point)
                 return False
@@ -288,9 +295,10 @@ class RoomSearch:
         back."""
         state = self.state
         mark = len(self.gone)
-        for victim in sorted(here, key=lambda v: (ranks[v], v.name)):
-            while not state.cache.fits(task.cls, row, land=True):
-                if not self.rule.allows(victim) or not self._evict(victim, row):
+        in_order = sorted(here, key=lambda v: (ranks[v], v.name))
+        for victim, shrink in (*((v, True) for v in in_order), *((v, False) for v in in_order)):
+            while not state.cache.fits(task.cls, row, land=True):  # all shrink before anyone stops
+                if not self.rule.allows(victim) or not self._evict(victim, row, shrink=shrink):
                     break
             else:
                 break
@@ -309,9 +317,9 @@ class RoomSearch:
 
     # -- units -------------------------------------------------------------------------------------
 
-    def _evict(self, victim: Work, row: int | None) -> bool:
-        """Evicts the next unit of a workload (with ``row``: one that helps there). False = nothing left
-        there."""
+    def _evict(self, victim: Work, row: int | None, *, shrink: bool = False) -> bool:
+        """Evicts the next unit of a workload (with ``row``: one that helps there; with ``shrink``: not its minimum).
+        False = nothing left there."""
         running = [task for task in victim.tasks.values() if task.state is TaskState.BOUND]
         held = [task for task in victim.tasks.values() if task.hold]
         if row is not None and not any(t.row == row for t in running) and not any(
@@ -332,7 +340,7 @@ class RoomSearch:
         if elastic and victim.whole():
             newest = max(elastic, key=lambda t: (self._fresh(t), t.since, victim.order[t.part].index(t)))
             self._leave(victim, [newest])
-        elif running:
+        elif running and not shrink:
             self._leave(victim, running)
         else:
             return False

@@ -242,6 +242,10 @@ class PreemptLowerPriorityInQueue:
             return False
         return victim.spec.preemptible or fresh(self.cycle, victim)
 
+    def holds(self, work: Work, victims: list[Work]) -> bool:
+        """Always: priority does not depend on what anyone uses."""
+        return True
+
     def rank(self, victim: Work) -> tuple[int, ...]:
         """Lowest priority first, newest first."""
         return _rank(victim)
@@ -266,15 +270,22 @@ class ReclaimTowardsFairShare:
         self.queue = queue
         self.demand = demand
         self.columns = [column for column, wanted in enumerate(demand) if wanted]
-        within = dict.fromkeys(("share", "quota"), True)
         self.gains: dict[Queue, dict[str, bool]] = {}
         self._seen = -1
         self._stands: dict[Queue, tuple[bool, bool]] = {}
-        for at in queue.path:
-            for bound in ("share", "quota"):
+        for bound in ("share", "quota"):
+            # what siblings use beyond their own must yield to the claim first, so it does not count against a parent
+            used = [queue.used(c) + demand[c] for c in self.columns]
+            within, below = True, queue
+            for at in queue.path:
+                for sibling in at.children:
+                    if sibling is not below:
+                        own = getattr(sibling, bound)
+                        used = [u + min(sibling.used(c), own[c]) for u, c in zip(used, self.columns, strict=True)]
                 amounts = getattr(at, bound)
-                within[bound] = within[bound] and all(at.used(c) + demand[c] <= amounts[c] for c in self.columns)
-            self.gains[at] = dict(within)
+                within = within and all(u <= amounts[c] for u, c in zip(used, self.columns, strict=True))
+                self.gains.setdefault(at, {})[bound] = within
+                below = at
 
     def key(self) -> tuple[object, ...]:
         """Queue and demand."""
@@ -306,6 +317,20 @@ class ReclaimTowardsFairShare:
         if not (victim.spec.preemptible or fresh(self.cycle, victim)):
             return False
         return any(cls.needs[c] for cls in victim.parts for c in self.columns)
+
+    def holds(self, work: Work, victims: list[Work]) -> bool:
+        """Whether the claim's queues end within what is theirs, up to where they part from every victim's."""
+        for victim in victims:
+            sides = QueueTree.sides(self.queue, victim.queue) if victim.queue else None
+            if sides is None:
+                return False
+            path = self.queue.path[: self.queue.path.index(sides[0]) + 1]
+            if not any(
+                all(at.used(c) <= getattr(at, bound)[c] for at in path for c in self.columns)
+                for bound in ("share", "quota")
+            ):
+                return False
+        return True
 
     def _over(self, queue: Queue) -> bool:
         return self._standing(queue)[0]
