@@ -19,6 +19,7 @@ from msgspec import inspect as mi
 from heddle.api import quantity
 from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.errors import Invalid
+from heddle.api.license import LICENSE_PREFIX
 from heddle.api.meta import Kind, Resources
 from heddle.api.pod import Pod
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
@@ -225,7 +226,16 @@ def _words_of(info: mi.Type) -> str:
 # --- rules between fields of one object -------------------------------------------------------------------------
 
 
+def _licences(amounts: Resources, path: str) -> Iterator[Fault]:
+    for name, value in amounts.items():
+        if name == LICENSE_PREFIX:
+            yield Fault(f"{path}[{name}]", "FieldValueInvalid", value, f"name a License: {LICENSE_PREFIX}matlab")
+        elif name.startswith(LICENSE_PREFIX) and quantity.milli(value) % 1000:
+            yield Fault(f"{path}[{name}]", "FieldValueInvalid", value, "give a whole number of licences")
+
+
 def _gpu_share(resources: Resources, path: str) -> Iterator[Fault]:
+    yield from _licences(resources, path)
     for name in resources:
         if name.startswith(GPU_MODEL_PREFIX):
             remedy = f"ask for {GPU_RESOURCE} and pin the model with nodeSelector {GPU_PRODUCT_LABEL}"
@@ -241,6 +251,7 @@ def _queue(queue: Queue) -> Iterator[Fault]:
     spec = queue.spec
     for field, amounts in (("quota", spec.quota), ("limit", spec.limit), ("borrowingLimit", spec.borrowing_limit),
                            ("lendingLimit", spec.lending_limit), ("userLimit", spec.user_limit)):  # fmt: skip
+        yield from _licences(amounts, f"spec.{field}")
         for resource, value in amounts.items():
             if resource in (GPU_PRODUCT_LABEL, GPU_MODEL_PREFIX):
                 remedy = f"name a model as the node label does: {GPU_MODEL_PREFIX}NVIDIA-H100-80GB-HBM3"

@@ -34,7 +34,7 @@ class Cycle:
         self.state = state
         self.now = now
         self.budget = budget
-        self.total: list[int] = state.nodes.total.tolist()
+        self.total = state.totals()
         state.tree.divide(self.total)
         state.tree.weigh_past(self.total, now)
         self.placer = Placer(state)
@@ -125,7 +125,7 @@ class Cycle:
         total = [0] * len(self.total)
         for part, count in need:
             cls = work.parts[part]
-            for column in cls.used:
+            for column in cls.charged:
                 total[column] += cls.needs[column] * count
         return total
 
@@ -141,8 +141,9 @@ class Cycle:
         """Whether what is idle would be enough in sum: moving work makes no room, it only gathers it."""
         nodes = self.state.nodes
         rows = np.flatnonzero(nodes.open)
+        counted = self.state.tree.counters.cap
         return all(
-            not wanted or int(np.maximum(nodes.land[rows, column], 0).sum()) >= wanted
+            not wanted or column in counted or int(np.maximum(nodes.land[rows, column], 0).sum()) >= wanted
             for column, wanted in enumerate(demand)
         )
 

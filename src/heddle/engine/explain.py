@@ -162,7 +162,7 @@ def _raised_caps(ask: _WhatIf) -> Reason | None:
     """The one number of a queue that stands in the way, and how high it would have to be."""
     caps: list[tuple[Cap, Queue, int]] = []
     tree = ask.state.tree
-    saved: list[tuple[list[int], int, int]] = []
+    saved: list[tuple[list[int] | dict[int, int], int, int]] = []
     try:
         while cap := tree.stopped_by(ask.queue, ask.demand, fixed=ask.fixed, user=ask.user, land=False):
             found = _lifted(tree, ask.queue, cap)
@@ -187,13 +187,16 @@ def _raised_caps(ask: _WhatIf) -> Reason | None:
     elif cap.kind is CapKind.LENDING:
         before = whose.spec.lending_limit.get(resource) or 0
         after = before + less
-    return Reason(_RAISES[cap.kind], queue=whose.name, resource=resource, cap=before, wanted=after)
+    name = "" if cap.kind is CapKind.COUNTER else whose.name
+    return Reason(_RAISES[cap.kind], queue=name, resource=resource, cap=before, wanted=after)
 
 
-def _lifted(tree: QueueTree, asker: Queue, cap: Cap) -> tuple[Queue, list[int], int] | None:
+def _lifted(tree: QueueTree, asker: Queue, cap: Cap) -> tuple[Queue, list[int] | dict[int, int], int] | None:
     """Whose number would lift a cap, in which list it is, and its value then; None = no one number would."""
     if cap.kind is CapKind.USER and cap.queue.submitters:
         return cap.queue, cap.queue.submitters.limit, UNBOUNDED
+    if cap.kind is CapKind.COUNTER:
+        return cap.queue, tree.counters.cap, UNBOUNDED
     if cap.kind is not CapKind.LENDING:
         lists = {CapKind.LIMIT: cap.queue.limit, CapKind.QUOTA: cap.queue.quota, CapKind.BORROWING: cap.queue.ceiling}
         return cap.queue, lists[cap.kind], UNBOUNDED
@@ -210,6 +213,7 @@ _RAISES = {
     CapKind.BORROWING: ReasonCode.RAISE_BORROWING_LIMIT,
     CapKind.LENDING: ReasonCode.RAISE_LENDING_LIMIT,
     CapKind.USER: ReasonCode.RAISE_USER_LIMIT,
+    CapKind.COUNTER: ReasonCode.RAISE_COUNTER,
 }
 
 

@@ -22,6 +22,10 @@ MODEL = GPU + ":"
 """Prefix of resources that count GPUs of one model, as ``gpu:H100``, in thousandths like ``gpu``. A node has it in
 ``resources``, and a pod set that may only run there in ``request``: the caller says both, beside the GPUs."""
 
+COUNTER = "counter:"
+"""Prefix of resources that no node has, as ``counter:matlab`` for floating licences: how many there are in the cluster
+is told with :meth:`State.set_counters`, and a pod set says in ``request`` how many one task holds while it runs."""
+
 _MAX = 2**53
 
 
@@ -45,6 +49,14 @@ def _amounts(where: str, values: Mapping[str, int | None], *, null: bool = False
         if value is None and null:
             continue
         _amount(f"{where}[{resource}]", value)  # type: ignore[arg-type]
+
+
+def check_counters(counts: Mapping[str, int]) -> None:
+    """Refuses counts of what a node might have, and amounts that are none."""
+    for name in counts:
+        if not name.startswith(COUNTER) or name == COUNTER:
+            raise _fault("counters", name, f"begin with {COUNTER!r}, as {COUNTER}matlab")
+    _amounts("counters", counts)
 
 
 def _number(where: str, value: float) -> None:
@@ -119,6 +131,9 @@ class NodeSpec:
         _amounts("node.resources", self.resources)
         if GPU in self.resources:
             raise _fault("node.resources[gpu]", self.resources[GPU], "describe GPUs in `devices`")
+        for name in self.resources:
+            if name.startswith(COUNTER):
+                raise _fault(f"node.resources[{name}]", self.resources[name], "no node has it; use `set_counters`")
         seen = [device.id for device in self.devices]
         if len(set(seen)) != len(seen):
             raise _fault("node.devices", seen, "give each device of a node its own id")

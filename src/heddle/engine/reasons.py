@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from heddle.engine.model import CPU, GPU, MEMORY, MODEL, WHOLE
+from heddle.engine.model import COUNTER, CPU, GPU, MEMORY, MODEL, WHOLE
 
 
 class ReasonCode(StrEnum):
@@ -45,6 +45,7 @@ class ReasonCode(StrEnum):
     QUEUE_STOPPED = "QueueStopped"
     OVER_USER_LIMIT = "OverUserLimit"
     BEHIND_HEAD = "BehindHead"
+    OVER_COUNTER = "OverCounter"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -64,6 +65,7 @@ class ReasonCode(StrEnum):
     RESUME_QUEUE = "ResumeQueue"
     RAISE_USER_LIMIT = "RaiseUserLimit"
     RELAX_ORDERING = "RelaxOrdering"
+    RAISE_COUNTER = "RaiseCounter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def amount(resource: str, value: int) -> str:
         return f"{value / 1000:g} CPUs"
     if resource == MEMORY:
         return f"{value / 2**30:.4g} GiB" if value >= 2**30 else f"{value / 2**20:.4g} MiB"
-    return f"{value} {resource}"
+    return f"{value} {resource.removeprefix(COUNTER)}"
 
 
 def _count(number: int, one: str, many: str) -> str:
@@ -225,6 +227,8 @@ def render(reason: Reason) -> str:
             return (
                 f"queue {r.queue} lets one user use {cap}: {who} has {used} in use, {asked} more asked for{_holders(r)}"
             )
+        case ReasonCode.OVER_COUNTER:
+            return f"the cluster has {cap}: {used} in use, {asked} more asked for{_holders(r)}"
         case ReasonCode.BEHIND_HEAD:
             return f"queue {r.queue} starts in strict order: {r.head} is ahead and cannot start yet"
         case ReasonCode.WAITING_FOR_RELEASE:
@@ -283,5 +287,7 @@ def render(reason: Reason) -> str:
             return f"without the stop of queue {r.queue} it would start now"
         case ReasonCode.RAISE_USER_LIMIT:
             return f"a user limit of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.RAISE_COUNTER:
+            return f"{asked} in the cluster instead of {cap} would admit it"
         case ReasonCode.RELAX_ORDERING:
             return f"were queue {r.queue} not in strict order, it would start now"

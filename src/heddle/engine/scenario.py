@@ -17,7 +17,18 @@ import numpy as np
 
 from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.forward import Forward
-from heddle.engine.model import MODEL, WHOLE, Ageing, Device, NodeSpec, Placement, PodSet, QueueSpec, WorkloadSpec
+from heddle.engine.model import (
+    COUNTER,
+    MODEL,
+    WHOLE,
+    Ageing,
+    Device,
+    NodeSpec,
+    Placement,
+    PodSet,
+    QueueSpec,
+    WorkloadSpec,
+)
 from heddle.engine.plan import Bind, Budget, Evict
 from heddle.engine.scheduler import schedule
 from heddle.engine.state import State, TaskState
@@ -152,6 +163,7 @@ def build_state(data: Data) -> State:
             resources[MODEL + model] = node["gpus"] * WHOLE
             labels["model"] = model
         state.set_node(NodeSpec(node["name"], resources, devices, labels=labels))
+    state.set_counters(_counted(data.get("counters", {})))
     for queue in data["queues"]:
         state.set_queue(
             QueueSpec(
@@ -184,9 +196,14 @@ def _amounts(values: Data) -> dict[str, int | None]:
     scale = {"gpu": ("gpu", WHOLE), "cpu_milli": ("cpu", 1), "memory_mib": ("memory", _MIB)}
     found: dict[str, int | None] = {}
     for key, value in values.items():
-        name, unit = (key, WHOLE) if key.startswith(MODEL) else scale[key]
+        unit = WHOLE if key.startswith(MODEL) else 1
+        name, unit = (key, unit) if key.startswith((MODEL, COUNTER)) else scale[key]
         found[name] = None if value is None else round(value * unit)
     return found
+
+
+def _counted(values: Data) -> dict[str, int]:
+    return {COUNTER + name: int(value) for name, value in values.items()}
 
 
 def _gpu(task: Data, sizes: set[int]) -> int:
@@ -199,16 +216,17 @@ def _gpu(task: Data, sizes: set[int]) -> int:
 
 
 def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
-    groups: dict[tuple[int, int, int], list[str]] = {}
+    groups: dict[tuple[int, int, int, tuple[tuple[str, int], ...]], list[str]] = {}
     for task in workload["tasks"]:
-        key = (_gpu(task, sizes), task.get("cpu_milli", 0), task.get("memory_mib", 0) * _MIB)
+        counters = tuple(_counted(task.get("counters", {})).items())
+        key = (_gpu(task, sizes), task.get("cpu_milli", 0), task.get("memory_mib", 0) * _MIB, counters)
         groups.setdefault(key, []).append(task["name"])
     left = workload["min_members"]
     pod_sets = []
-    for at, ((gpu, cpu, memory), tasks) in enumerate(groups.items()):
+    for at, ((gpu, cpu, memory, counters), tasks) in enumerate(groups.items()):
         least = min(left, len(tasks))
         left -= least
-        request = {"cpu": cpu, "memory": memory}
+        request = {"cpu": cpu, "memory": memory, **dict(counters)}
         selector = {}
         if model := workload.get("gpu_model"):
             request[MODEL + model] = gpu
@@ -316,17 +334,19 @@ def build_jobs(data: Data) -> State:
         state.set_node(NodeSpec(node["name"], {"cpu": node["cpus"] * WHOLE, "memory": _PLENTY}))
     if len(cpus) != 1 and any(job.get("exclusive") for job in data["jobs"]):
         raise UnsupportedScenarioError("whole nodes of several sizes are not supported yet")
-    if data.get("licenses"):
-        raise UnsupportedScenarioError("cluster-wide counters (licences) are not supported yet")
+    state.set_counters(_counted(data.get("licenses", {})))
     for job in data["jobs"]:
         each = max(cpus) if job.get("exclusive") else job.get("cpus_per_node", 1)
         tasks = tuple(f"t{at}" for at in range(job["nodes"]))
-        pod_set = PodSet("p0", tasks, len(tasks), {"cpu": each * WHOLE})
+        # a job's licences are its own, not those of each node: its first task holds them
+        first = PodSet("p0", tasks[:1], 1, {"cpu": each * WHOLE, **_counted(job.get("licenses", {}))})
+        rest = PodSet("p1", tasks[1:], len(tasks) - 1, {"cpu": each * WHOLE})
+        pod_sets = (first, rest) if job.get("licenses") else (PodSet("p0", tasks, len(tasks), first.request),)
         state.set_workload(
             WorkloadSpec(
                 job["name"],
                 "all",
-                (pod_set,),
+                pod_sets,
                 priority=job["priority"],
                 preemptible=False,
                 created=float(job["submitted"]),
@@ -336,7 +356,8 @@ def build_jobs(data: Data) -> State:
         if job["state"] == "running":
             since = float(job.get("started", data["now"]))
             for task, node in zip(tasks, job["node"], strict=True):
-                state.bind(Placement(job["name"], "p0", task, node), since)
+                part = pod_sets[state.works[job["name"]].tasks[task].part].name
+                state.bind(Placement(job["name"], part, task, node), since)
     return state
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heddle.engine.model import GPU, WHOLE, NodeSpec, PodSet
+from heddle.engine.model import COUNTER, GPU, WHOLE, NodeSpec, PodSet
 from heddle.engine.nodes import LABEL_BITS, Bools, Ints, Nodes
 
 _SHIFT = LABEL_BITS + 1
@@ -47,8 +47,10 @@ class RequestClass:
     """One class: its need as a row of amounts, and its cached scores per ledger."""
 
     __slots__ = (
+        "charged",
         "columns",
         "count",
+        "counted",
         "dev",
         "eligible",
         "gpu",
@@ -86,9 +88,12 @@ class RequestClass:
         for name, value in self.key.request:
             self.need[column[name]] = value
         self.need[column[GPU]] = self.gpu
+        self.needs: list[int] = self.need.tolist()
+        self.charged: list[int] = np.flatnonzero(self.need).tolist()  # to queues
+        self.counted = [column[name] for name, _ in self.key.request if name.startswith(COUNTER)]
+        self.need[self.counted] = 0  # of nodes it needs the rest
         self.columns = np.flatnonzero(self.need)
         self.used: list[int] = self.columns.tolist()
-        self.needs: list[int] = self.need.tolist()
 
     def accepts(self, spec: NodeSpec | None) -> bool:
         """Whether selector and tolerations admit a node (not whether it has room)."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from heddle.engine.model import CPU, GPU, MEMORY, NodeSpec, Placement, QueueSpec, WorkloadSpec
+from heddle.engine.model import COUNTER, CPU, GPU, MEMORY, NodeSpec, Placement, QueueSpec, WorkloadSpec, check_counters
 from heddle.engine.nodes import Nodes
 from heddle.engine.plan import Action, Bind, Evict
 from heddle.engine.queues import Queue, QueueTree, past_at
@@ -125,6 +125,7 @@ class Snapshot:
     tasks: tuple[TaskFact, ...]
     reservations: Mapping[str, tuple[Placement, ...]]
     past_usage: Mapping[str, PastUsage] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
 
 
 class State:
@@ -136,7 +137,7 @@ class State:
         self.nodes = Nodes(self.resources)
         self.cache = ScoreCache(self.nodes, self.column)
         self.topology = Topology(self.nodes)
-        self.tree = QueueTree(self.resources, self.nodes.free)
+        self.tree = QueueTree(self.resources, self._free)
         self.works: dict[str, Work] = {}
         self.on_row: dict[int, dict[Task, None]] = {}
         self.holds_on_row: dict[int, dict[Task, None]] = {}
@@ -218,6 +219,33 @@ class State:
             self.unhold(task)
         self.nodes.remove(row)
         return tuple((task.work.name, task.name) for task in here)
+
+    def set_counters(self, counts: Mapping[str, int]) -> None:
+        """Says how many there are of what no node has, replacing what was said; one that is absent is 0.
+
+        What runs keeps what it holds when there is less of it than before.
+
+        Raises:
+            ValueError: a name does not begin with ``counter:``, or an amount is no whole number from 0.
+        """
+        check_counters(counts)
+        self._learn(counts)
+        counters = self.tree.counters
+        for column in counters.cap:
+            counters.cap[column] = counts.get(self.resources[column], 0)
+        self.tree.moved += 1
+        self.freed += 1
+
+    def totals(self) -> list[int]:
+        """What there is in the cluster, per resource."""
+        found: list[int] = self.nodes.total.tolist()
+        for column, cap in self.tree.counters.cap.items():
+            found[column] = cap
+        return found
+
+    def _free(self, column: int, land: bool) -> int:
+        counters = self.tree.counters
+        return counters.free(column, land=land) if column in counters.cap else self.nodes.free(column, land)
 
     # -- deltas: queues ----------------------------------------------------------------------------
 
@@ -302,7 +330,7 @@ class State:
         for at in work.queue.path:
             if at.submitters is not None:
                 counter = at.submitters.of(work.spec.user)[ledger]
-                for column in task.cls.used:
+                for column in task.cls.charged:
                     counter[column] += sign * task.cls.needs[column]
 
     def _charge(self, work: Work, sign: int) -> None:
@@ -311,7 +339,7 @@ class State:
             return
         fixed = not work.spec.preemptible
         for task in work.tasks.values():
-            for column in task.cls.used:
+            for column in task.cls.charged:
                 amount = sign * task.cls.needs[column]
                 queue.request[column] += amount
                 for at in queue.path:
@@ -538,6 +566,8 @@ class State:
         for name in new:
             self.column[name] = len(self.resources)
             self.resources.append(name)
+            if name.startswith(COUNTER):
+                self.tree.counters.add(self.column[name])
         self.nodes.widen()
         self.tree.widen()
         self.cache.resize()
@@ -585,7 +615,7 @@ class State:
         queue = work.queue
         if queue is not None:
             fixed = not work.spec.preemptible
-            for column in cls.used:
+            for column in cls.charged:
                 amount = cls.needs[column]
                 for at in queue.path:
                     if was is TaskState.BOUND:
@@ -600,6 +630,10 @@ class State:
                             at.fixed[column] += amount
                     elif to is TaskState.RELEASING:
                         at.releasing[column] += amount
+        for column in cls.counted:
+            counters, amount = self.tree.counters, cls.needs[column]
+            counters.running[column] += amount * ((to is TaskState.BOUND) - (was is TaskState.BOUND))
+            counters.releasing[column] += amount * ((to is TaskState.RELEASING) - (was is TaskState.RELEASING))
         if self.tree.counts_users:
             self._charge_user(task, _LEDGER.get(was), -1)
             self._charge_user(task, _LEDGER.get(to), 1)
@@ -635,10 +669,12 @@ class State:
             self.holders[work.name] = None
         else:
             self.holders.pop(work.name, None)
+        for column in task.cls.counted:
+            self.tree.counters.reserved[column] += sign * task.cls.needs[column]
         if work.queue is None:
             return
         fixed = not work.spec.preemptible
-        for column in task.cls.used:
+        for column in task.cls.charged:
             amount = sign * task.cls.needs[column]
             for at in work.queue.path:
                 at.reserved[column] += amount
@@ -790,6 +826,7 @@ class State:
             tuple(tasks),
             reservations,
             self.past_usage(),
+            {self.resources[column]: cap for column, cap in self.tree.counters.cap.items() if cap},
         )
 
     @classmethod
@@ -797,6 +834,7 @@ class State:
         """A state made from scratch that plans exactly as the one that was snapshot."""
         state = cls()
         state.set_topology(snapshot.topology)
+        state.set_counters(snapshot.counters)
         for node in snapshot.nodes:
             state.set_node(node)
         for queue in snapshot.queues:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -20,6 +20,7 @@ _CAPS = {
     CapKind.BORROWING: ReasonCode.OVER_BORROWING_LIMIT,
     CapKind.LENDING: ReasonCode.NOT_LENT,
     CapKind.USER: ReasonCode.OVER_USER_LIMIT,
+    CapKind.COUNTER: ReasonCode.OVER_COUNTER,
 }
 
 
@@ -31,6 +32,16 @@ def _below(queue: Queue) -> Iterator[Work]:
 
 def _runs(work: Work, column: int) -> int:
     return sum(n * cls.needs[column] for n, cls in zip(work.bound, work.parts, strict=True))
+
+
+def _has(work: Work, column: int) -> int:
+    """What a workload has, of what it was told to leave too."""
+    leaving = sum(n * cls.needs[column] for n, cls in zip(work.leaving, work.parts, strict=True))
+    return _runs(work, column) + leaving
+
+
+def _largest(held: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((item for item in held if item[1]), key=lambda item: (-item[1], item[0]))[:3])
 
 
 class Verdicts:
@@ -100,7 +111,12 @@ class Verdicts:
             return (self.cycle.reason(ReasonCode.QUEUE_STOPPED, queue.stopped.name),)
         if work.held:
             rows = {task.hold[0] for task in work.tasks.values() if task.hold}
-            leaving = sum(t.state is TaskState.RELEASING for row in rows for t in self.state.on_row.get(row, ()))
+            counted = {column for task in work.tasks.values() if task.hold for column in task.cls.counted}
+            leaving = sum(
+                task.state is TaskState.RELEASING and (row in rows or not counted.isdisjoint(task.cls.counted))
+                for row in (self.state.on_row if counted else rows)
+                for task in self.state.on_row.get(row, ())
+            )
             return (Reason(ReasonCode.WAITING_FOR_RELEASE, queue=name, tasks=leaving),)
         if behind := self._passed_over(work):
             return (behind,)
@@ -224,9 +240,12 @@ class Verdicts:
             holders = tuple((queue.name, idle) for queue, idle in kept[:3])
         elif cap.kind is CapKind.USER:
             holders = self._holders(cap.queue, cap.column, user=cap.user)
+        elif cap.kind is CapKind.COUNTER:
+            held = ((work.name, _has(work, cap.column)) for work in self.state.works.values())
+            holders = _largest(held)
         return Reason(
             _CAPS[cap.kind],
-            queue=cap.queue.name,
+            queue="" if cap.kind is CapKind.COUNTER else cap.queue.name,
             resource=self.state.resources[cap.column],
             cap=cap.cap,
             used=cap.used,
@@ -243,7 +262,7 @@ class Verdicts:
             held = [(child.name, child.used(column)) for child in queue.children]
         else:
             held = [(work.name, _runs(work, column)) for work in queue.works.values()]
-        return tuple(sorted((item for item in held if item[1]), key=lambda item: (-item[1], item[0]))[:3])
+        return _largest(held)
 
     def _no_room(self, work: Work, need: Need) -> Reason:
         state = self.state

@@ -88,6 +88,19 @@ def test_all_faults_come_at_once() -> None:
             "of its own",
         ),
         (registry.PODS, {"metadata": {"name": "p"}, "spec": {"containers": "x"}}, "spec.containers", "a list"),
+        (registry.LICENSES, {"metadata": {"name": "m"}, "spec": {"count": -1}}, "spec.count", "0 or more"),
+        (
+            registry.TRAININGJOBS,
+            job(resourcesPerNode={"licenses.heddle.dev/m": "500m"}),
+            "spec.resourcesPerNode[licenses.heddle.dev/m]",
+            "whole number",
+        ),
+        (
+            registry.QUEUES,
+            queue(quota={"licenses.heddle.dev/": 2}),
+            "spec.quota[licenses.heddle.dev/]",
+            "name a License",
+        ),
     ],
 )
 def test_a_fault_names_field_and_remedy(resource: registry.Resource, obj: object, field: str, remedy: str) -> None:

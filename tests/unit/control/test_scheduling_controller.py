@@ -10,10 +10,11 @@ import pytest
 from heddle.api.admission import admit
 from heddle.api.clock import to_text
 from heddle.api.errors import Conflict
+from heddle.api.license import License, LicenseSpec
 from heddle.api.meta import ObjectMeta, find_condition
 from heddle.api.pod import Container, Pod, PodSpec
 from heddle.api.queue import Queue, QueueAccess, QueueSpec, Subject
-from heddle.api.registry import NODES, PODS, QUEUES, WORKLOADS, Resource
+from heddle.api.registry import LICENSES, NODES, PODS, QUEUES, WORKLOADS, Resource
 from heddle.api.workload import (
     DEVICES_ANNOTATION,
     POD_GROUP_LABEL,
@@ -59,9 +60,12 @@ async def submit(
     queue: str = "team",
     user: str = "",
     selector: dict[str, str] | None = None,
+    more: dict[str, int] | None = None,
 ) -> None:
     annotations = {USER_ANNOTATION: user} if user else {}
-    pod_set = PodSet(name="nodes", count=pods, resources={"nvidia.com/gpu": gpus}, node_selector=selector or {})
+    pod_set = PodSet(
+        name="nodes", count=pods, resources={"nvidia.com/gpu": gpus, **(more or {})}, node_selector=selector or {}
+    )
     workload = Workload(
         metadata=ObjectMeta(name=name, namespace="default", annotations=annotations),
         spec=WorkloadSpec(queue=queue, pod_sets=[pod_set]),
@@ -309,3 +313,23 @@ async def test_past_use_is_kept_in_the_status_and_given_back_to_the_next_schedul
     mirror.state.set_past_usage("team", later)
     mirror.queue("team", queue)
     assert mirror.state.past_usage() == {"team": later}, "what the scheduler noted since is not lost"
+
+
+async def test_licences_are_counted_in_the_whole_cluster_and_shown_in_the_queue(client: Client) -> None:
+    seat = "licenses.heddle.dev/seat"
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=QueueSpec(quota={"nvidia.com/gpu": 16})))
+    await client.create(LICENSES, License(metadata=ObjectMeta(name="seat"), spec=LicenseSpec(count=1)))
+    await submit(client, "first", pods=1, gpus=1, more={seat: 1})
+    await workload_with(client, "first", lambda w: w.status.phase == "Running")
+    await submit(client, "second", pods=1, gpus=1, more={seat: 1})
+    waits = await workload_with(client, "second", lambda w: w.status.reasons)
+    assert waits.status.reasons[0].code == "OverCounter"
+    assert "held by default/first (1 seat)" in waits.status.reasons[0].message
+
+    async def shown() -> bool:
+        found: Queue = await client.get(QUEUES, "team")
+        return found.status.usage.get(seat) == "1"
+
+    await until(shown)
+    await client.patch(LICENSES, "seat", {"spec": {"count": 2}})
+    await workload_with(client, "second", lambda w: w.status.phase == "Running")

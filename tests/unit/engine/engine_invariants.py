@@ -23,7 +23,7 @@ def check_state(state: State) -> None:
                 devices[task.row, device] = devices.get((task.row, device), 0) + task.cls.share
             if work.queue:
                 for at in work.queue.path:
-                    running[at.name] += task.cls.need
+                    running[at.name] += task.cls.needs
     assert all(held <= 1000 for held in devices.values()), f"a device is booked beyond itself: {devices}"
     assert (used <= nodes.capacity).all(), "a node is booked beyond its capacity"
     for queue in state.tree.queues.values():
@@ -32,6 +32,12 @@ def check_state(state: State) -> None:
         for user, (runs, leaves, held) in queue.submitters.counts.items() if queue.submitters else ():
             assert runs[0] + leaves[0] == used_by(state, queue.name, user), f"usage of {user} does not add up"
             assert min(held) >= 0, f"promises to {user} do not add up"
+    counters = state.tree.counters
+    for column in counters.cap:
+        there = counters.running[column] + counters.releasing[column]
+        tasks = [task for work in state.works.values() for task in work.tasks.values()]
+        assert there == sum(t.cls.needs[column] for t in tasks if t.state is not TaskState.PENDING), "a counter drifted"
+        assert counters.reserved[column] == sum(t.cls.needs[column] for t in tasks if t.hold), "a promise drifted"
     free = nodes.capacity - used
     rows = sorted(nodes.row.values())
     physical = nodes.land + nodes.reserved - nodes.releasing
@@ -84,6 +90,11 @@ def caps_kept(state: State, plan: Plan) -> None:
     gpu = state.column["gpu"]
     started = [state.works[a.placement.workload] for a in plan.actions if isinstance(a, Bind)]
     started = [work for work in started if any(cls.gpu for cls in work.parts)]
+    counters = state.tree.counters
+    places = [a.placement for a in plan.actions if isinstance(a, Bind)]
+    for column in {c for place in places for c in state.works[place.workload].tasks[place.task].cls.counted}:
+        used = counters.running[column] + counters.releasing[column]
+        assert used <= counters.cap[column], f"more {state.resources[column]} are in use than there are"
     for at in {at for work in started if work.queue for at in work.queue.path}:
         quota, limit = at.spec.quota.get("gpu"), at.spec.limit.get("gpu")
         borrow = at.spec.borrowing_limit.get("gpu")

@@ -10,7 +10,7 @@ from engine_invariants import carry_out, check_state, plan_checked
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from worlds import POLICIES, random_policy, with_policy
+from worlds import POLICIES, SEATS, random_policy, with_policy
 
 from heddle.engine import (
     Device,
@@ -64,6 +64,11 @@ class EngineWorld(RuleBasedStateMachine):
             self.state.set_node(node(at, gpus, cpu * 1000, rack))
         for name, parent in TREE:
             self.state.set_queue(QueueSpec(name, parent, {"gpu": 2000}))
+        self.state.set_counters({SEATS: 3})
+
+    @rule(seats=st.integers(0, 5))
+    def buy(self, seats: int) -> None:
+        self.state.set_counters({SEATS: seats})
 
     @rule(
         name=st.sampled_from(("a", *LEAVES)),
@@ -95,10 +100,15 @@ class EngineWorld(RuleBasedStateMachine):
         strategy=st.sampled_from(["pack", "pack", "spread"]),
         walltime=st.sampled_from([None, None, 50.0, 100.0]),
         user=st.sampled_from(["", "ann", "bob"]),
+        seats=st.sampled_from([0, 0, 0, 1, 2]),
     )
-    def submit(self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, walltime, user) -> None:  # type: ignore[no-untyped-def]
+    def submit(
+        self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, walltime, user, seats
+    ) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
-            PodSet(f"p{at}", tuple(f"p{at}t{n}" for n in range(count)), min(least, count), {"cpu": cpu}, gpu)
+            PodSet(
+                f"p{at}", tuple(f"p{at}t{n}" for n in range(count)), min(least, count), {"cpu": cpu, SEATS: seats}, gpu
+            )
             for at, (count, least, gpu) in enumerate(sizes)
         )
         self.state.set_workload(
@@ -178,6 +188,7 @@ def test_crowded_random_worlds_keep_every_invariant(crowd: int) -> None:
         state.set_queue(with_policy(spec, random_policy(draw)) if crowd % 2 else spec)
     made = 0
     for _ in range(10):
+        state.set_counters({SEATS: draw.choice([1, 2, 4, 4])})
         for _ in range(draw.randint(1, 5)):
             state.set_workload(random_workload(draw, made))
             made += 1
@@ -202,7 +213,8 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         count = draw.randint(1, 4)
         names = tuple(f"p{part}t{at}" for at in range(count))
         gpu = draw.choice([0, 300, 500, 1000, 1000, 2000, 4000])
-        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), {"cpu": draw.choice([0, 500, 1000])}, gpu))
+        request = {"cpu": draw.choice([0, 500, 1000]), SEATS: draw.choice([0, 0, 0, 0, 1])}
+        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), request, gpu))
     return WorkloadSpec(
         f"x/w{number}",
         draw.choice(LEAVES),

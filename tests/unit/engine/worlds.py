@@ -19,6 +19,10 @@ POLICIES: dict[str, tuple[object, ...]] = {
 """Optional fields of a queue and values worth trying; an amount means GPUs."""
 
 
+SEATS = "counter:seats"
+"""A counter that some work of random worlds asks for."""
+
+
 def random_policy(draw: random.Random) -> dict[str, object]:
     return {name: draw.choice(values) for name, values in POLICIES.items() if draw.random() < 0.25}
 

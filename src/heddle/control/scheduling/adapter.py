@@ -1,17 +1,19 @@
 """Objects to engine values, and back. Pure: no store, no clock."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from heddle.api import quantity
 from heddle.api.clock import to_seconds
 from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, GPU_PRODUCT_LABEL, GPU_RESOURCE, Node
+from heddle.api.license import LICENSE_PREFIX, License
 from heddle.api.meta import Resources
 from heddle.api.pod import Pod
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION, POD_SET_LABEL, USER_ANNOTATION, Workload
 from heddle.engine import (
+    COUNTER,
     MODEL,
     Ageing,
     Device,
@@ -38,6 +40,8 @@ def amounts(resources: Resources, *, gpu: bool = True) -> dict[str, int]:
         if name == GPU_RESOURCE and not gpu:
             continue
         own = _UNITS.get(name, name)
+        if name.startswith(LICENSE_PREFIX):
+            own = COUNTER + name.removeprefix(LICENSE_PREFIX)
         found[own] = quantity.milli(value) if own in ("cpu", "gpu") else quantity.whole(value)
     return found
 
@@ -64,6 +68,8 @@ def resources(values: dict[str, int]) -> Resources:
     for own, v in sorted(values.items()):
         if own.startswith(MODEL):
             found[GPU_MODEL_PREFIX + own.removeprefix(MODEL)] = quantity.render(v)
+        elif own.startswith(COUNTER):
+            found[LICENSE_PREFIX + own.removeprefix(COUNTER)] = str(v)
         else:
             found[back.get(own, own)] = quantity.render(v) if own in ("cpu", "gpu") else quantity.render_bytes(v)
     return found
@@ -81,7 +87,8 @@ def node_spec(node: Node, models: frozenset[str] = frozenset()) -> NodeSpec:
         if t.effect in ("NoSchedule", "NoExecute") and not t.key.startswith("node.kubernetes.io/")
     )
     devices = _devices(node)
-    found = amounts(node.status.allocatable, gpu=False)
+    offered = {r: v for r, v in node.status.allocatable.items() if not r.startswith(LICENSE_PREFIX)}
+    found = amounts(offered, gpu=False)
     if (model := node.metadata.labels.get(GPU_PRODUCT_LABEL)) in models:
         found[f"{MODEL}{model}"] = 1000 * len(devices)
     return NodeSpec(
@@ -135,6 +142,11 @@ def queue_spec(queue: Queue) -> QueueSpec:
     )
 
 
+def counters(licenses: Mapping[str, License]) -> dict[str, int]:
+    """How many there are of each licence."""
+    return {COUNTER + name: found.spec.count for name, found in licenses.items()}
+
+
 def past_usage(queue: Queue) -> PastUsage | None:
     """What its status remembers of a queue's use; None = nothing, or nothing that can be read."""
     status = queue.status
@@ -157,6 +169,8 @@ def past_resources(past: PastUsage) -> Resources:
     for own, value in past.amounts.items():
         if own.startswith(MODEL):
             found[GPU_MODEL_PREFIX + own.removeprefix(MODEL)] = repr(value / 1000)
+        elif own.startswith(COUNTER):
+            found[LICENSE_PREFIX + own.removeprefix(COUNTER)] = repr(value)
         else:
             found[back.get(own, own)] = repr(value / 1000 if own in ("cpu", "gpu") else value)
     return found

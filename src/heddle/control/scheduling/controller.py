@@ -22,10 +22,11 @@ import msgspec
 from heddle.api.clock import to_text
 from heddle.api.core import Node
 from heddle.api.errors import ApiError, NotFound
+from heddle.api.license import License
 from heddle.api.meta import Condition, Kind, find_condition, set_condition
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
-from heddle.api.registry import NODES, PODS, QUEUES, TOPOLOGIES, WORKLOADS
+from heddle.api.registry import LICENSES, NODES, PODS, QUEUES, TOPOLOGIES, WORKLOADS
 from heddle.api.topology import Topology
 from heddle.api.workload import (
     DEVICES_ANNOTATION,
@@ -92,7 +93,7 @@ class SchedulingController:
         self._refreshed = float("-inf")
         self._later: asyncio.TimerHandle | None = None
         self._informers: dict[str, Informer[Any]] = {
-            r.kind: informers.of(r) for r in (NODES, QUEUES, TOPOLOGIES, WORKLOADS, PODS)
+            r.kind: informers.of(r) for r in (NODES, QUEUES, TOPOLOGIES, LICENSES, WORKLOADS, PODS)
         }
         for kind, informer in self._informers.items():
             informer.on_change(self._handler(kind))
@@ -167,6 +168,9 @@ class SchedulingController:
         if dirty["Topology"]:
             topologies: Mapping[str, Topology] = self._informers["Topology"].objects
             self._mirror.topology(topologies)
+        if dirty["License"]:
+            licenses: Mapping[str, License] = self._informers["License"].objects
+            self._mirror.licenses(licenses)
         for key in sorted(dirty["Workload"]):
             workload = self._workloads().get(key)
             pods = list(self._pods_of.get(key, {}).values())

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 
 from heddle.api.core import Node
+from heddle.api.license import License
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
 from heddle.api.topology import Topology
@@ -61,6 +62,10 @@ class Mirror:
         """The topologies changed: the first by name counts."""
         first = topologies[min(topologies)] if topologies else None
         self.state.set_topology([level.node_label for level in first.spec.levels] if first else [])
+
+    def licenses(self, licenses: Mapping[str, License]) -> None:
+        """The licences changed."""
+        self.state.set_counters(adapter.counters(licenses))
 
     def workload(self, key: str, workload: Workload | None, pods: list[Pod], *, admitted: bool = True) -> None:
         """A workload or one of its pods changed, or it went.

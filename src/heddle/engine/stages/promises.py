@@ -69,7 +69,7 @@ def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
         state.unhold(task)
     demand = [0] * len(cycle.total)
     for task in group:
-        for column in task.cls.used:
+        for column in task.cls.charged:
             demand[column] += task.cls.needs[column]
     fine = work.queue is not None and not state.tree.stopped_by(
         work.queue, demand, fixed=not work.spec.preemptible, user=work.spec.user, land=False
