@@ -295,6 +295,12 @@ def _workload(workload: Workload) -> Iterator[Fault]:
             yield Fault(f"{where}.minCount", "FieldValueInvalid", pod_set.min_count, remedy)
         yield from _gpu_share(pod_set.resources, f"{where}.resources")
 
+    groups = len({pod_set.group for pod_set in workload.spec.pod_sets if pod_set.group})
+    least = workload.spec.min_groups
+    if least is not None and least > groups:
+        remedy = f"give at most {groups}: so many groups its pod sets name" if groups else "name groups in podSets"
+        yield Fault("spec.minGroups", "FieldValueInvalid", least, remedy)
+
 
 def _training_job(job: TrainingJob) -> Iterator[Fault]:
     spec = job.spec

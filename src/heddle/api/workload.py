@@ -51,6 +51,13 @@ class PodSet(Struct):
         Meta(description='One pod\'s request; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),
     ] = {}
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
+    group: Annotated[
+        str,
+        Meta(
+            description="Pod sets of one group start together or not at all; minGroups says how many groups must run.",
+            max_length=63,
+        ),
+    ] = ""
 
     @property
     def minimum(self) -> int:
@@ -73,6 +80,13 @@ class WorkloadSpec(Struct):
     placement: Annotated[
         Literal["Pack", "Spread"], Meta(description="Pack fills nodes up; Spread takes the emptiest.")
     ] = "Pack"
+    min_groups: Annotated[
+        Positive | None,
+        Meta(
+            description="So many groups of pod sets must run; those beyond start and leave one by one, each as a "
+            "whole. Absent: all must."
+        ),
+    ] = None
 
 
 class WorkloadReason(Struct):

@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heapreplace
 
 import numpy as np
 
+from heddle.engine.groups import Groups
 from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
 from heddle.engine.queues import Queue, Standing, standing
@@ -87,11 +88,27 @@ class Cycle:
         return tuple((part, count) for part, count in enumerate(missing) if count)
 
     def growth(self, work: Work) -> Need | None:
-        """The next single task beyond the minimum; None when there is none or the minimum does not run."""
+        """The next single task, or group, beyond the minimum; None when there is none or the minimum does not run."""
         if not any(work.pending) or not (work.whole() if not work.held else work.promised_whole()):
             return None
+        if work.groups is not None:
+            return self._group_growth(work, work.groups)
         for part, waiting in enumerate(work.pending):
             if waiting > sum(1 for task in work.order[part] if task.hold and task.state is TaskState.PENDING):
+                return ((part, 1),)
+        return None
+
+    @staticmethod
+    def _group_growth(work: Work, groups: Groups) -> Need | None:
+        held = [0] * len(work.pending)
+        for task in work.tasks.values() if work.held else ():
+            held[task.part] += task.hold is not None and task.state is TaskState.PENDING
+        free = [waiting - promised for waiting, promised in zip(work.pending, held, strict=True)]
+        counts = [runs + promised for runs, promised in zip(work.bound, work.promised(), strict=True)]
+        if need := groups.next(counts, free):
+            return need
+        for part, left in enumerate(free):
+            if left > 0 and (groups.of[part] < 0 or groups.whole(groups.of[part], counts)):
                 return ((part, 1),)
         return None
 

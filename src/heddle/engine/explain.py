@@ -118,6 +118,19 @@ def _fewer_members(ask: _WhatIf) -> Reason | None:
     return Reason(ReasonCode.FEWER_MEMBERS, queue=ask.queue.name, fits=low, needed=count)
 
 
+def _fewer_groups(ask: _WhatIf) -> Reason | None:
+    """The largest number of groups below the minimum that would start now."""
+    asked = ask.work.spec.min_groups
+    if asked is None or any(ask.work.bound):
+        return None
+    for fewer in range(asked - 1, 0, -1):
+        other = ask.variant(lambda pod_set: pod_set, min_groups=fewer)
+        need = ask.cycle.minimum(other)
+        if need is not None and ask.starts(need, other):
+            return Reason(ReasonCode.FEWER_GROUPS, queue=ask.queue.name, fits=fewer, needed=asked)
+    return None
+
+
 def _fewer_gpus(ask: _WhatIf) -> Reason | None:
     """The largest number of GPUs a task, below what it asks for, with which all members would start now."""
     if len(ask.need) != 1 or any(ask.work.bound):
@@ -276,6 +289,7 @@ class _AnyoneYields:
 
 _KINDS: tuple[Callable[[_WhatIf], Reason | None], ...] = (
     _fewer_members,
+    _fewer_groups,
     _fewer_gpus,
     _relaxed_topology,
     _raised_caps,

@@ -259,6 +259,8 @@ class PodSet:
         gpu: milli-devices of one task: below 1000 a share of ONE device, else a multiple of 1000.
         node_selector: labels that a node must have.
         tolerations: taints that it accepts.
+        group: pod sets of one group start together or not at all, where the workload says how many groups it needs;
+            "" = in no group: always needed.
     """
 
     name: str
@@ -268,6 +270,7 @@ class PodSet:
     gpu: int = 0
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
+    group: str = ""
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)
@@ -300,6 +303,7 @@ class WorkloadSpec:
         walltime: seconds that it runs at most, counted from the start of its earliest running task (None =
             not known). Room is kept ahead of time only against ends that are known.
         user: who submitted it. All work of nobody known ("") counts as one submitter's.
+        min_groups: how many groups of pod sets must run; those beyond are elastic, each as a whole. None = all must.
     """
 
     name: str
@@ -314,6 +318,7 @@ class WorkloadSpec:
     broken_since: float | None = None
     walltime: float | None = None
     user: str = ""
+    min_groups: int | None = None
 
     def __post_init__(self) -> None:
         _name("workload.name", self.name)
@@ -334,6 +339,13 @@ class WorkloadSpec:
         tasks = [task for pod_set in self.pod_sets for task in pod_set.tasks]
         if len(set(tasks)) != len(tasks):
             raise _fault("workload.pod_sets.tasks", tasks, "name each task once in a workload")
+        if self.min_groups is not None:
+            groups = len({pod_set.group for pod_set in self.pod_sets if pod_set.group})
+            _amount("workload.min_groups", self.min_groups)
+            if self.min_groups > groups:
+                raise _fault(
+                    "workload.min_groups", self.min_groups, f"give at most the {groups} groups of its pod sets"
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ class ReasonCode(StrEnum):
     IDLE_ROOM = "IdleRoom"
     GROWN = "Grown"
     PROMISE_KEPT = "PromiseKept"
+    GROUP_GROWN = "GroupGrown"
     # a task lost its place
     PREEMPTED = "Preempted"
     RECLAIMED = "Reclaimed"
@@ -66,6 +67,7 @@ class ReasonCode(StrEnum):
     RAISE_USER_LIMIT = "RaiseUserLimit"
     RELAX_ORDERING = "RelaxOrdering"
     RAISE_COUNTER = "RaiseCounter"
+    FEWER_GROUPS = "FewerGroups"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,8 @@ def render(reason: Reason) -> str:
             return f"placed on room that is idle; queue {r.queue} is beyond its fair share and may lose it"
         case ReasonCode.GROWN:
             return f"grown by one task beyond its minimum in queue {r.queue}"
+        case ReasonCode.GROUP_GROWN:
+            return f"grown by one group beyond its minimum in queue {r.queue}"
         case ReasonCode.PROMISE_KEPT:
             return "placed on the room that was made for it"
         case ReasonCode.PREEMPTED:
@@ -249,6 +253,8 @@ def render(reason: Reason) -> str:
             return f"room is kept for it from {moment(r.at)} on, when {_names(r.holders)} should have ended"
         case ReasonCode.FEWER_MEMBERS:
             return f"{_count(r.fits, 'member', 'members')} instead of {r.needed} would start now"
+        case ReasonCode.FEWER_GROUPS:
+            return f"{_count(r.fits, 'group', 'groups')} instead of {r.needed} would start now"
         case ReasonCode.FEWER_GPUS:
             return f"{free} a task instead of {asked} would start now"
         case ReasonCode.RELAX_TOPOLOGY:

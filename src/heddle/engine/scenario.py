@@ -216,23 +216,32 @@ def _gpu(task: Data, sizes: set[int]) -> int:
 
 
 def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
-    groups: dict[tuple[int, int, int, tuple[tuple[str, int], ...]], list[str]] = {}
+    groups: dict[tuple[int, int, int, tuple[tuple[str, int], ...], str], list[str]] = {}
     for task in workload["tasks"]:
         counters = tuple(_counted(task.get("counters", {})).items())
-        key = (_gpu(task, sizes), task.get("cpu_milli", 0), task.get("memory_mib", 0) * _MIB, counters)
+        key = (
+            _gpu(task, sizes),
+            task.get("cpu_milli", 0),
+            task.get("memory_mib", 0) * _MIB,
+            counters,
+            task.get("group", ""),
+        )
         groups.setdefault(key, []).append(task["name"])
     left = workload["min_members"]
     pod_sets = []
-    for at, ((gpu, cpu, memory, counters), tasks) in enumerate(groups.items()):
-        least = min(left, len(tasks))
-        left -= least
+    for at, ((gpu, cpu, memory, counters, group), tasks) in enumerate(groups.items()):
+        least = len(tasks) if group else min(left, len(tasks))
+        left -= 0 if group else least
         request = {"cpu": cpu, "memory": memory, **dict(counters)}
         selector = {}
         if model := workload.get("gpu_model"):
             request[MODEL + model] = gpu
             selector["model"] = model
-        pod_sets.append(PodSet(f"p{at}", tuple(tasks), least, request, gpu, selector))
-    running = sum(task["state"] == "running" for task in workload["tasks"])
+        pod_sets.append(PodSet(f"p{at}", tuple(tasks), least, request, gpu, selector, group=group))
+    runs = {task["name"] for task in workload["tasks"] if task["state"] == "running"}
+    running = sum(len(runs.intersection(p.tasks)) for p in pod_sets if not p.group)
+    grouped = {p.group: {t for other in pod_sets if other.group == p.group for t in other.tasks} for p in pod_sets}
+    torn = any(runs & tasks and not runs >= tasks for group, tasks in grouped.items() if group)
     wish = workload.get("topology", {})
     return WorkloadSpec(
         workload["name"],
@@ -244,7 +253,8 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         topology_required=wish.get("required"),
         topology_preferred=wish.get("preferred"),
         user=workload.get("user", ""),
-        broken_since=0.0 if 0 < running < workload["min_members"] else None,
+        broken_since=0.0 if 0 < running < workload["min_members"] or torn else None,
+        min_groups=workload.get("min_groups"),
         walltime=workload.get("walltime_s"),
     )
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from heddle.engine.groups import Groups
 from heddle.engine.model import COUNTER, CPU, GPU, MEMORY, NodeSpec, Placement, QueueSpec, WorkloadSpec, check_counters
 from heddle.engine.nodes import Nodes
 from heddle.engine.plan import Action, Bind, Evict
@@ -59,6 +60,7 @@ class Work:
     __slots__ = (
         "bound",
         "end",
+        "groups",
         "held",
         "key",
         "leaving",
@@ -83,23 +85,47 @@ class Work:
         self.pending: list[int] = []
         self.leaving: list[int] = []
         self.held = 0
+        self.groups = None if spec.min_groups is None else Groups(spec, spec.min_groups)
         self.key: tuple[int, float, str] | None = None
         self.started = math.inf  # of the earliest task that runs; kept where a walltime is known
         self.end: tuple[float, str] | None = None  # its entry in State.ends
 
     def missing(self) -> list[int]:
         """Per pod set: how many more tasks must start for the minimum."""
-        return [max(0, s.min - b) for s, b in zip(self.spec.pod_sets, self.bound, strict=True)]
+        return [max(0, least - b) for least, b in zip(self.floor(), self.bound, strict=True)]
+
+    def floor(self) -> list[int]:
+        """Per pod set: how many tasks must run for the minimum."""
+        if self.groups is None:
+            return [pod_set.min for pod_set in self.spec.pod_sets]
+        return self.groups.floor(self.bound, self.promised(), self.pending)
+
+    def promised(self) -> list[int]:
+        """Per pod set: how many tasks that do not run have a place promised."""
+        held = [0] * len(self.bound)
+        for task in self.tasks.values() if self.held else ():
+            held[task.part] += task.hold is not None and task.state is not TaskState.BOUND
+        return held
+
+    def torn(self) -> bool:
+        """Whether something runs that cannot work: below the minimum, or a group below its own."""
+        if not any(self.bound):
+            return False
+        return not self.whole() or (self.groups is not None and bool(self.groups.torn(self.bound)))
 
     def promised_whole(self) -> bool:
         """The same, with tasks counted that have a place promised."""
         held = [0] * len(self.bound)
         for task in self.tasks.values():
             held[task.part] += task.hold is not None
+        if self.groups is not None:
+            return self.groups.enough([b + h for b, h in zip(self.bound, held, strict=True)])
         return all(b + h >= s.min for s, b, h in zip(self.spec.pod_sets, self.bound, held, strict=True))
 
     def whole(self) -> bool:
-        """Whether every pod set has its minimum running."""
+        """Whether the minimum runs: that of every pod set, or of enough groups."""
+        if self.groups is not None:
+            return self.groups.enough(self.bound)
         if len(self.bound) == 1:
             return self.bound[0] >= self.spec.pod_sets[0].min
         return all(b >= s.min for s, b in zip(self.spec.pod_sets, self.bound, strict=True))
@@ -763,7 +789,7 @@ class State:
             if key is not None:
                 insort(queue.waiting, key)
             work.key = key
-        if any(work.bound) and not work.whole():
+        if work.torn():
             self.broken[work.name] = None
         else:
             self.broken.pop(work.name, None)

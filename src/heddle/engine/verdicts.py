@@ -122,10 +122,9 @@ class Verdicts:
             return (behind,)
         need = self.cycle.minimum(work) or self.cycle.growth(work)
         if need is None:
-            needed = sum(pod_set.min for pod_set in work.spec.pod_sets)
-            there = sum(min(p + b, s.min) for p, b, s in zip(
-                work.pending, work.bound, work.spec.pod_sets, strict=True))  # fmt: skip
-            return (Reason(ReasonCode.MEMBERS_MISSING, queue=name, fits=there, needed=needed),)
+            floor = work.floor()
+            there = sum(min(p + b, least) for p, b, least in zip(work.pending, work.bound, floor, strict=True))
+            return (Reason(ReasonCode.MEMBERS_MISSING, queue=name, fits=there, needed=sum(floor)),)
         return self._blocked(work, need)
 
     def _blocked(self, work: Work, need: Need) -> tuple[Reason, ...]:

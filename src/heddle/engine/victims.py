@@ -262,11 +262,24 @@ class RoomSearch:
         if elastic and victim.whole():
             newest = max(elastic, key=lambda t: (self._fresh(t), t.since, victim.order[t.part].index(t)))
             self._leave(victim, [newest])
+        elif group := self._spare_group(victim, row):
+            self._leave(victim, group)
         elif running:
             self._leave(victim, running)
         else:
             return False
         return True
+
+    @staticmethod
+    def _spare_group(victim: Work, row: int | None) -> list[Task]:
+        """What runs of the next group that may leave without breaking the workload (with ``row``: one that runs
+        there)."""
+        for group in victim.groups.spare(victim.bound) if victim.groups is not None else ():
+            parts = victim.groups.parts[group] if victim.groups is not None else []
+            tasks = [t for t in victim.tasks.values() if t.part in parts and t.state is TaskState.BOUND]
+            if row is None or any(task.row == row for task in tasks):
+                return tasks
+        return []
 
     def _fresh(self, task: Task) -> bool:
         """Whether the task was placed in this very cycle: taking it back stops nothing that runs."""
@@ -302,10 +315,23 @@ class RoomSearch:
                 state.rollback(point)
                 return False
             state.move(task, TaskState.BOUND, task.row, task.devices, task.since)
-        if not unit[0].whole():
+        if not unit[0].whole() or self._torn_by(unit):
             state.rollback(point)  # an elastic task is no use without its gang
             return False
         return True
+
+    @staticmethod
+    def _torn_by(unit: Unit) -> bool:
+        """Whether a group that is put back is only a part of what ran of it."""
+        victim, tasks, _ = unit
+        groups = victim.groups
+        if groups is None:
+            return False
+        for group in {groups.of[task.part] for task in tasks} & set(groups.torn(victim.bound)):
+            runs = sum(victim.bound[part] for part in groups.parts[group])
+            if runs > sum(groups.of[task.part] == group for task in tasks):
+                return True
+        return False
 
     def _put_back(self) -> None:
         """Spares every unit whose going turned out not to matter, dearest first."""

@@ -88,6 +88,15 @@ def test_all_faults_come_at_once() -> None:
             "of its own",
         ),
         (registry.PODS, {"metadata": {"name": "p"}, "spec": {"containers": "x"}}, "spec.containers", "a list"),
+        (
+            registry.WORKLOADS,
+            {
+                "metadata": {"name": "w"},
+                "spec": {"queue": "q", "minGroups": 2, "podSets": [{"name": "a", "count": 1, "group": "r0"}]},
+            },
+            "spec.minGroups",
+            "at most 1",
+        ),
         (registry.LICENSES, {"metadata": {"name": "m"}, "spec": {"count": -1}}, "spec.count", "0 or more"),
         (
             registry.TRAININGJOBS,

@@ -333,3 +333,29 @@ async def test_licences_are_counted_in_the_whole_cluster_and_shown_in_the_queue(
     await until(shown)
     await client.patch(LICENSES, "seat", {"spec": {"count": 2}})
     await workload_with(client, "second", lambda w: w.status.phase == "Running")
+
+
+async def test_enough_groups_make_a_workload_run_and_a_torn_one_is_told_from_the_grace(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=QueueSpec(quota={"nvidia.com/gpu": 16})))
+    sets = [PodSet(name=f"r{at}", group=f"r{at}", count=2, resources={"nvidia.com/gpu": 4}) for at in range(2)]
+    spec = WorkloadSpec(queue="team", pod_sets=sets, min_groups=1)
+    await client.create(WORKLOADS, Workload(metadata=ObjectMeta(name="serve", namespace="default"), spec=spec))
+
+    async def pod(group: int, index: int) -> None:
+        labels = {POD_GROUP_LABEL: "serve", POD_SET_LABEL: f"r{group}"}
+        container = PodSpec(containers=[Container(name="main", command=["true"])], scheduler_name="heddle")
+        meta = ObjectMeta(name=f"r{group}-{index}", namespace="default", labels=labels)
+        await client.create(PODS, Pod(metadata=meta, spec=container))
+
+    for index in range(2):
+        await pod(0, index)
+    one = await workload_with(client, "serve", lambda w: w.status.phase == "Running")
+    assert one.status.bound == 2
+    for index in range(2):
+        await pod(1, index)
+    await workload_with(client, "serve", lambda w: w.status.bound == 4)
+    await client.delete(PODS, "r1-1", "default", grace_period=0)
+    torn = await workload_with(client, "serve", lambda w: w.status.broken_since)
+    assert torn.status.phase == "Running"
+    await pod(1, 1)
+    await workload_with(client, "serve", lambda w: w.status.bound == 4 and not w.status.broken_since)

@@ -83,6 +83,15 @@ def gangs_whole(state: State, plan: Plan) -> None:
             assert work.promised_whole(), f"{name} is moved, but not all of it lands again"
             continue
         assert work.whole() or not any(work.bound), f"{name} runs below its minimum"
+        if work.groups is not None:  # a group that was torn before, and of which nothing was decided, is as it was
+            decided = {work.groups.of[work.tasks[task].part] for task in tasks_of(plan, name)}
+            assert not decided & set(work.groups.torn(work.bound)), f"a group of {name} runs below its minimum"
+
+
+def tasks_of(plan: Plan, name: str) -> list[str]:
+    """The tasks of a workload that a plan starts or evicts."""
+    binds = [a.placement.task for a in plan.actions if isinstance(a, Bind) and a.placement.workload == name]
+    return binds + [a.task for a in plan.actions if isinstance(a, Evict) and a.workload == name]
 
 
 def caps_kept(state: State, plan: Plan) -> None:

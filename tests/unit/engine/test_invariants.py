@@ -10,7 +10,7 @@ from engine_invariants import carry_out, check_state, plan_checked
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from worlds import POLICIES, SEATS, random_policy, with_policy
+from worlds import POLICIES, SEATS, in_groups, random_policy, with_policy
 
 from heddle.engine import (
     Device,
@@ -90,8 +90,9 @@ class EngineWorld(RuleBasedStateMachine):
         sizes=st.lists(
             st.tuples(st.integers(1, 4), st.integers(0, 3), st.sampled_from([0, 300, 500, 1000, 1000, 2000, 4000])),
             min_size=1,
-            max_size=2,
+            max_size=3,
         ),
+        groups=st.sampled_from([None, None, (0, "xyz"), (1, "xyz"), (1, "xxy"), (2, "xyz"), (1, " xy")]),
         cpu=st.sampled_from([0, 500, 1000]),
         priority=st.integers(0, 2),
         preemptible=st.sampled_from([True, True, True, False]),
@@ -103,7 +104,7 @@ class EngineWorld(RuleBasedStateMachine):
         seats=st.sampled_from([0, 0, 0, 1, 2]),
     )
     def submit(
-        self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, walltime, user, seats
+        self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, walltime, user, seats, groups
     ) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
             PodSet(
@@ -111,21 +112,20 @@ class EngineWorld(RuleBasedStateMachine):
             )
             for at, (count, least, gpu) in enumerate(sizes)
         )
-        self.state.set_workload(
-            WorkloadSpec(
-                f"x/w{self.made}",
-                queue,
-                pod_sets,
-                priority,
-                preemptible,
-                float(self.made),
-                required,
-                preferred,
-                strategy,
-                walltime=walltime,
-                user=user,
-            )
+        spec = WorkloadSpec(
+            f"x/w{self.made}",
+            queue,
+            pod_sets,
+            priority,
+            preemptible,
+            float(self.made),
+            required,
+            preferred,
+            strategy,
+            walltime=walltime,
+            user=user,
         )
+        self.state.set_workload(in_groups(spec, groups))
         self.made += 1
 
     @rule(data=st.data())
@@ -209,13 +209,14 @@ def test_crowded_random_worlds_keep_every_invariant(crowd: int) -> None:
 
 def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
     pod_sets = []
-    for part in range(draw.choice([1, 1, 1, 2])):
+    groups = draw.choice([None, None, None, (0, "xyz"), (1, "xyz"), (1, "xxy"), (2, "xyz"), (1, " xy")])
+    for part in range(draw.choice([1, 1, 1, 2]) if groups is None else 3):
         count = draw.randint(1, 4)
         names = tuple(f"p{part}t{at}" for at in range(count))
         gpu = draw.choice([0, 300, 500, 1000, 1000, 2000, 4000])
         request = {"cpu": draw.choice([0, 500, 1000]), SEATS: draw.choice([0, 0, 0, 0, 1])}
         pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), request, gpu))
-    return WorkloadSpec(
+    spec = WorkloadSpec(
         f"x/w{number}",
         draw.choice(LEAVES),
         tuple(pod_sets),
@@ -228,6 +229,7 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         walltime=draw.choice([None, None, 50.0, 100.0]),
         user=draw.choice(["", "ann", "bob"]),
     )
+    return in_groups(spec, groups)
 
 
 def one_slow_cycle(state: State) -> None:

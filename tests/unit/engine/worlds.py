@@ -65,6 +65,15 @@ def work(name: str, queue: str, tasks: int = 1, gpus: float = 1, **more: object)
     return WorkloadSpec(name, queue, (pods,), **more)  # type: ignore[arg-type]
 
 
+def in_groups(spec: WorkloadSpec, groups: tuple[int, str] | None) -> WorkloadSpec:
+    """The workload with its pod sets in groups, a letter each (a blank: in none), of which so many are needed."""
+    if groups is None:
+        return spec
+    least, names = groups
+    pod_sets = tuple(replace(p, group=name.strip()) for p, name in zip(spec.pod_sets, names, strict=False))
+    return replace(spec, pod_sets=pod_sets, min_groups=min(least, len({p.group for p in pod_sets if p.group})))
+
+
 def settle(state: State, plan: Plan, *, release: bool = True, now: float = 0.0) -> None:
     for action in plan.actions:
         state.apply(action, now)

@@ -214,6 +214,7 @@ def workload_spec(
                 gpu=asked.get("gpu", 0),
                 node_selector=dict(pod_set.node_selector),
                 tolerations=tuple(Toleration(k, v or None) for k, v in sorted(tolerations)),
+                group=pod_set.group,
             )
         )
     spec = workload.spec
@@ -229,6 +230,7 @@ def workload_spec(
         strategy=spec.placement.lower(),
         user=workload.metadata.annotations.get(USER_ANNOTATION, ""),
         broken_since=to_seconds(workload.status.broken_since) if workload.status.broken_since else None,
+        min_groups=spec.min_groups,
     )
 
 

@@ -347,7 +347,8 @@ class SchedulingController:
         bound = self._mirror.bound(key)
         minimum = sum(p.minimum for p in workload.spec.pod_sets)
         finished = sum(p.finished for p in self._pods_of.get(key, {}).values())
-        running = bound + finished >= minimum and bound + finished > 0
+        enough = bound + finished >= minimum if workload.spec.min_groups is None else self._mirror.whole(key)
+        running = enough and bound + finished > 0
         old = workload.status
         if refused := self._refusal(workload):
             reasons = [WorkloadReason(code="NotPermitted", message=refused)]
@@ -358,9 +359,9 @@ class SchedulingController:
         else:
             reasons = [WorkloadReason(code=str(r.code), message=render(r)) for r in verdict.reasons]
         was_admitted = (c := find_condition(old.conditions, "Admitted")) is not None and c.status == "True"
-        if running:
+        if running and not (workload.spec.min_groups is not None and self._mirror.torn(key)):
             broken = None
-        elif bound and was_admitted:
+        elif bound and (running or was_admitted):
             broken = old.broken_since or to_text(now)
         else:
             broken = old.broken_since if bound else None

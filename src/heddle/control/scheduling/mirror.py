@@ -112,6 +112,14 @@ class Mirror:
         """Whether the engine has been told of this workload."""
         return key in self._workloads
 
+    def whole(self, key: str) -> bool:
+        """Whether the minimum of a workload has places: of all pod sets, or of enough groups."""
+        return key in self._workloads and self.state.works[key].whole()
+
+    def torn(self, key: str) -> bool:
+        """Whether something of a workload runs that cannot work, for want of the rest of its gang or group."""
+        return key in self._workloads and self.state.works[key].torn()
+
     def _pod(self, key: str, pod: Pod, pod_set: str) -> None:
         task = (key, pod.metadata.name)
         if pod.finished:

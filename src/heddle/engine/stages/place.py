@@ -72,7 +72,9 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int]
     for shadow in kept:
         shadow.charge(queue, demand, fixed=fixed)
     code = ReasonCode.WITHIN_SHARE if within else ReasonCode.IDLE_ROOM
-    reason = cycle.reason(ReasonCode.GROWN if grow and within else code, work.spec.queue)
+    if grow and within:
+        code = ReasonCode.GROWN if len(placed) == 1 else ReasonCode.GROUP_GROWN
+    reason = cycle.reason(code, work.spec.queue)
     for task in placed:
         cycle.started(task, reason)
     return True
