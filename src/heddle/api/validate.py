@@ -27,7 +27,7 @@ from heddle.api.registry import Resource
 from heddle.api.status import StatusCause
 from heddle.api.topology import Topology
 from heddle.api.trainingjob import TrainingJob
-from heddle.api.workload import Workload
+from heddle.api.workload import PodSet, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,11 +295,32 @@ def _workload(workload: Workload) -> Iterator[Fault]:
             yield Fault(f"{where}.minCount", "FieldValueInvalid", pod_set.min_count, remedy)
         yield from _gpu_share(pod_set.resources, f"{where}.resources")
 
+    yield from _order(workload.spec.pod_sets)
     groups = len({pod_set.group for pod_set in workload.spec.pod_sets if pod_set.group})
     least = workload.spec.min_groups
     if least is not None and least > groups:
         remedy = f"give at most {groups}: so many groups its pod sets name" if groups else "name groups in podSets"
         yield Fault("spec.minGroups", "FieldValueInvalid", least, remedy)
+
+
+def _order(pod_sets: list[PodSet]) -> Iterator[Fault]:
+    by_name = {pod_set.name: pod_set for pod_set in pod_sets}
+    for i, pod_set in enumerate(pod_sets):
+        for j, name in enumerate(pod_set.after):
+            field = f"spec.podSets[{i}].after[{j}]"
+            if name not in by_name:
+                yield Fault(field, "FieldValueInvalid", name, f"name one of the pod sets {', '.join(by_name)}")
+            elif by_name[name].group not in ("", pod_set.group):
+                yield Fault(field, "FieldValueInvalid", name, "name a pod set of the same group, or of none")
+        seen, due = set[str](), list(pod_set.after)
+        while due:
+            name = due.pop()
+            if name not in seen and name in by_name:
+                seen.add(name)
+                due += by_name[name].after
+        if pod_set.name in seen:
+            remedy = "no pod set may wait for itself; leave one of them out"
+            yield Fault(f"spec.podSets[{i}].after", "FieldValueInvalid", pod_set.after, remedy)
 
 
 def _training_job(job: TrainingJob) -> Iterator[Fault]:

@@ -58,6 +58,14 @@ class PodSet(Struct):
             max_length=63,
         ),
     ] = ""
+    after: Annotated[
+        list[str],
+        Meta(
+            description="Pod sets of which as many pods as their minCount must be Ready before pods of this one start; "
+            "the places of these are held until then.",
+            max_length=63,
+        ),
+    ] = []
 
     @property
     def minimum(self) -> int:

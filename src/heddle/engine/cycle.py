@@ -94,7 +94,9 @@ class Cycle:
         if work.groups is not None:
             return self._group_growth(work, work.groups)
         for part, waiting in enumerate(work.pending):
-            if waiting > sum(1 for task in work.order[part] if task.hold and task.state is TaskState.PENDING):
+            if work.unready(part) is None and waiting > sum(
+                1 for task in work.order[part] if task.hold and task.state is TaskState.PENDING
+            ):
                 return ((part, 1),)
         return None
 
@@ -108,7 +110,11 @@ class Cycle:
         if need := groups.next(counts, free):
             return need
         for part, left in enumerate(free):
-            if left > 0 and (groups.of[part] < 0 or groups.whole(groups.of[part], counts)):
+            if (
+                left > 0
+                and work.unready(part) is None
+                and (groups.of[part] < 0 or groups.whole(groups.of[part], counts))
+            ):
                 return ((part, 1),)
         return None
 
@@ -116,6 +122,8 @@ class Cycle:
         """What a claim still lacks, promises of this cycle counted; None for those who wait on an earlier promise."""
         if not work.held:
             return self.minimum(work) or self.growth(work)
+        if work.waits_in_order():
+            return None  # its minimum is sure, and what is more can wait until that has started
         touched = self.state.touched or {}
         for task in work.tasks.values():
             if task.hold and (task not in touched or touched[task][3] is not None):
@@ -132,6 +140,16 @@ class Cycle:
             names = [name for name in names if any(works[name].pending)]
         self._open[queue.name] = names
         return names
+
+    def hold_back(self, placed: list[Task]) -> list[Task]:
+        """Turns places of tasks that must wait for others of their workload into promises; returns those that start."""
+        starts = [task for task in placed if task.work.unready(task.part) is None]
+        for task in placed if len(starts) < len(placed) else ():
+            if task not in starts:
+                row, devices = task.row, task.devices
+                self.state.move(task, TaskState.PENDING)
+                self.state.hold(task, row, devices)
+        return starts
 
     def reopen(self) -> None:
         """Placed work was displaced: its claims are open again."""

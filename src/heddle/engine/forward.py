@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from heddle.engine.plan import Action, Bind, Budget, Evict
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scheduler import decide
-from heddle.engine.state import State
+from heddle.engine.state import State, TaskState
 
 _ROUNDS = 16
 """Cycles at one moment: the world comes to rest in fewer, unless evictions form a long chain."""
@@ -63,6 +63,7 @@ class Forward:
 
     def _settle(self, step: Step) -> None:
         for _ in range(_ROUNDS):
+            get_ready(self.state)
             actions = decide(self.state, self.now, self.budget)
             if not actions:
                 return
@@ -81,6 +82,14 @@ class Forward:
             work = state.works[name]
             if any(work.bound) and work.whole() and name not in step.started:
                 step.started.append(name)
+
+
+def get_ready(state: State) -> None:
+    """In virtual time whatever runs is ready at once, so that what starts after it may."""
+    for work in state.works.values():
+        for task in work.tasks.values() if work.after is not None else ():
+            if task.state is TaskState.BOUND:
+                state.mark_ready(work.name, task.name)
 
 
 @dataclass(frozen=True, slots=True)

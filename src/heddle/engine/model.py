@@ -51,6 +51,26 @@ def _amounts(where: str, values: Mapping[str, int | None], *, null: bool = False
         _amount(f"{where}[{resource}]", value)  # type: ignore[arg-type]
 
 
+def _check_order(pod_sets: tuple[PodSet, ...]) -> None:
+    """Refuses an order in which some pod set could never start."""
+    by_name = {pod_set.name: pod_set for pod_set in pod_sets}
+    for pod_set in pod_sets:
+        where = f"pod_set.after of {pod_set.name}"
+        for name in pod_set.after:
+            if name not in by_name:
+                raise _fault(where, name, f"name a pod set of the workload: {', '.join(by_name)}")
+            if by_name[name].group not in ("", pod_set.group):
+                raise _fault(where, name, "name a pod set of the same group, or of none")
+        seen, due = set[str](), list(pod_set.after)
+        while due:
+            name = due.pop()
+            if name == pod_set.name:
+                raise _fault(where, list(pod_set.after), "no pod set may wait for itself; leave one of them out")
+            if name not in seen:
+                seen.add(name)
+                due += by_name[name].after if name in by_name else ()
+
+
 def check_counters(counts: Mapping[str, int]) -> None:
     """Refuses counts of what a node might have, and amounts that are none."""
     for name in counts:
@@ -261,6 +281,8 @@ class PodSet:
         tolerations: taints that it accepts.
         group: pod sets of one group start together or not at all, where the workload says how many groups it needs;
             "" = in no group: always needed.
+        after: pod sets of the workload that must be ready (as many tasks as their ``min``) before this one starts.
+            Places are found for all at once; those of this one are reserved until then.
     """
 
     name: str
@@ -271,6 +293,7 @@ class PodSet:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     group: str = ""
+    after: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)
@@ -339,6 +362,7 @@ class WorkloadSpec:
         tasks = [task for pod_set in self.pod_sets for task in pod_set.tasks]
         if len(set(tasks)) != len(tasks):
             raise _fault("workload.pod_sets.tasks", tasks, "name each task once in a workload")
+        _check_order(self.pod_sets)
         if self.min_groups is not None:
             groups = len({pod_set.group for pod_set in self.pod_sets if pod_set.group})
             _amount("workload.min_groups", self.min_groups)

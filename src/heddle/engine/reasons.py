@@ -47,6 +47,7 @@ class ReasonCode(StrEnum):
     OVER_USER_LIMIT = "OverUserLimit"
     BEHIND_HEAD = "BehindHead"
     OVER_COUNTER = "OverCounter"
+    WAITING_FOR_READY = "WaitingForReady"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -94,6 +95,8 @@ class Reason:
         at: a moment, in seconds on the caller's clock.
         user: the submitter concerned.
         head: workload at the head of the line.
+        pod_set: the pod set that waits.
+        awaits: the pod set for which it waits.
     """
 
     code: ReasonCode
@@ -113,6 +116,8 @@ class Reason:
     at: float = 0.0
     user: str = ""
     head: str = ""
+    pod_set: str = ""
+    awaits: str = ""
 
 
 def moment(at: float) -> str:
@@ -230,6 +235,11 @@ def render(reason: Reason) -> str:
             who = f"user {r.user}" if r.user else "work of no known user"
             return (
                 f"queue {r.queue} lets one user use {cap}: {who} has {used} in use, {asked} more asked for{_holders(r)}"
+            )
+        case ReasonCode.WAITING_FOR_READY:
+            return (
+                f"its room is reserved; {r.pod_set} starts once {r.awaits} is ready: {r.fits} of {r.needed} "
+                f"{'task is' if r.needed == 1 else 'tasks are'}"
             )
         case ReasonCode.OVER_COUNTER:
             return f"the cluster has {cap}: {used} in use, {asked} more asked for{_holders(r)}"

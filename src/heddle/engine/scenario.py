@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from heddle.engine.fairshare import UNBOUNDED, divide
-from heddle.engine.forward import Forward
+from heddle.engine.forward import Forward, get_ready
 from heddle.engine.model import (
     COUNTER,
     MODEL,
@@ -216,7 +216,7 @@ def _gpu(task: Data, sizes: set[int]) -> int:
 
 
 def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
-    groups: dict[tuple[int, int, int, tuple[tuple[str, int], ...], str], list[str]] = {}
+    groups: dict[tuple[int, int, int, tuple[tuple[str, int], ...], str, str], list[str]] = {}
     for task in workload["tasks"]:
         counters = tuple(_counted(task.get("counters", {})).items())
         key = (
@@ -225,11 +225,12 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
             task.get("memory_mib", 0) * _MIB,
             counters,
             task.get("group", ""),
+            task.get("set", ""),
         )
         groups.setdefault(key, []).append(task["name"])
     left = workload["min_members"]
     pod_sets = []
-    for at, ((gpu, cpu, memory, counters, group), tasks) in enumerate(groups.items()):
+    for at, ((gpu, cpu, memory, counters, group, name), tasks) in enumerate(groups.items()):
         least = len(tasks) if group else min(left, len(tasks))
         left -= 0 if group else least
         request = {"cpu": cpu, "memory": memory, **dict(counters)}
@@ -237,7 +238,8 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         if model := workload.get("gpu_model"):
             request[MODEL + model] = gpu
             selector["model"] = model
-        pod_sets.append(PodSet(f"p{at}", tuple(tasks), least, request, gpu, selector, group=group))
+        after = tuple(workload.get("after", {}).get(name, ()))
+        pod_sets.append(PodSet(name or f"p{at}", tuple(tasks), least, request, gpu, selector, group=group, after=after))
     runs = {task["name"] for task in workload["tasks"] if task["state"] == "running"}
     running = sum(len(runs.intersection(p.tasks)) for p in pod_sets if not p.group)
     grouped = {p.group: {t for other in pod_sets if other.group == p.group for t in other.tasks} for p in pod_sets}
@@ -280,6 +282,15 @@ def _start(state: State, data: Data) -> None:
         state.bind(Placement(work.name, pod_set, task["name"], task["node"], devices), since)
 
 
+def _get_ready(state: State, data: Data) -> None:
+    """What runs is ready, but for tasks of which the scenario says that they never are."""
+    never = {(w["name"], t["name"]) for w in data["workloads"] for t in w["tasks"] if not t.get("ready", True)}
+    get_ready(state)
+    for workload, task in never:
+        if state.works[workload].tasks[task].state is TaskState.BOUND:
+            state.mark_ready(workload, task, ready=False)
+
+
 def play_round(state: State) -> tuple[set[str], bool]:
     """One round: plan, carry it out, let the evicted go. Returns the workloads that lost tasks, and
     whether anything was done."""
@@ -296,10 +307,12 @@ def play_round(state: State) -> tuple[set[str], bool]:
 def _scheduled(state: State, reach: int, stay: int, data: Data) -> list[Difference]:
     evicted: set[str] = set()
     for _ in range(reach):
+        _get_ready(state, data)
         evicted |= play_round(state)[0]
     found = _compare(state, data, evicted)
     for late in range(stay):
         before = len(found)
+        _get_ready(state, data)
         lost, _moved = play_round(state)
         evicted |= lost
         if not before and (found := _compare(state, data, evicted)):

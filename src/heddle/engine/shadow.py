@@ -175,6 +175,8 @@ class _Search:
             for task in self.state.works[name].tasks.values():
                 if task.state is TaskState.BOUND:
                     self.state.move(task, TaskState.PENDING)
+                if task.hold and task.work.after is not None:
+                    self.state.unhold(task)
 
     def _fits(self) -> bool:
         tree = self.state.tree

@@ -40,7 +40,7 @@ _LEDGER = {TaskState.BOUND: 0, TaskState.RELEASING: 1}
 class Task:
     """One task: its state, its place while it has one, and the place that is promised to it."""
 
-    __slots__ = ("cls", "devices", "hold", "name", "part", "row", "since", "state", "work")
+    __slots__ = ("cls", "devices", "hold", "name", "part", "ready", "row", "since", "state", "work")
 
     def __init__(self, name: str, part: int, work: Work, cls: RequestClass) -> None:
         self.name = name
@@ -51,6 +51,7 @@ class Task:
         self.row = -1
         self.devices: tuple[int, ...] = ()
         self.since = 0.0
+        self.ready = False  # reported; counts while it runs
         self.hold: Hold | None = None
 
 
@@ -58,6 +59,7 @@ class Work:
     """A workload: its spec, its tasks, and how many of each pod set run, wait or leave."""
 
     __slots__ = (
+        "after",
         "bound",
         "end",
         "groups",
@@ -85,6 +87,9 @@ class Work:
         self.pending: list[int] = []
         self.leaving: list[int] = []
         self.held = 0
+        names = [pod_set.name for pod_set in spec.pod_sets]
+        after = [[names.index(name) for name in pod_set.after] for pod_set in spec.pod_sets]
+        self.after = after if any(after) else None  # per pod set: those that must be ready before
         self.groups = None if spec.min_groups is None else Groups(spec, spec.min_groups)
         self.key: tuple[int, float, str] | None = None
         self.started = math.inf  # of the earliest task that runs; kept where a walltime is known
@@ -106,6 +111,25 @@ class Work:
         for task in self.tasks.values() if self.held else ():
             held[task.part] += task.hold is not None and task.state is not TaskState.BOUND
         return held
+
+    def unready(self, part: int) -> int | None:
+        """The first pod set for which this one waits, since too few of its tasks are ready; None = it may start."""
+        for before in self.after[part] if self.after is not None else ():
+            if self.readied(before) < self.spec.pod_sets[before].min:
+                return before
+        return None
+
+    def readied(self, part: int) -> int:
+        """How many running tasks of a pod set are ready."""
+        return sum(task.ready and task.state is TaskState.BOUND for task in self.order[part])
+
+    def waits_in_order(self) -> bool:
+        """Whether all that is missing has its place promised, and only waits for others of the workload."""
+        if self.after is None or not self.held:
+            return False
+        missing, held = self.missing(), self.promised()
+        parts = [part for part, count in enumerate(missing) if count]
+        return bool(parts) and all(held[p] >= missing[p] and self.unready(p) is not None for p in parts)
 
     def torn(self) -> bool:
         """Whether something runs that cannot work: below the minimum, or a group below its own."""
@@ -138,6 +162,7 @@ class TaskFact:
     placement: Placement
     since: float
     releasing: bool
+    ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +240,7 @@ class State:
         lost = []
         for task, was, ids, since in places:
             if not all(i in index for i in ids):
+                task.ready = False
                 lost.append((task.work.name, task.name))
                 continue
             devices = tuple(index[i] for i in ids)
@@ -240,6 +266,7 @@ class State:
         here = sorted(self.on_row.get(row, ()), key=lambda t: (t.work.name, t.name))
         for task in here:
             self.move(task, TaskState.PENDING)
+            task.ready = False
             self._index(task.work)
         for task in list(self.holds_on_row.get(row, ())):
             self.unhold(task)
@@ -417,6 +444,7 @@ class State:
         for task, state, at, devices, since, hold in places:
             if state is not TaskState.PENDING and len(devices) == (task.cls.count or int(task.cls.dev)):
                 self.move(task, TaskState.BOUND, at, devices, since)
+                task.ready = old is not None and old.tasks[task.name].ready
                 if state is TaskState.RELEASING:
                     self.move(task, state, at, devices, since)
             if hold and len(hold[1]) == (task.cls.count or int(task.cls.dev)):
@@ -489,7 +517,19 @@ class State:
         if task.hold:
             self.unhold(task)
         self.move(task, TaskState.BOUND, row, devices, since)
+        task.ready = False
         self._index(work, joined=task)
+
+    def mark_ready(self, workload: str, task: str, *, ready: bool = True) -> None:
+        """A running task does its work now (or, with ``ready=False``, no longer): those that start after it may.
+
+        Raises:
+            ValueError: it is not known, or not running.
+        """
+        found = self._task(workload, task)
+        if found.state is not TaskState.BOUND:
+            raise ValueError(f"task: {task!r} of {workload} does not run; only running tasks can be ready")
+        found.ready = ready
 
     def mark_releasing(self, workload: str, task: str) -> None:
         """A running task was told to stop; it occupies its place until :meth:`release_task`.
@@ -515,6 +555,7 @@ class State:
         if found.state is TaskState.PENDING:
             raise ValueError(f"task: {task!r} of {workload} has no place; nothing to release")
         self.move(found, TaskState.PENDING)
+        found.ready = False
         self._index(found.work)
 
     def set_reservation(self, workload: str, placements: Iterable[Placement]) -> None:
@@ -840,7 +881,7 @@ class State:
             for task in work.tasks.values():
                 if task.row >= 0:
                     place = self.place_of(task, task.row, task.devices)
-                    tasks.append(TaskFact(place, task.since, task.state is TaskState.RELEASING))
+                    tasks.append(TaskFact(place, task.since, task.state is TaskState.RELEASING, task.ready))
             held = tuple(self.place_of(t, *t.hold) for t in work.tasks.values() if t.hold)
             if held:
                 reservations[work.name] = held
@@ -870,6 +911,8 @@ class State:
         # what leaves may share its place with what was promised, never with what runs
         for fact in sorted(snapshot.tasks, key=lambda fact: fact.releasing):
             state.bind(fact.placement, fact.since)
+            if fact.ready:
+                state.mark_ready(fact.placement.workload, fact.placement.task)
             if fact.releasing:
                 state.mark_releasing(fact.placement.workload, fact.placement.task)
         for workload_name, placements in snapshot.reservations.items():

@@ -109,6 +109,8 @@ class Verdicts:
             return (self.cycle.reason(ReasonCode.QUEUE_HAS_CHILDREN, name),)
         if queue.stopped:
             return (self.cycle.reason(ReasonCode.QUEUE_STOPPED, queue.stopped.name),)
+        if work.held and work.waits_in_order():
+            return (self._in_order(work),)
         if work.held:
             rows = {task.hold[0] for task in work.tasks.values() if task.hold}
             counted = {column for task in work.tasks.values() if task.hold for column in task.cls.counted}
@@ -126,6 +128,20 @@ class Verdicts:
             there = sum(min(p + b, least) for p, b, least in zip(work.pending, work.bound, floor, strict=True))
             return (Reason(ReasonCode.MEMBERS_MISSING, queue=name, fits=there, needed=sum(floor)),)
         return self._blocked(work, need)
+
+    @staticmethod
+    def _in_order(work: Work) -> Reason:
+        part = next(part for part, count in enumerate(work.missing()) if count)
+        before = work.unready(part) or 0
+        sets = work.spec.pod_sets
+        return Reason(
+            ReasonCode.WAITING_FOR_READY,
+            queue=work.spec.queue,
+            pod_set=sets[part].name,
+            awaits=sets[before].name,
+            fits=work.readied(before),
+            needed=sets[before].min,
+        )
 
     def _blocked(self, work: Work, need: Need) -> tuple[Reason, ...]:
         spec = work.spec

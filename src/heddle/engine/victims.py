@@ -252,7 +252,9 @@ class RoomSearch:
             promises = tuple((task, *task.hold) for task in held if task.hold)
             for task in held:
                 self.state.unhold(task)
-            self.gone.append((victim, (), promises))
+            begun = self._begun(victim, running)
+            self._leave(victim, begun)
+            self.gone[-1] = (victim, tuple(begun), promises)
             return True
         elastic = [
             task
@@ -269,6 +271,16 @@ class RoomSearch:
         else:
             return False
         return True
+
+    @staticmethod
+    def _begun(victim: Work, running: list[Task]) -> list[Task]:
+        """What runs only to wait for those whose promises are taken: it leaves with them."""
+        if victim.after is None or not victim.torn():
+            return []
+        if victim.groups is None or not victim.whole():
+            return running
+        parts = [part for group in victim.groups.torn(victim.bound) for part in victim.groups.parts[group]]
+        return [task for task in running if task.part in parts]
 
     @staticmethod
     def _spare_group(victim: Work, row: int | None) -> list[Task]:
@@ -306,7 +318,7 @@ class RoomSearch:
         state = self.state
         nodes = state.nodes
         _victim, tasks, promises = unit
-        if promises or any(task.state is not TaskState.RELEASING for task in tasks):
+        if (promises and not tasks) or any(task.state is not TaskState.RELEASING for task in tasks):
             return False  # what was promised or just placed may look for a place again at no one's cost
         point = state.checkpoint()
         for task in tasks:
@@ -315,21 +327,31 @@ class RoomSearch:
                 state.rollback(point)
                 return False
             state.move(task, TaskState.BOUND, task.row, task.devices, task.since)
-        if not unit[0].whole() or self._torn_by(unit):
+        for task, row, devices in promises:
+            free = all(nodes.land[row, c] >= task.cls.needs[c] for c in task.cls.used)
+            if not free or any(nodes.dev_land[row, d] < task.cls.share for d in devices):
+                state.rollback(point)
+                return False
+            state.hold(task, row, devices)
+        whole = unit[0].promised_whole() if promises else unit[0].whole()
+        if not whole or self._torn_by(unit):
             state.rollback(point)  # an elastic task is no use without its gang
             return False
         return True
 
-    @staticmethod
-    def _torn_by(unit: Unit) -> bool:
-        """Whether a group that is put back is only a part of what ran of it."""
-        victim, tasks, _ = unit
+    def _torn_by(self, unit: Unit) -> bool:
+        """Whether putting a unit back leaves a group below its minimum that was not so before the cycle."""
+        victim, tasks, promises = unit
         groups = victim.groups
         if groups is None:
             return False
-        for group in {groups.of[task.part] for task in tasks} & set(groups.torn(victim.bound)):
-            runs = sum(victim.bound[part] for part in groups.parts[group])
-            if runs > sum(groups.of[task.part] == group for task in tasks):
+        counts = [runs + held for runs, held in zip(victim.bound, victim.promised(), strict=True)]
+        parts = {task.part for task in tasks} | {task.part for task, _, _ in promises}
+        torn = {groups.of[part] for part in parts} & set(groups.torn(counts))
+        before = self.state.touched or {}
+        for group in torn:
+            members = [task for task in victim.tasks.values() if groups.of[task.part] == group]
+            if any(t in before and before[t][0] is TaskState.BOUND and t.state is not TaskState.BOUND for t in members):
                 return True
         return False
 

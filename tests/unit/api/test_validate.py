@@ -97,6 +97,36 @@ def test_all_faults_come_at_once() -> None:
             "spec.minGroups",
             "at most 1",
         ),
+        (
+            registry.WORKLOADS,
+            {
+                "metadata": {"name": "w"},
+                "spec": {"queue": "q", "podSets": [{"name": "a", "count": 1, "after": ["b"]}]},
+            },
+            "spec.podSets[0].after[0]",
+            "one of the pod sets a",
+        ),
+        (
+            registry.WORKLOADS,
+            {
+                "metadata": {"name": "w"},
+                "spec": {"queue": "q", "podSets": [{"name": "a", "count": 1, "after": ["a"]}]},
+            },
+            "spec.podSets[0].after",
+            "wait for itself",
+        ),
+        (
+            registry.WORKLOADS,
+            {
+                "metadata": {"name": "w"},
+                "spec": {
+                    "queue": "q",
+                    "podSets": [{"name": "a", "count": 1, "group": "x"}, {"name": "b", "count": 1, "after": ["a"]}],
+                },
+            },
+            "spec.podSets[1].after[0]",
+            "same group",
+        ),
         (registry.LICENSES, {"metadata": {"name": "m"}, "spec": {"count": -1}}, "spec.count", "0 or more"),
         (
             registry.TRAININGJOBS,

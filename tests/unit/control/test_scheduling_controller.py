@@ -359,3 +359,33 @@ async def test_enough_groups_make_a_workload_run_and_a_torn_one_is_told_from_the
     assert torn.status.phase == "Running"
     await pod(1, 1)
     await workload_with(client, "serve", lambda w: w.status.bound == 4 and not w.status.broken_since)
+
+
+async def test_workers_get_their_reserved_nodes_once_the_leader_is_ready(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=QueueSpec(quota={"nvidia.com/gpu": 16})))
+    gpus = {"nvidia.com/gpu": 4}
+    sets = [
+        PodSet(name="leader", count=1, resources=gpus),
+        PodSet(name="workers", count=2, resources=gpus, after=["leader"]),
+    ]
+    workload = Workload(
+        metadata=ObjectMeta(name="led", namespace="default"), spec=WorkloadSpec(queue="team", pod_sets=sets)
+    )
+    await client.create(WORKLOADS, workload)
+    for name, pod_set in (("l", "leader"), ("w-0", "workers"), ("w-1", "workers")):
+        labels = {POD_GROUP_LABEL: "led", POD_SET_LABEL: pod_set}
+        container = PodSpec(containers=[Container(name="main", command=["true"])], scheduler_name="heddle")
+        await client.create(
+            PODS, Pod(metadata=ObjectMeta(name=name, namespace="default", labels=labels), spec=container)
+        )
+    waits = await workload_with(client, "led", lambda w: w.status.reservation and w.status.reasons)
+    assert {place.pod for place in waits.status.reservation} == {"w-0", "w-1"}
+    assert waits.status.reasons[0].code == "WaitingForReady"
+    assert (await client.get(PODS, "l", "default")).spec.node_name
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    await client.patch(PODS, "l", {"status": ready}, namespace="default", subresource="status")
+    runs = await workload_with(client, "led", lambda w: w.status.phase == "Running")
+    assert runs.status.bound == 3
+    places = {place.pod: place.node for place in waits.status.reservation}
+    for name, node in places.items():
+        assert (await client.get(PODS, name, "default")).spec.node_name == node

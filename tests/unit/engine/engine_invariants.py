@@ -64,7 +64,9 @@ def check_plan(state: State, plan: Plan) -> None:
             elif action.reason.code is not ReasonCode.GANG_BROKEN:
                 assert action.reason.beneficiary in gains, f"nobody gains from evicting {action.workload}"
         elif isinstance(action, Bind):
-            queue = state.works[action.placement.workload].queue
+            work = state.works[action.placement.workload]
+            assert work.unready(work.tasks[action.placement.task].part) is None, f"{work.name} starts out of order"
+            queue = work.queue
             assert queue, f"{action.placement.workload} started without a queue"
             assert not any(at.spec.stop_policy != "None" for at in queue.path), f"{queue.name} is stopped"
     verdicts = plan.verdicts
@@ -82,10 +84,14 @@ def gangs_whole(state: State, plan: Plan) -> None:
         if name in moved:
             assert work.promised_whole(), f"{name} is moved, but not all of it lands again"
             continue
-        assert work.whole() or not any(work.bound), f"{name} runs below its minimum"
+        reserved = work.after is not None and work.promised_whole()  # places for those that start later
+        assert work.whole() or not any(work.bound) or reserved, f"{name} runs below its minimum"
         if work.groups is not None:  # a group that was torn before, and of which nothing was decided, is as it was
             decided = {work.groups.of[work.tasks[task].part] for task in tasks_of(plan, name)}
-            assert not decided & set(work.groups.torn(work.bound)), f"a group of {name} runs below its minimum"
+            counts = [
+                runs + (work.after is not None) * held for runs, held in zip(work.bound, work.promised(), strict=True)
+            ]
+            assert not decided & set(work.groups.torn(counts)), f"a group of {name} runs below its minimum"
 
 
 def tasks_of(plan: Plan, name: str) -> list[str]:

@@ -10,7 +10,7 @@ from engine_invariants import carry_out, check_state, plan_checked
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from worlds import POLICIES, SEATS, in_groups, random_policy, with_policy
+from worlds import POLICIES, SEATS, in_groups, in_order, random_policy, with_policy
 
 from heddle.engine import (
     Device,
@@ -24,6 +24,7 @@ from heddle.engine import (
     WorkloadSpec,
     schedule,
 )
+from heddle.engine.forward import get_ready
 
 FUZZ = int(os.environ.get("HEDDLE_FUZZ", "40"))
 """How many random worlds: HEDDLE_FUZZ=5000 looks harder."""
@@ -92,6 +93,7 @@ class EngineWorld(RuleBasedStateMachine):
             min_size=1,
             max_size=3,
         ),
+        order=st.sampled_from([0, 0, 0, 1, 2]),
         groups=st.sampled_from([None, None, (0, "xyz"), (1, "xyz"), (1, "xxy"), (2, "xyz"), (1, " xy")]),
         cpu=st.sampled_from([0, 500, 1000]),
         priority=st.integers(0, 2),
@@ -104,7 +106,20 @@ class EngineWorld(RuleBasedStateMachine):
         seats=st.sampled_from([0, 0, 0, 1, 2]),
     )
     def submit(
-        self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, walltime, user, seats, groups
+        self,
+        queue,
+        sizes,
+        cpu,
+        priority,
+        preemptible,
+        required,
+        preferred,
+        strategy,
+        walltime,
+        user,
+        seats,
+        groups,
+        order,
     ) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
             PodSet(
@@ -125,8 +140,18 @@ class EngineWorld(RuleBasedStateMachine):
             walltime=walltime,
             user=user,
         )
-        self.state.set_workload(in_groups(spec, groups))
+        self.state.set_workload(in_order(in_groups(spec, groups), order))
         self.made += 1
+
+    @rule(data=st.data())
+    def get_ready(self, data: st.DataObject) -> None:
+        runs = sorted(
+            (w.name, t.name) for w in self.state.works.values() for t in w.tasks.values() if t.state is TaskState.BOUND
+        )
+        if runs:
+            self.state.mark_ready(
+                *data.draw(st.sampled_from(runs)), ready=data.draw(st.sampled_from([True, True, False]))
+            )
 
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
@@ -197,6 +222,10 @@ def test_crowded_random_worlds_keep_every_invariant(crowd: int) -> None:
         for name in list(state.works):
             if draw.random() < 0.15:
                 state.remove_workload(name)
+        for work in state.works.values():
+            for task in work.tasks.values():
+                if task.state is TaskState.BOUND and draw.random() < 0.5:
+                    state.mark_ready(work.name, task.name)
         if draw.random() < 0.3:
             one_slow_cycle(state)
             for work in list(state.works.values()):
@@ -229,7 +258,7 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         walltime=draw.choice([None, None, 50.0, 100.0]),
         user=draw.choice(["", "ann", "bob"]),
     )
-    return in_groups(spec, groups)
+    return in_order(in_groups(spec, groups), draw.choice([0, 0, 0, 1, 2]))
 
 
 def one_slow_cycle(state: State) -> None:
@@ -254,8 +283,10 @@ def settle_and_check(state: State) -> None:
             if task.state is TaskState.RELEASING:
                 state.release_task(work.name, task.name)
     for _ in range(8):
+        get_ready(state)
         plan = plan_checked(state, NOW)
         carry_out(state, plan, NOW, release=True)
+        get_ready(state)
         evicts = [action for action in plan.actions if isinstance(action, Evict)]
         if not evicts and not schedule(state, NOW).actions:
             break
@@ -264,7 +295,10 @@ def settle_and_check(state: State) -> None:
         for action in evicts:
             if action.reason.beneficiary:
                 gainer = state.works[action.reason.beneficiary]
-                assert gainer.whole(), f"{gainer.name} does not run, yet {action.workload} was evicted for it"
+                assert gainer.whole() or (gainer.after is not None and gainer.promised_whole()), (
+                    f"{gainer.name} does not run, yet {action.workload} was evicted for it"
+                )
                 assert any(gainer.bound), f"{gainer.name} does not run, yet {action.workload} was evicted for it"
+    get_ready(state)
     assert not schedule(state, NOW).actions, "the world does not come to rest"
     check_state(state)

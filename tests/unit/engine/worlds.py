@@ -74,6 +74,16 @@ def in_groups(spec: WorkloadSpec, groups: tuple[int, str] | None) -> WorkloadSpe
     return replace(spec, pod_sets=pod_sets, min_groups=min(least, len({p.group for p in pod_sets if p.group})))
 
 
+def in_order(spec: WorkloadSpec, order: int) -> WorkloadSpec:
+    """The workload with pod sets that start one after the other (1), or all after the first (2), where groups allow."""
+    sets = list(spec.pod_sets)
+    for at in range(1, len(sets)):
+        before = sets[at - 1 if order == 1 else 0]
+        if order and before.group in ("", sets[at].group):
+            sets[at] = replace(sets[at], after=(before.name,))
+    return replace(spec, pod_sets=tuple(sets))
+
+
 def settle(state: State, plan: Plan, *, release: bool = True, now: float = 0.0) -> None:
     for action in plan.actions:
         state.apply(action, now)

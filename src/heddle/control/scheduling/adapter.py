@@ -8,7 +8,7 @@ from heddle.api import quantity
 from heddle.api.clock import to_seconds
 from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, GPU_PRODUCT_LABEL, GPU_RESOURCE, Node
 from heddle.api.license import LICENSE_PREFIX, License
-from heddle.api.meta import Resources
+from heddle.api.meta import Resources, find_condition
 from heddle.api.pod import Pod
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION, POD_SET_LABEL, USER_ANNOTATION, Workload
@@ -215,6 +215,7 @@ def workload_spec(
                 node_selector=dict(pod_set.node_selector),
                 tolerations=tuple(Toleration(k, v or None) for k, v in sorted(tolerations)),
                 group=pod_set.group,
+                after=tuple(pod_set.after),
             )
         )
     spec = workload.spec
@@ -263,6 +264,12 @@ def _order(pod: Pod) -> tuple[int, str]:
 def devices_of(pod: Pod) -> tuple[str, ...]:
     """Device ids that the scheduler gave a bound pod."""
     return tuple(filter(None, pod.metadata.annotations.get(DEVICES_ANNOTATION, "").split(",")))
+
+
+def is_ready(pod: Pod) -> bool:
+    """Whether a pod says that it does its work."""
+    condition = find_condition(pod.status.conditions, "Ready")
+    return condition is not None and condition.status == "True"
 
 
 def placement(workload: str, pod: Pod, pod_set: str) -> Placement:

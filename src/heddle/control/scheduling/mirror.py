@@ -138,6 +138,8 @@ class Mirror:
                     return
                 self._bound[task] = (place.node, place.devices)
                 self._leaving.discard(task)
+            if task not in self._leaving and self.state.works[key].after is not None:
+                self.state.mark_ready(*task, ready=adapter.is_ready(pod))
             if pod.metadata.deletion_timestamp and task not in self._leaving:
                 self.state.mark_releasing(*task)
                 self._leaving.add(task)

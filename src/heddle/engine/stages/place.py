@@ -41,7 +41,7 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     for queue, name in turns:
         work = works[name]
         need = cycle.minimum(work) if not grow else cycle.growth(work) if work.whole() else None
-        if need is None:
+        if need is None or work.waits_in_order():
             turns.give_up(queue, work)
             continue
         held = _lift(cycle, work) if work.held and not grow else []
@@ -75,7 +75,7 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int]
     if grow and within:
         code = ReasonCode.GROWN if len(placed) == 1 else ReasonCode.GROUP_GROWN
     reason = cycle.reason(code, work.spec.queue)
-    for task in placed:
+    for task in cycle.hold_back(placed):
         cycle.started(task, reason)
     return True
 

@@ -86,6 +86,8 @@ def _stands(cycle: Cycle, task: Task) -> bool:
 def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
     state = cycle.state
     nodes = state.nodes
+    if all(work.unready(task.part) is not None for task in group):
+        return False
     point = state.checkpoint()
     places = [(task, *(task.hold or (-1, ()))) for task in group]
     for task in group:
@@ -107,5 +109,6 @@ def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
             state.rollback(point)
             return False
         state.move(task, TaskState.BOUND, row, devices)
+    for task in cycle.hold_back(group):
         cycle.started(task, cycle.reason(ReasonCode.PROMISE_KEPT, work.spec.queue))
     return True
