@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from heddle.api.meta import Condition, Kind, Positive, Resources, Struct
+from heddle.api.meta import Condition, Count, Kind, Positive, Resources, Struct
 from heddle.api.queue import GROUP_VERSION
 
 POD_GROUP_LABEL = "heddle.dev/workload"
@@ -93,6 +93,13 @@ class WorkloadSpec(Struct):
         Meta(
             description="So many groups of pod sets must run; those beyond start and leave one by one, each as a "
             "whole. Absent: all must."
+        ),
+    ] = None
+    gang_grace_seconds: Annotated[
+        Count | None,
+        Meta(
+            description="How long pods that are left of a gang wait for replacements of those it lost, before they are "
+            "evicted. Absent: as the scheduler is set, which is 60."
         ),
     ] = None
 

@@ -326,6 +326,8 @@ class WorkloadSpec:
         walltime: seconds that it runs at most, counted from the start of its earliest running task (None =
             not known). Room is kept ahead of time only against ends that are known.
         user: who submitted it. All work of nobody known ("") counts as one submitter's.
+        gang_grace: seconds that the rest of it may wait for replacements before it is evicted (None = as the budget
+            says).
         min_groups: how many groups of pod sets must run; those beyond are elastic, each as a whole. None = all must.
     """
 
@@ -342,6 +344,7 @@ class WorkloadSpec:
     walltime: float | None = None
     user: str = ""
     min_groups: int | None = None
+    gang_grace: float | None = None
 
     def __post_init__(self) -> None:
         _name("workload.name", self.name)
@@ -362,6 +365,10 @@ class WorkloadSpec:
         tasks = [task for pod_set in self.pod_sets for task in pod_set.tasks]
         if len(set(tasks)) != len(tasks):
             raise _fault("workload.pod_sets.tasks", tasks, "name each task once in a workload")
+        if self.gang_grace is not None:
+            _number("workload.gang_grace", self.gang_grace)
+            if self.gang_grace < 0:
+                raise _fault("workload.gang_grace", self.gang_grace, "give 0 seconds or more, or None")
         _check_order(self.pod_sets)
         if self.min_groups is not None:
             groups = len({pod_set.group for pod_set in self.pod_sets if pod_set.group})

@@ -257,6 +257,7 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         user=workload.get("user", ""),
         broken_since=0.0 if 0 < running < workload["min_members"] or torn else None,
         min_groups=workload.get("min_groups"),
+        gang_grace=workload.get("gang_grace_s"),
         walltime=workload.get("walltime_s"),
     )
 

@@ -785,14 +785,17 @@ class State:
         self._log = None
         self.touched = None
 
-    @staticmethod
-    def key_of(work: Work) -> tuple[int, float, str]:
-        """Where a workload stands in its queue's line: lower goes first. Age counts where the queue says so."""
+    def key_of(self, work: Work) -> tuple[int, float, str]:
+        """Where a workload stands in its queue's line: lower goes first. Age counts where the queue says so.
+
+        Among equals those that run in part go first: what they still hold serves nobody until they are whole.
+        """
         spec, queue = work.spec, work.queue
         points = 0
         if queue is not None and queue.spec.ageing is not None:
             points = queue.spec.ageing.points(spec.created, queue.tick)
-        return (-spec.priority - points, spec.created, work.name)
+        created = -math.inf if work.name in self.broken else spec.created
+        return (-spec.priority - points, created, work.name)
 
     def age(self, now: float) -> None:
         """Counts ages up to now (seconds). A line is sorted again only when ages in it gained a point."""
@@ -823,6 +826,10 @@ class State:
             self.orphans[work.name] = None
         else:
             self.orphans.pop(work.name, None)
+        if work.torn():
+            self.broken[work.name] = None
+        else:
+            self.broken.pop(work.name, None)
         key = self.key_of(work) if waits and queue else None
         if key != work.key and queue is not None:
             if work.key is not None:
@@ -830,10 +837,6 @@ class State:
             if key is not None:
                 insort(queue.waiting, key)
             work.key = key
-        if work.torn():
-            self.broken[work.name] = None
-        else:
-            self.broken.pop(work.name, None)
 
     def line_up(self, work: Work) -> bool:
         """Puts a workload that a what-if made wait among those that wait in its queue; True if it was not there."""

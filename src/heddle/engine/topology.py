@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -45,6 +46,12 @@ class Topology:
             self._levels = {name: self._build(at) for at, name in enumerate(self.labels)}
             self._seen = len(self.nodes.spec_log)
         return self._levels.get(label)
+
+    def path(self, row: int) -> tuple[str, ...]:
+        """The labels of a row from the outermost level down, as far as it has them."""
+        spec = self.nodes.specs[row]
+        labels = spec.labels if spec else {}
+        return tuple(takewhile(bool, (labels.get(label, "") for label in self.labels)))
 
     def _build(self, depth: int) -> Level:
         by_path: dict[tuple[str, ...], list[int]] = {}

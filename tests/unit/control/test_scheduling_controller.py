@@ -378,9 +378,10 @@ async def test_workers_get_their_reserved_nodes_once_the_leader_is_ready(client:
         await client.create(
             PODS, Pod(metadata=ObjectMeta(name=name, namespace="default", labels=labels), spec=container)
         )
-    waits = await workload_with(client, "led", lambda w: w.status.reservation and w.status.reasons)
+    waits = await workload_with(
+        client, "led", lambda w: w.status.reservation and [r.code for r in w.status.reasons] == ["WaitingForReady"]
+    )
     assert {place.pod for place in waits.status.reservation} == {"w-0", "w-1"}
-    assert waits.status.reasons[0].code == "WaitingForReady"
     assert (await client.get(PODS, "l", "default")).spec.node_name
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     await client.patch(PODS, "l", {"status": ready}, namespace="default", subresource="status")
@@ -389,3 +390,18 @@ async def test_workers_get_their_reserved_nodes_once_the_leader_is_ready(client:
     places = {place.pod: place.node for place in waits.status.reservation}
     for name, node in places.items():
         assert (await client.get(PODS, name, "default")).spec.node_name == node
+
+
+async def test_the_rest_of_a_gang_is_evicted_after_the_grace_that_it_names(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=QueueSpec(quota={"nvidia.com/gpu": 16})))
+    await submit(client, "gang", pods=2, gpus=8)
+    await client.patch(WORKLOADS, "gang", {"spec": {"gangGraceSeconds": 0}}, namespace="default")
+    await workload_with(client, "gang", lambda w: w.status.phase == "Running")
+    await client.delete(PODS, "gang-1", "default", grace_period=0)
+
+    async def told_to_leave() -> bool:
+        pod: Pod = await client.get(PODS, "gang-0", "default")
+        target = find_condition(pod.status.conditions, "DisruptionTarget")
+        return target is not None and target.reason == "GangBroken"
+
+    await until(told_to_leave)

@@ -49,7 +49,7 @@ def check_state(state: State) -> None:
             assert (cached == fresh).all(), "a cached score differs from a full rescore"
 
 
-def check_plan(state: State, plan: Plan) -> None:
+def check_plan(state: State, plan: Plan, now: float) -> None:
     """What one plan may do, given the state that it was made for."""
     gains = {a.placement.workload for a in plan.actions if isinstance(a, Bind)}
     gains |= {a.workload for a in plan.actions if isinstance(a, Reserve) and a.placements}
@@ -58,6 +58,13 @@ def check_plan(state: State, plan: Plan) -> None:
             work = state.works[action.workload]
             if action.reason.code is not ReasonCode.GANG_BROKEN:
                 assert work.spec.preemptible, f"{action.workload} is not preemptible, yet evicted"
+            else:
+                since, grace = work.spec.broken_since, work.spec.gang_grace
+                assert since is not None, f"{action.workload} was evicted as broken, which nobody said"
+                assert now - since >= (60 if grace is None else grace), (
+                    f"{action.workload} was evicted within its grace"
+                )
+                assert work.torn() or not work.whole(), f"{action.workload} was evicted as broken, and is whole"
             if action.reason.code is ReasonCode.QUEUE_DRAINED:
                 assert work.queue, f"{action.workload} has no queue, yet was drained"
                 assert any(at.spec.stop_policy == "HoldAndDrain" for at in work.queue.path), "drained without order"
@@ -103,10 +110,9 @@ def tasks_of(plan: Plan, name: str) -> list[str]:
 def caps_kept(state: State, plan: Plan) -> None:
     """After the plan: no queue in which something started is above a cap, or uses what others keep back."""
     gpu = state.column["gpu"]
-    started = [state.works[a.placement.workload] for a in plan.actions if isinstance(a, Bind)]
-    started = [work for work in started if any(cls.gpu for cls in work.parts)]
-    counters = state.tree.counters
     places = [a.placement for a in plan.actions if isinstance(a, Bind)]
+    started = [state.works[p.workload] for p in places if state.works[p.workload].tasks[p.task].cls.gpu]
+    counters = state.tree.counters
     for column in {c for place in places for c in state.works[place.workload].tasks[place.task].cls.counted}:
         used = counters.running[column] + counters.releasing[column]
         assert used <= counters.cap[column], f"more {state.resources[column]} are in use than there are"
@@ -169,7 +175,7 @@ def plan_checked(state: State, now: float) -> Plan:
     check_state(state)
     assert schedule(state, now) == plan, "equal inputs gave different plans"
     assert schedule(State.rebuild(before), now) == plan, "a state rebuilt from scratch gave another plan"
-    check_plan(state, plan)
+    check_plan(state, plan, now)
     return plan
 
 

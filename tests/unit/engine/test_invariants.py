@@ -94,6 +94,8 @@ class EngineWorld(RuleBasedStateMachine):
             max_size=3,
         ),
         order=st.sampled_from([0, 0, 0, 1, 2]),
+        broken=st.sampled_from([None, None, 0.0, 10.0]),
+        grace=st.sampled_from([None, None, 0.0, 5.0]),
         groups=st.sampled_from([None, None, (0, "xyz"), (1, "xyz"), (1, "xxy"), (2, "xyz"), (1, " xy")]),
         cpu=st.sampled_from([0, 500, 1000]),
         priority=st.integers(0, 2),
@@ -120,6 +122,8 @@ class EngineWorld(RuleBasedStateMachine):
         seats,
         groups,
         order,
+        broken,
+        grace,
     ) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
             PodSet(
@@ -139,6 +143,8 @@ class EngineWorld(RuleBasedStateMachine):
             strategy,
             walltime=walltime,
             user=user,
+            broken_since=broken,
+            gang_grace=grace,
         )
         self.state.set_workload(in_order(in_groups(spec, groups), order))
         self.made += 1
@@ -226,6 +232,12 @@ def test_crowded_random_worlds_keep_every_invariant(crowd: int) -> None:
             for task in work.tasks.values():
                 if task.state is TaskState.BOUND and draw.random() < 0.5:
                     state.mark_ready(work.name, task.name)
+        if draw.random() < 0.2:
+            at = draw.randint(0, 4)  # lost, or back again
+            if f"n{at}" in state.nodes.row:
+                state.remove_node(f"n{at}")
+            else:
+                state.set_node(node(at, 4, 8000, at))
         if draw.random() < 0.3:
             one_slow_cycle(state)
             for work in list(state.works.values()):
@@ -257,6 +269,8 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         draw.choice(["pack", "pack", "spread"]),
         walltime=draw.choice([None, None, 50.0, 100.0]),
         user=draw.choice(["", "ann", "bob"]),
+        broken_since=draw.choice([None, None, 0.0, 10.0]),
+        gang_grace=draw.choice([None, None, 0.0, 5.0]),
     )
     return in_order(in_groups(spec, groups), draw.choice([0, 0, 0, 1, 2]))
 
@@ -286,10 +300,11 @@ def settle_and_check(state: State) -> None:
         get_ready(state)
         plan = plan_checked(state, NOW)
         carry_out(state, plan, NOW, release=True)
-        get_ready(state)
         evicts = [action for action in plan.actions if isinstance(action, Evict)]
-        if not evicts and not schedule(state, NOW).actions:
-            break
+        if not evicts:  # else nothing else may happen before those who gained start
+            get_ready(state)
+            if not schedule(state, NOW).actions:
+                break
         following = plan_checked(state, NOW)
         carry_out(state, following, NOW, release=True)
         for action in evicts:

@@ -232,6 +232,7 @@ def workload_spec(
         user=workload.metadata.annotations.get(USER_ANNOTATION, ""),
         broken_since=to_seconds(workload.status.broken_since) if workload.status.broken_since else None,
         min_groups=spec.min_groups,
+        gang_grace=spec.gang_grace_seconds,
     )
 
 

@@ -321,6 +321,9 @@ class SchedulingController:
         (self._broken.add if status.broken_since else self._broken.discard)(key)
         if status == workload.status:
             return None
+        if status.broken_since != workload.status.broken_since:
+            self._dirty["Workload"].add(key)  # the grace runs by what the engine is told
+            self._wake.set()
         if not refresh and _same_news(workload.status, status):
             self._stale[key] = None
             return None
@@ -347,8 +350,8 @@ class SchedulingController:
         bound = self._mirror.bound(key)
         minimum = sum(p.minimum for p in workload.spec.pod_sets)
         finished = sum(p.finished for p in self._pods_of.get(key, {}).values())
-        enough = bound + finished >= minimum if workload.spec.min_groups is None else self._mirror.whole(key)
-        running = enough and bound + finished > 0
+        enough = bound + finished >= minimum or workload.spec.min_groups is not None
+        running = enough and self._mirror.whole(key) and bound + finished > 0
         old = workload.status
         if refused := self._refusal(workload):
             reasons = [WorkloadReason(code="NotPermitted", message=refused)]

@@ -113,8 +113,9 @@ class Mirror:
         return key in self._workloads
 
     def whole(self, key: str) -> bool:
-        """Whether the minimum of a workload has places: of all pod sets, or of enough groups."""
-        return key in self._workloads and self.state.works[key].whole()
+        """Whether the minimum of a workload has places, of all pod sets or of enough groups; of one that the engine
+        does not know nothing else is said."""
+        return key not in self._workloads or self.state.works[key].whole()
 
     def torn(self, key: str) -> bool:
         """Whether something of a workload runs that cannot work, for want of the rest of its gang or group."""

@@ -12,8 +12,9 @@ def evict_gangs_broken_beyond_grace(cycle: Cycle) -> None:
     state = cycle.state
     for name in sorted(state.broken):
         work = state.works[name]
-        since = work.spec.broken_since
-        if since is None or cycle.now - since < cycle.budget.gang_grace or not work.torn() or work.held:
+        since, grace = work.spec.broken_since, work.spec.gang_grace
+        grace = cycle.budget.gang_grace if grace is None else grace
+        if since is None or cycle.now - since < grace or not work.torn() or work.held:
             continue
         floor = work.floor()
         parts = list(range(len(floor)))
