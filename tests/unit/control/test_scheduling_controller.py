@@ -390,6 +390,7 @@ async def test_workers_get_their_reserved_nodes_once_the_leader_is_ready(client:
     places = {place.pod: place.node for place in waits.status.reservation}
     for name, node in places.items():
         assert (await client.get(PODS, name, "default")).spec.node_name == node
+    await workload_with(client, "led", lambda w: not w.status.reservation)  # what was promised is used up
 
 
 async def test_the_rest_of_a_gang_is_evicted_after_the_grace_that_it_names(client: Client) -> None:

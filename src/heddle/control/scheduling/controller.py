@@ -208,19 +208,31 @@ class SchedulingController:
         await asyncio.gather(*(self._reserve(action) for action in reserves))
         await asyncio.gather(*(self._evict(action, now) for action in evicts))
         await asyncio.gather(*(self._bind(action) for action in binds))
+        await asyncio.gather(*(self._use_up(key) for key in dict.fromkeys(a.placement.workload for a in binds)))
+
+    async def _use_up(self, key: str) -> None:
+        """Forget promises that were kept, so that a pod made anew does not inherit its predecessor's."""
+        workload = self._workloads().get(key)
+        reserved = workload.status.reservation if workload else []
+        left = [place for place in reserved if not self._mirror.has_place(key, place.pod)]
+        if len(left) < len(reserved):
+            await self._write_reservation(key, left)
 
     async def _reserve(self, action: Reserve) -> None:
-        namespace, name = action.workload.split("/")
         places = [
             ReservedPlace(pod_set=p.pod_set, pod=p.task, node=p.node, devices=list(p.devices))
             for p in action.placements
         ]
+        await self._write_reservation(action.workload, places)
+        self._mirror.state.set_reservation(action.workload, action.placements)
+
+    async def _write_reservation(self, key: str, places: list[ReservedPlace]) -> None:
+        namespace, name = key.split("/")
         patch = {"status": {"reservation": msgspec.to_builtins(places) or None}}
         with contextlib.suppress(NotFound):
             await self._client.patch(WORKLOADS, name, patch, namespace=namespace, subresource="status")
-        if workload := self._workloads().get(action.workload):
+        if workload := self._workloads().get(key):
             workload.status.reservation = places
-        self._mirror.state.set_reservation(action.workload, action.placements)
 
     async def _evict(self, action: Evict, now: float) -> None:
         namespace = action.workload.split("/")[0]

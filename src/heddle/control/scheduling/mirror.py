@@ -178,6 +178,10 @@ class Mirror:
             self.state.mark_releasing(workload, task)
             self._leaving.add((workload, task))
 
+    def has_place(self, key: str, pod: str) -> bool:
+        """Whether a pod is bound, or was a moment ago by us."""
+        return (key, pod) in self._bound
+
     def bound(self, key: str) -> int:
         """Pods of a workload that have a place and are not leaving."""
         return sum(1 for task in self._bound if task[0] == key and task not in self._leaving)
