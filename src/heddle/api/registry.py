@@ -4,6 +4,7 @@ import builtins
 from dataclasses import dataclass
 
 from heddle.api.core import ConfigMap, Event, Lease, Namespace, Node, Secret
+from heddle.api.license import License
 from heddle.api.meta import Kind
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
@@ -91,6 +92,10 @@ TOPOLOGIES = Resource(
     _GROUP, _VERSION, "Topology", "topologies", False, Topology, ("htopo",), ("heddle",), (),
     columns=(Column("Levels", ".spec.levels[*].nodeLabel"), _AGE),
 )  # fmt: skip
+LICENSES = Resource(
+    _GROUP, _VERSION, "License", "licenses", False, License, ("hlic",), ("heddle",), (),
+    columns=(Column("Count", ".spec.count", "integer"), _AGE),
+)  # fmt: skip
 WORKLOADS = Resource(
     _GROUP, _VERSION, "Workload", "workloads", True, Workload, ("hwl",), ("heddle",),
     columns=(
@@ -117,6 +122,7 @@ TRAININGJOBS = Resource(
 
 ALL: tuple[Resource, ...] = (
     PODS, NODES, NAMESPACES, EVENTS, CONFIGMAPS, SECRETS, LEASES, QUEUES, TOPOLOGIES, WORKLOADS, TRAININGJOBS,
+    LICENSES,
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from msgspec import inspect as mi
 from heddle.api import quantity
 from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.errors import Invalid
+from heddle.api.license import LICENSE_PREFIX
 from heddle.api.meta import Kind, Resources
 from heddle.api.pod import Pod
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
@@ -26,7 +27,7 @@ from heddle.api.registry import Resource
 from heddle.api.status import StatusCause
 from heddle.api.topology import Topology
 from heddle.api.trainingjob import TrainingJob
-from heddle.api.workload import NodeAffinity, SliceRule, SpreadRule, Workload
+from heddle.api.workload import NodeAffinity, PodSet, SliceRule, SpreadRule, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,16 @@ def _words_of(info: mi.Type) -> str:
 # --- rules between fields of one object -------------------------------------------------------------------------
 
 
+def _licences(amounts: Resources, path: str) -> Iterator[Fault]:
+    for name, value in amounts.items():
+        if name == LICENSE_PREFIX:
+            yield Fault(f"{path}[{name}]", "FieldValueInvalid", value, f"name a License: {LICENSE_PREFIX}matlab")
+        elif name.startswith(LICENSE_PREFIX) and quantity.milli(value) % 1000:
+            yield Fault(f"{path}[{name}]", "FieldValueInvalid", value, "give a whole number of licences")
+
+
 def _gpu_share(resources: Resources, path: str) -> Iterator[Fault]:
+    yield from _licences(resources, path)
     for name in resources:
         if name.startswith(GPU_MODEL_PREFIX):
             remedy = f"ask for {GPU_RESOURCE} and pin the model with nodeSelector {GPU_PRODUCT_LABEL}"
@@ -242,6 +252,7 @@ def _queue(queue: Queue) -> Iterator[Fault]:
     spec = queue.spec
     for field, amounts in (("quota", spec.quota), ("limit", spec.limit), ("borrowingLimit", spec.borrowing_limit),
                            ("lendingLimit", spec.lending_limit), ("userLimit", spec.user_limit)):  # fmt: skip
+        yield from _licences(amounts, f"spec.{field}")
         for resource, value in amounts.items():
             if resource in (GPU_PRODUCT_LABEL, GPU_MODEL_PREFIX):
                 remedy = f"name a model as the node label does: {GPU_MODEL_PREFIX}NVIDIA-H100-80GB-HBM3"
@@ -313,6 +324,33 @@ def _workload(workload: Workload) -> Iterator[Fault]:
         yield from _gpu_share(pod_set.resources, f"{where}.resources")
         yield from _node_affinity(pod_set.node_affinity, f"{where}.nodeAffinity")
         yield from _arrangement(pod_set.spread, pod_set.slices, pod_set.count, pod_set.minimum, where)
+
+    yield from _order(workload.spec.pod_sets)
+    groups = len({pod_set.group for pod_set in workload.spec.pod_sets if pod_set.group})
+    least = workload.spec.min_groups
+    if least is not None and least > groups:
+        remedy = f"give at most {groups}: so many groups its pod sets name" if groups else "name groups in podSets"
+        yield Fault("spec.minGroups", "FieldValueInvalid", least, remedy)
+
+
+def _order(pod_sets: list[PodSet]) -> Iterator[Fault]:
+    by_name = {pod_set.name: pod_set for pod_set in pod_sets}
+    for i, pod_set in enumerate(pod_sets):
+        for j, name in enumerate(pod_set.after):
+            field = f"spec.podSets[{i}].after[{j}]"
+            if name not in by_name:
+                yield Fault(field, "FieldValueInvalid", name, f"name one of the pod sets {', '.join(by_name)}")
+            elif by_name[name].group not in ("", pod_set.group):
+                yield Fault(field, "FieldValueInvalid", name, "name a pod set of the same group, or of none")
+        seen, due = set[str](), list(pod_set.after)
+        while due:
+            name = due.pop()
+            if name not in seen and name in by_name:
+                seen.add(name)
+                due += by_name[name].after
+        if pod_set.name in seen:
+            remedy = "no pod set may wait for itself; leave one of them out"
+            yield Fault(f"spec.podSets[{i}].after", "FieldValueInvalid", pod_set.after, remedy)
 
 
 def _training_job(job: TrainingJob) -> Iterator[Fault]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from heddle.api.meta import Condition, Kind, Positive, Resources, Struct
+from heddle.api.meta import Condition, Count, Kind, Positive, Resources, Struct
 from heddle.api.queue import GROUP_VERSION
 
 POD_GROUP_LABEL = "heddle.dev/workload"
@@ -127,6 +127,21 @@ class PodSet(Struct):
     spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
     slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
     exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False
+    group: Annotated[
+        str,
+        Meta(
+            description="Pod sets of one group start together or not at all; minGroups says how many groups must run.",
+            max_length=63,
+        ),
+    ] = ""
+    after: Annotated[
+        list[str],
+        Meta(
+            description="Pod sets of which as many pods as their minCount must be Ready before pods of this one start; "
+            "the places of these are held until then.",
+            max_length=63,
+        ),
+    ] = []
 
     @property
     def minimum(self) -> int:
@@ -162,6 +177,20 @@ class WorkloadSpec(Struct):
         Meta(description="May be stopped and started elsewhere so that others fit: its owner makes its pods anew under "
              "their names, and they resume."),
     ] = False  # fmt: skip
+    min_groups: Annotated[
+        Positive | None,
+        Meta(
+            description="So many groups of pod sets must run; those beyond start and leave one by one, each as a "
+            "whole. Absent: all must."
+        ),
+    ] = None
+    gang_grace_seconds: Annotated[
+        Count | None,
+        Meta(
+            description="How long pods that are left of a gang wait for replacements of those it lost, before they are "
+            "evicted. Absent: as the scheduler is set, which is 60."
+        ),
+    ] = None
 
 
 class WorkloadReason(Struct):

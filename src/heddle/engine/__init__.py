@@ -3,6 +3,7 @@
 from heddle.engine.explain import Explanation, explain
 from heddle.engine.forward import Expectation, Forward, expect, expect_all
 from heddle.engine.model import (
+    COUNTER,
     MODEL,
     NODE,
     Ageing,
@@ -29,6 +30,7 @@ from heddle.engine.state import Snapshot, State, TaskFact, TaskState
 from heddle.engine.usage import PastUsage
 
 __all__ = [
+    "COUNTER",
     "MODEL",
     "NODE",
     "Action",

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from heddle.engine.groups import Groups
 from heddle.engine.kinds import Kind
 from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
@@ -33,7 +34,7 @@ class Cycle:
         self.state = state
         self.now = now
         self.budget = budget
-        self.total: list[int] = state.nodes.total.tolist()
+        self.total = state.totals()
         state.tree.divide(self.total)
         state.tree.weigh_past(self.total, now)
         self.placer = Placer(state)
@@ -91,11 +92,33 @@ class Cycle:
         return tuple((part, count) for part, count in enumerate(missing) if count)
 
     def growth(self, work: Work) -> Need | None:
-        """The next single task beyond the minimum; None when there is none or the minimum does not run."""
+        """The next single task, or group, beyond the minimum; None when there is none or the minimum does not run."""
         if not any(work.pending) or not (work.whole() if not work.held else work.promised_whole()):
             return None
+        if work.groups is not None:
+            return self._group_growth(work, work.groups)
         for part, waiting in enumerate(work.pending):
-            if waiting > sum(1 for task in work.order[part] if task.hold and task.state is TaskState.PENDING):
+            if work.unready(part) is None and waiting > sum(
+                1 for task in work.order[part] if task.hold and task.state is TaskState.PENDING
+            ):
+                return ((part, 1),)
+        return None
+
+    @staticmethod
+    def _group_growth(work: Work, groups: Groups) -> Need | None:
+        held = [0] * len(work.pending)
+        for task in work.tasks.values() if work.held else ():
+            held[task.part] += task.hold is not None and task.state is TaskState.PENDING
+        free = [waiting - promised for waiting, promised in zip(work.pending, held, strict=True)]
+        counts = [runs + promised for runs, promised in zip(work.bound, work.promised(), strict=True)]
+        if need := groups.next(counts, free):
+            return need
+        for part, left in enumerate(free):
+            if (
+                left > 0
+                and work.unready(part) is None
+                and (groups.of[part] < 0 or groups.whole(groups.of[part], counts))
+            ):
                 return ((part, 1),)
         return None
 
@@ -103,6 +126,8 @@ class Cycle:
         """What a claim still lacks, promises of this cycle counted; None for those who wait on an earlier promise."""
         if not work.held:
             return self.minimum(work) or self.growth(work)
+        if work.waits_in_order():
+            return None  # its minimum is sure, and what is more can wait until that has started
         touched = self.state.touched or {}
         for task in work.tasks.values():
             if task.hold and (task not in touched or touched[task][3] is not None):
@@ -117,6 +142,16 @@ class Cycle:
             self._lowest[queue.name] = found
         return found
 
+    def hold_back(self, placed: list[Task]) -> list[Task]:
+        """Turns places of tasks that must wait for others of their workload into promises; returns those that start."""
+        starts = [task for task in placed if task.work.unready(task.part) is None]
+        for task in placed if len(starts) < len(placed) else ():
+            if task not in starts:
+                row, devices = task.row, task.devices
+                self.state.move(task, TaskState.PENDING)
+                self.state.hold(task, row, devices)
+        return starts
+
     def reopen(self) -> None:
         """Placed work was displaced: its claims are open again."""
         self.passed = {}
@@ -126,7 +161,7 @@ class Cycle:
         total = [0] * len(self.total)
         for part, count in need:
             cls = work.parts[part]
-            for column in cls.used:
+            for column in cls.charged:
                 total[column] += cls.needs[column] * count
         return total
 
@@ -142,8 +177,9 @@ class Cycle:
         """Whether what is idle would be enough in sum: moving work makes no room, it only gathers it."""
         nodes = self.state.nodes
         rows = np.flatnonzero(nodes.open)
+        counted = self.state.tree.counters.cap
         return all(
-            not wanted or int(np.maximum(nodes.land[rows, column], 0).sum()) >= wanted
+            not wanted or column in counted or int(np.maximum(nodes.land[rows, column], 0).sum()) >= wanted
             for column, wanted in enumerate(demand)
         )
 

@@ -120,6 +120,19 @@ def _fewer_members(ask: _WhatIf) -> Reason | None:
     return Reason(ReasonCode.FEWER_MEMBERS, queue=ask.queue.name, fits=low * size, needed=count)
 
 
+def _fewer_groups(ask: _WhatIf) -> Reason | None:
+    """The largest number of groups below the minimum that would start now."""
+    asked = ask.work.spec.min_groups
+    if asked is None or any(ask.work.bound):
+        return None
+    for fewer in range(asked - 1, 0, -1):
+        other = ask.variant(lambda pod_set: pod_set, min_groups=fewer)
+        need = ask.cycle.minimum(other)
+        if need is not None and ask.starts(need, other):
+            return Reason(ReasonCode.FEWER_GROUPS, queue=ask.queue.name, fits=fewer, needed=asked)
+    return None
+
+
 def _fewer_gpus(ask: _WhatIf) -> Reason | None:
     """The largest number of GPUs a task, below what it asks for, with which all members would start now."""
     if len(ask.need) != 1 or any(ask.work.bound):
@@ -181,7 +194,7 @@ def _raised_caps(ask: _WhatIf) -> Reason | None:
     """The one number of a queue that stands in the way, and how high it would have to be."""
     caps: list[tuple[Cap, Queue, int]] = []
     tree = ask.state.tree
-    saved: list[tuple[list[int], int, int]] = []
+    saved: list[tuple[list[int] | dict[int, int], int, int]] = []
     try:
         while cap := tree.stopped_by(ask.queue, ask.demand, fixed=ask.fixed, user=ask.user, land=False):
             found = _lifted(tree, ask.queue, cap)
@@ -206,13 +219,16 @@ def _raised_caps(ask: _WhatIf) -> Reason | None:
     elif cap.kind is CapKind.LENDING:
         before = whose.spec.lending_limit.get(resource) or 0
         after = before + less
-    return Reason(_RAISES[cap.kind], queue=whose.name, resource=resource, cap=before, wanted=after)
+    name = "" if cap.kind is CapKind.COUNTER else whose.name
+    return Reason(_RAISES[cap.kind], queue=name, resource=resource, cap=before, wanted=after)
 
 
-def _lifted(tree: QueueTree, asker: Queue, cap: Cap) -> tuple[Queue, list[int], int] | None:
+def _lifted(tree: QueueTree, asker: Queue, cap: Cap) -> tuple[Queue, list[int] | dict[int, int], int] | None:
     """Whose number would lift a cap, in which list it is, and its value then; None = no one number would."""
     if cap.kind is CapKind.USER and cap.queue.submitters:
         return cap.queue, cap.queue.submitters.limit, UNBOUNDED
+    if cap.kind is CapKind.COUNTER:
+        return cap.queue, tree.counters.cap, UNBOUNDED
     if cap.kind is not CapKind.LENDING:
         lists = {CapKind.LIMIT: cap.queue.limit, CapKind.QUOTA: cap.queue.quota, CapKind.BORROWING: cap.queue.ceiling}
         return cap.queue, lists[cap.kind], UNBOUNDED
@@ -229,6 +245,7 @@ _RAISES = {
     CapKind.BORROWING: ReasonCode.RAISE_BORROWING_LIMIT,
     CapKind.LENDING: ReasonCode.RAISE_LENDING_LIMIT,
     CapKind.USER: ReasonCode.RAISE_USER_LIMIT,
+    CapKind.COUNTER: ReasonCode.RAISE_COUNTER,
 }
 
 
@@ -303,6 +320,7 @@ class _AnyoneYields:
 
 _KINDS: tuple[Callable[[_WhatIf], Reason | None], ...] = (
     _fewer_members,
+    _fewer_groups,
     _fewer_gpus,
     _relaxed_topology,
     _raised_caps,

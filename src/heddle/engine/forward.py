@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from heddle.engine.plan import Action, Bind, Budget, Evict
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scheduler import decide
-from heddle.engine.state import State
+from heddle.engine.state import State, TaskState
 
 _ROUNDS = 16
 """Cycles at one moment: the world comes to rest in fewer, unless evictions form a long chain."""
@@ -65,6 +65,7 @@ class Forward:
     def settle(self) -> Iterator[Action]:
         """Cycle after cycle at this moment until nothing is left to do; yields what is done, after it was."""
         for _ in range(_ROUNDS):
+            get_ready(self.state)
             actions = decide(self.state, self.now, self.budget)
             if not actions:
                 return
@@ -83,6 +84,14 @@ class Forward:
             work = self.state.works[action.placement.workload]
             if work.whole() and work.name not in step.started:
                 step.started.append(work.name)
+
+
+def get_ready(state: State) -> None:
+    """In virtual time whatever runs is ready at once, so that what starts after it may."""
+    for work in state.works.values():
+        for task in work.tasks.values() if work.after is not None else ():
+            if task.state is TaskState.BOUND:
+                state.mark_ready(work.name, task.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,10 @@ MODEL = GPU + ":"
 """Prefix of resources that count GPUs of one model, as ``gpu:H100``, in thousandths like ``gpu``. A node has it in
 ``resources``, and a pod set that may only run there in ``request``: the caller says both, beside the GPUs."""
 
+COUNTER = "counter:"
+"""Prefix of resources that no node has, as ``counter:matlab`` for floating licences: how many there are in the cluster
+is told with :meth:`State.set_counters`, and a pod set says in ``request`` how many one task holds while it runs."""
+
 _MAX = 2**53
 
 
@@ -45,6 +49,34 @@ def _amounts(where: str, values: Mapping[str, int | None], *, null: bool = False
         if value is None and null:
             continue
         _amount(f"{where}[{resource}]", value)  # type: ignore[arg-type]
+
+
+def _check_order(pod_sets: tuple[PodSet, ...]) -> None:
+    """Refuses an order in which some pod set could never start."""
+    by_name = {pod_set.name: pod_set for pod_set in pod_sets}
+    for pod_set in pod_sets:
+        where = f"pod_set.after of {pod_set.name}"
+        for name in pod_set.after:
+            if name not in by_name:
+                raise _fault(where, name, f"name a pod set of the workload: {', '.join(by_name)}")
+            if by_name[name].group not in ("", pod_set.group):
+                raise _fault(where, name, "name a pod set of the same group, or of none")
+        seen, due = set[str](), list(pod_set.after)
+        while due:
+            name = due.pop()
+            if name == pod_set.name:
+                raise _fault(where, list(pod_set.after), "no pod set may wait for itself; leave one of them out")
+            if name not in seen:
+                seen.add(name)
+                due += by_name[name].after if name in by_name else ()
+
+
+def check_counters(counts: Mapping[str, int]) -> None:
+    """Refuses counts of what a node might have, and amounts that are none."""
+    for name in counts:
+        if not name.startswith(COUNTER) or name == COUNTER:
+            raise _fault("counters", name, f"begin with {COUNTER!r}, as {COUNTER}matlab")
+    _amounts("counters", counts)
 
 
 def _number(where: str, value: float) -> None:
@@ -223,6 +255,9 @@ class NodeSpec:
         _amounts("node.resources", self.resources)
         if GPU in self.resources:
             raise _fault("node.resources[gpu]", self.resources[GPU], "describe GPUs in `devices`")
+        for name in self.resources:
+            if name.startswith(COUNTER):
+                raise _fault(f"node.resources[{name}]", self.resources[name], "no node has it; use `set_counters`")
         seen = [device.id for device in self.devices]
         if len(set(seen)) != len(seen):
             raise _fault("node.devices", seen, "give each device of a node its own id")
@@ -403,6 +438,10 @@ class PodSet:
         spread: keeps its tasks apart.
         slices: keeps every few of its tasks together; not beside ``spread``.
         exclusive: each task has a node to itself: nobody else is there when it comes, nobody joins.
+        group: pod sets of one group start together or not at all, where the workload says how many groups it needs;
+            "" = in no group: always needed.
+        after: pod sets of the workload that must be ready (as many tasks as their ``min``) before this one starts.
+            Places are found for all at once; those of this one are reserved until then.
     """
 
     name: str
@@ -417,6 +456,8 @@ class PodSet:
     spread: Spread | None = None
     slices: Slices | None = None
     exclusive: bool = False
+    group: str = ""
+    after: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)
@@ -457,6 +498,9 @@ class WorkloadSpec:
         walltime: seconds that it runs at most, counted from the start of its earliest running task (None =
             not known). Room is kept ahead of time only against ends that are known.
         user: who submitted it. All work of nobody known ("") counts as one submitter's.
+        gang_grace: seconds that the rest of it may wait for replacements before it is evicted (None = as the budget
+            says).
+        min_groups: how many groups of pod sets must run; those beyond are elastic, each as a whole. None = all must.
     """
 
     name: str
@@ -473,6 +517,8 @@ class WorkloadSpec:
     movable: bool = True
     awaited: frozenset[str] = frozenset()
     user: str = ""
+    min_groups: int | None = None
+    gang_grace: float | None = None
 
     def __post_init__(self) -> None:
         _name("workload.name", self.name)
@@ -493,6 +539,18 @@ class WorkloadSpec:
         tasks = [task for pod_set in self.pod_sets for task in pod_set.tasks]
         if len(set(tasks)) != len(tasks):
             raise _fault("workload.pod_sets.tasks", tasks, "name each task once in a workload")
+        if self.gang_grace is not None:
+            _number("workload.gang_grace", self.gang_grace)
+            if self.gang_grace < 0:
+                raise _fault("workload.gang_grace", self.gang_grace, "give 0 seconds or more, or None")
+        _check_order(self.pod_sets)
+        if self.min_groups is not None:
+            groups = len({pod_set.group for pod_set in self.pod_sets if pod_set.group})
+            _amount("workload.min_groups", self.min_groups)
+            if self.min_groups > groups:
+                raise _fault(
+                    "workload.min_groups", self.min_groups, f"give at most the {groups} groups of its pod sets"
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@ claims."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -274,10 +275,12 @@ class Placer:
             return
         for depth in range(max(inner, outer), max(outer, 0) - 1, -1):
             level = self.state.topology.level(labels[depth])
-            if level is None:
+            if level is None or anchors:
                 continue
+            yield from self._domains(level, work, need, land=land)
+        if anchors:
             fence = self._fence(outer, anchors)
-            for rows in self._domains(level, work, need, anchors, land=land):
+            for rows in self._nearest(range(max(outer, 0), max(inner, outer) + 1), work, need, anchors, land=land):
                 if fence is None or np.isin(rows, fence).all():
                     yield rows
         if spec.topology_required is None:
@@ -295,15 +298,33 @@ class Placer:
             return np.zeros(0, np.int64)
         return level.rows[domains.pop()]
 
-    def _domains(self, level: Level, work: Work, need: Need, anchors: list[int], *, land: bool) -> Iterator[Ints]:
-        """Domains of a level that may hold the need, those of running members first, then best fit, then
-        name."""
+    def _domains(self, level: Level, work: Work, need: Need, *, land: bool) -> Iterator[Ints]:
+        """Domains of a level that may hold the need, best fit first, then by name."""
         counts = self.counts(level, work, need, land=land)
         fitting = np.flatnonzero(np.all([c >= n for c, (_, n) in zip(counts, need, strict=True)], axis=0))
-        home = {int(level.domain[row]) for row in anchors}
         spare = counts[0]
-        for at in sorted(fitting.tolist(), key=lambda at: (at not in home, spare[at], level.paths[at])):
+        for at in sorted(fitting.tolist(), key=lambda at: (spare[at], level.paths[at])):
             yield level.rows[at]
+
+    def _nearest(
+        self, depths: Iterable[int], work: Work, need: Need, anchors: list[int], *, land: bool
+    ) -> Iterator[Ints]:
+        """Domains of some levels that may hold what is missing beside running members: those first that lie with a
+        member in as many levels as may be, then the tightest, then best fit, then by name."""
+        topology = self.state.topology
+        homes = {topology.path(row) for row in anchors}
+        found: list[tuple[tuple[int, int, int, tuple[str, ...]], Ints]] = []
+        for depth in depths:
+            level = topology.level(topology.labels[depth])
+            if level is None:
+                continue
+            counts = self.counts(level, work, need, land=land)
+            for at in np.flatnonzero(np.all([c >= n for c, (_, n) in zip(counts, need, strict=True)], axis=0)).tolist():
+                path = level.paths[at]
+                shared = max(_shared(path, home) for home in homes)
+                found.append(((-shared, -depth, int(counts[0][at]), path), level.rows[at]))
+        for _, rows in sorted(found, key=lambda item: item[0]):
+            yield rows
 
     def counts(self, level: Level, work: Work, need: Need, *, land: bool, empty: bool = False) -> list[Ints]:
         """Per pod set of the need: how many tasks fit in each domain of a level, never too few."""
@@ -366,6 +387,11 @@ def waiting(work: Work, part: int, count: int) -> list[Task]:
             if len(found) == count:
                 break
     return found
+
+
+def _shared(path: tuple[str, ...], home: tuple[str, ...]) -> int:
+    """How many levels two paths have in common, from the outermost on."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(path, home, strict=False)))
 
 
 def anchor_rows(work: Work) -> list[int]:

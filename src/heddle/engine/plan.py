@@ -17,7 +17,8 @@ class Budget:
     Attributes:
         victim_searches: how many pending claims may look for work to evict in one cycle.
         victim_nodes: how many nodes (or domains) one such claim compares before it takes the cheapest.
-        gang_grace: seconds that a gang may stay below its minimum before the rest of it is evicted.
+        gang_grace: seconds that a gang may stay below its minimum before the rest of it is evicted, where the
+            workload itself does not say.
         moves: how many tasks of preemptible work may be moved in one cycle so that others fit (0 = none).
         shadows: for how many claims that cannot start room is kept ahead of time, against known ends of
             running work (1 = EASY backfill, 0 = none; more is nearer to conservative backfill).

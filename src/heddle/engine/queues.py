@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from heddle.engine.counters import Counters
 from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.lending import Lending
 from heddle.engine.model import QueueSpec
@@ -90,6 +91,7 @@ class CapKind(StrEnum):
     BORROWING = "borrowing"
     LENDING = "lending"
     USER = "user"
+    COUNTER = "counter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class QueueTree:
         self.moved = 0  # moves with every counter: what is remembered of them must be worked out again
         self.lending = Lending(self, free)
         self.counts_users = False
+        self.counters = Counters()
 
     def widen(self) -> None:
         """Adds counters for resources that were appended to the shared list."""
@@ -206,6 +209,8 @@ class QueueTree:
                     return Cap(at, column, at.quota[column], at.fixed[column], wanted, CapKind.QUOTA)
         if self.counts_users and (cap := self._stops_user(queue, demand, user, land=land, included=included)):
             return cap
+        if self.counters.cap and (less := self.counters.short(demand, land=land, included=included)):
+            return Cap(queue, *less, CapKind.COUNTER, everywhere=True)
         if self.lending.columns and (found := self.lending.shortage(queue, demand, land=land, included=included)):
             where, column, most, used, more = found
             return Cap(where or queue, column, most, used, more, CapKind.LENDING, everywhere=where is None)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from heddle.engine.model import CPU, GPU, MEMORY, MODEL, WHOLE
+from heddle.engine.model import COUNTER, CPU, GPU, MEMORY, MODEL, WHOLE
 
 
 class ReasonCode(StrEnum):
@@ -17,6 +17,7 @@ class ReasonCode(StrEnum):
     IDLE_ROOM = "IdleRoom"
     GROWN = "Grown"
     PROMISE_KEPT = "PromiseKept"
+    GROUP_GROWN = "GroupGrown"
     # a task lost its place
     PREEMPTED = "Preempted"
     RECLAIMED = "Reclaimed"
@@ -51,6 +52,8 @@ class ReasonCode(StrEnum):
     NO_SLICES = "NoSlices"
     IMPOSSIBLE_SPREAD = "ImpossibleSpread"
     IMPOSSIBLE_SLICES = "ImpossibleSlices"
+    OVER_COUNTER = "OverCounter"
+    WAITING_FOR_READY = "WaitingForReady"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -72,6 +75,8 @@ class ReasonCode(StrEnum):
     RELAX_ORDERING = "RelaxOrdering"
     ANY_NODE = "AnyNode"
     ANY_ARRANGEMENT = "AnyArrangement"
+    RAISE_COUNTER = "RaiseCounter"
+    FEWER_GROUPS = "FewerGroups"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,8 @@ class Reason:
         at: a moment, in seconds on the caller's clock.
         user: the submitter concerned.
         head: workload at the head of the line.
+        pod_set: the pod set that waits.
+        awaits: the pod set for which it waits.
     """
 
     code: ReasonCode
@@ -117,6 +124,8 @@ class Reason:
     at: float = 0.0
     user: str = ""
     head: str = ""
+    pod_set: str = ""
+    awaits: str = ""
 
 
 def moment(at: float) -> str:
@@ -146,7 +155,7 @@ def amount(resource: str, value: int) -> str:
         return f"{value / 1000:g} CPUs"
     if resource == MEMORY:
         return f"{value / 2**30:.4g} GiB" if value >= 2**30 else f"{value / 2**20:.4g} MiB"
-    return f"{value} {resource}"
+    return f"{value} {resource.removeprefix(COUNTER)}"
 
 
 def _count(number: int, one: str, many: str) -> str:
@@ -188,6 +197,8 @@ def render(reason: Reason) -> str:
             return f"placed on room that is idle; queue {r.queue} is beyond its fair share and may lose it"
         case ReasonCode.GROWN:
             return f"grown by one task beyond its minimum in queue {r.queue}"
+        case ReasonCode.GROUP_GROWN:
+            return f"grown by one group beyond its minimum in queue {r.queue}"
         case ReasonCode.PROMISE_KEPT:
             return "placed on the room that was made for it"
         case ReasonCode.PREEMPTED:
@@ -267,6 +278,13 @@ def render(reason: Reason) -> str:
             return (
                 f"queue {r.queue} lets one user use {cap}: {who} has {used} in use, {asked} more asked for{_holders(r)}"
             )
+        case ReasonCode.WAITING_FOR_READY:
+            return (
+                f"its room is reserved; {r.pod_set} starts once {r.awaits} is ready: {r.fits} of {r.needed} "
+                f"{'task is' if r.needed == 1 else 'tasks are'}"
+            )
+        case ReasonCode.OVER_COUNTER:
+            return f"the cluster has {cap}: {used} in use, {asked} more asked for{_holders(r)}"
         case ReasonCode.BEHIND_HEAD:
             return f"queue {r.queue} starts in strict order: {r.head} is ahead and cannot start yet"
         case ReasonCode.WAITING_FOR_RELEASE:
@@ -287,6 +305,8 @@ def render(reason: Reason) -> str:
             return f"room is kept for it from {moment(r.at)} on, when {_names(r.holders)} should have ended"
         case ReasonCode.FEWER_MEMBERS:
             return f"{_count(r.fits, 'member', 'members')} instead of {r.needed} would start now"
+        case ReasonCode.FEWER_GROUPS:
+            return f"{_count(r.fits, 'group', 'groups')} instead of {r.needed} would start now"
         case ReasonCode.FEWER_GPUS:
             return f"{free} a task instead of {asked} would start now"
         case ReasonCode.RELAX_TOPOLOGY:
@@ -325,5 +345,7 @@ def render(reason: Reason) -> str:
             return f"without the stop of queue {r.queue} it would start now"
         case ReasonCode.RAISE_USER_LIMIT:
             return f"a user limit of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.RAISE_COUNTER:
+            return f"{asked} in the cluster instead of {cap} would admit it"
         case ReasonCode.RELAX_ORDERING:
             return f"were queue {r.queue} not in strict order, it would start now"

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from heddle.engine.fairshare import UNBOUNDED, divide
-from heddle.engine.forward import Forward
+from heddle.engine.forward import Forward, get_ready
 from heddle.engine.model import (
+    COUNTER,
     MODEL,
     WHOLE,
     Ageing,
@@ -170,6 +171,7 @@ def build_state(data: Data) -> State:
             labels["model"] = model
         taints = tuple(Taint(*taint) for taint in node.get("taints", ()))
         state.set_node(NodeSpec(node["name"], resources, devices, labels=labels, taints=taints))
+    state.set_counters(_counted(data.get("counters", {})))
     for queue in data["queues"]:
         state.set_queue(
             QueueSpec(
@@ -202,9 +204,14 @@ def _amounts(values: Data) -> dict[str, int | None]:
     scale = {"gpu": ("gpu", WHOLE), "cpu_milli": ("cpu", 1), "memory_mib": ("memory", _MIB)}
     found: dict[str, int | None] = {}
     for key, value in values.items():
-        name, unit = (key, WHOLE) if key.startswith(MODEL) else scale[key]
+        unit = WHOLE if key.startswith(MODEL) else 1
+        name, unit = (key, unit) if key.startswith((MODEL, COUNTER)) else scale[key]
         found[name] = None if value is None else round(value * unit)
     return found
+
+
+def _counted(values: Data) -> dict[str, int]:
+    return {COUNTER + name: int(value) for name, value in values.items()}
 
 
 def _gpu(task: Data, sizes: set[int]) -> int:
@@ -217,23 +224,35 @@ def _gpu(task: Data, sizes: set[int]) -> int:
 
 
 def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
-    groups: dict[tuple[int, int, int], list[str]] = {}
+    groups: dict[tuple[int, int, int, tuple[tuple[str, int], ...], str, str], list[str]] = {}
     for task in workload["tasks"]:
-        key = (_gpu(task, sizes), task.get("cpu_milli", 0), task.get("memory_mib", 0) * _MIB)
+        counters = tuple(_counted(task.get("counters", {})).items())
+        key = (
+            _gpu(task, sizes),
+            task.get("cpu_milli", 0),
+            task.get("memory_mib", 0) * _MIB,
+            counters,
+            task.get("group", ""),
+            task.get("set", ""),
+        )
         groups.setdefault(key, []).append(task["name"])
     left = workload["min_members"]
     pod_sets = []
     wishes = _wishes(workload)
-    for at, ((gpu, cpu, memory), tasks) in enumerate(groups.items()):
-        least = min(left, len(tasks))
-        left -= least
-        request = {"cpu": cpu, "memory": memory}
+    for at, ((gpu, cpu, memory, counters, group, name), tasks) in enumerate(groups.items()):
+        least = len(tasks) if group else min(left, len(tasks))
+        left -= 0 if group else least
+        request = {"cpu": cpu, "memory": memory, **dict(counters)}
         asked = dict(wishes)
         if model := workload.get("gpu_model"):
             request[MODEL + model] = gpu
             asked["node_selector"] = {**asked.get("node_selector", {}), "model": model}
-        pod_sets.append(PodSet(f"p{at}", tuple(tasks), least, request, gpu, **asked))
-    running = sum(task["state"] == "running" for task in workload["tasks"])
+        after = tuple(workload.get("after", {}).get(name, ()))
+        pod_sets.append(PodSet(name or f"p{at}", tuple(tasks), least, request, gpu, group=group, after=after, **asked))
+    runs = {task["name"] for task in workload["tasks"] if task["state"] == "running"}
+    running = sum(len(runs.intersection(p.tasks)) for p in pod_sets if not p.group)
+    grouped = {p.group: {t for other in pod_sets if other.group == p.group for t in other.tasks} for p in pod_sets}
+    torn = any(runs & tasks and not runs >= tasks for group, tasks in grouped.items() if group)
     wish = workload.get("topology", {})
     return WorkloadSpec(
         workload["name"],
@@ -246,7 +265,9 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         topology_preferred=wish.get("preferred"),
         user=workload.get("user", ""),
         strategy=workload.get("strategy", "pack"),
-        broken_since=0.0 if 0 < running < workload["min_members"] else None,
+        broken_since=0.0 if 0 < running < workload["min_members"] or torn else None,
+        min_groups=workload.get("min_groups"),
+        gang_grace=workload.get("gang_grace_s"),
         walltime=workload.get("walltime_s"),
     )
 
@@ -291,6 +312,15 @@ def _start(state: State, data: Data) -> None:
         state.bind(Placement(work.name, pod_set, task["name"], task["node"], devices), since)
 
 
+def _get_ready(state: State, data: Data) -> None:
+    """What runs is ready, but for tasks of which the scenario says that they never are."""
+    never = {(w["name"], t["name"]) for w in data["workloads"] for t in w["tasks"] if not t.get("ready", True)}
+    get_ready(state)
+    for workload, task in never:
+        if state.works[workload].tasks[task].state is TaskState.BOUND:
+            state.mark_ready(workload, task, ready=False)
+
+
 def play_round(state: State) -> tuple[set[str], bool]:
     """One round: plan, carry it out, let the evicted go. Returns the workloads that lost tasks, and
     whether anything was done."""
@@ -307,10 +337,12 @@ def play_round(state: State) -> tuple[set[str], bool]:
 def _scheduled(state: State, reach: int, stay: int, data: Data) -> list[Difference]:
     evicted: set[str] = set()
     for _ in range(reach):
+        _get_ready(state, data)
         evicted |= play_round(state)[0]
     found = _compare(state, data, evicted)
     for late in range(stay):
         before = len(found)
+        _get_ready(state, data)
         lost, _moved = play_round(state)
         evicted |= lost
         if not before and (found := _compare(state, data, evicted)):
@@ -355,17 +387,19 @@ def build_jobs(data: Data) -> State:
         state.set_node(NodeSpec(node["name"], {"cpu": node["cpus"] * WHOLE, "memory": _PLENTY}))
     if len(cpus) != 1 and any(job.get("exclusive") for job in data["jobs"]):
         raise UnsupportedScenarioError("whole nodes of several sizes are not supported yet")
-    if data.get("licenses"):
-        raise UnsupportedScenarioError("cluster-wide counters (licences) are not supported yet")
+    state.set_counters(_counted(data.get("licenses", {})))
     for job in data["jobs"]:
         each = max(cpus) if job.get("exclusive") else job.get("cpus_per_node", 1)
         tasks = tuple(f"t{at}" for at in range(job["nodes"]))
-        pod_set = PodSet("p0", tasks, len(tasks), {"cpu": each * WHOLE})
+        # a job's licences are its own, not those of each node: its first task holds them
+        first = PodSet("p0", tasks[:1], 1, {"cpu": each * WHOLE, **_counted(job.get("licenses", {}))})
+        rest = PodSet("p1", tasks[1:], len(tasks) - 1, {"cpu": each * WHOLE})
+        pod_sets = (first, rest) if job.get("licenses") else (PodSet("p0", tasks, len(tasks), first.request),)
         state.set_workload(
             WorkloadSpec(
                 job["name"],
                 "all",
-                (pod_set,),
+                pod_sets,
                 priority=job["priority"],
                 preemptible=False,
                 created=float(job["submitted"]),
@@ -375,7 +409,8 @@ def build_jobs(data: Data) -> State:
         if job["state"] == "running":
             since = float(job.get("started", data["now"]))
             for task, node in zip(tasks, job["node"], strict=True):
-                state.bind(Placement(job["name"], "p0", task, node), since)
+                part = pod_sets[state.works[job["name"]].tasks[task].part].name
+                state.bind(Placement(job["name"], part, task, node), since)
     return state
 
 

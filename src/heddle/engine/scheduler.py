@@ -63,7 +63,7 @@ def fair_shares(state: State) -> dict[str, dict[str, dict[str, int | None]]]:
     ``pending`` is what its own waiting tasks, and those of all queues below, ask for.
     """
     state.settle()
-    state.tree.divide(state.nodes.total.tolist())
+    state.tree.divide(state.totals())
     pending: dict[str, list[int]] = {name: [0] * len(state.resources) for name in state.tree.queues}
     for queue in state.tree.queues.values():
         for column in range(len(state.resources)):

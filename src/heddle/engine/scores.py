@@ -15,7 +15,7 @@ import numpy as np
 
 from heddle.engine.eligible import DEMERIT_BITS, EligibleRows, Where, where
 from heddle.engine.fragmentation import Fragmentation
-from heddle.engine.model import CPU, GPU, WHOLE, NodeSpec, PodSet, TypicalTask
+from heddle.engine.model import COUNTER, CPU, GPU, WHOLE, NodeSpec, PodSet, TypicalTask
 from heddle.engine.nodes import LABEL_BITS, SOLE, TENANCY, Bools, Ints, Nodes
 
 _SHIFT = LABEL_BITS + 1
@@ -61,7 +61,9 @@ class RequestClass:
     """One class: its need as a row of amounts, and its cached scores per ledger."""
 
     __slots__ = (
+        "charged",
         "count",
+        "counted",
         "demerits",
         "dev",
         "eligible",
@@ -110,10 +112,13 @@ class RequestClass:
         for name, value in self.key.request:
             self.need[column[name]] = value
         self.need[column[GPU]] = self.gpu
-        self.used: list[int] = np.flatnonzero(self.need).tolist()
+        self.charged: list[int] = np.flatnonzero(self.need).tolist()  # to queues
+        self.counted = [column[name] for name, _ in self.key.request if name.startswith(COUNTER)]
         self.need[TENANCY] = SOLE if self.key.exclusive else 1
-        self.fit: list[int] = [*self.used, TENANCY] if exclusive else self.used
         self.needs: list[int] = self.need.tolist()
+        self.need[self.counted] = 0  # of nodes it needs the rest
+        self.used: list[int] = [at for at in self.charged if at not in self.counted]
+        self.fit: list[int] = [*self.used, TENANCY] if exclusive else self.used
 
     def accepts(self, spec: NodeSpec | None) -> bool:
         """Whether selector, affinity and tolerations admit a node (not whether it has room)."""

@@ -39,6 +39,7 @@ class Shadow:
         headroom: queues above it -> what may still be used below them at ``at``, per resource.
         fixed: the same for work that is not preemptible.
         after: names of the workloads that end at ``at``.
+        counters: what others may still use at ``at`` of what no node has, by resource column.
     """
 
     work: Work
@@ -47,9 +48,12 @@ class Shadow:
     headroom: dict[Queue, list[int]]
     fixed: dict[Queue, list[int]]
     after: tuple[str, ...]
+    counters: dict[int, int]
 
     def admits(self, queue: Queue, demand: Sequence[int], *, fixed: bool) -> bool:
         """Whether work that outlasts ``at`` leaves the queues above the claim enough for it."""
+        if any(demand[column] > left for column, left in self.counters.items() if demand[column]):
+            return False
         for at in queue.path:
             for bounds in (self.headroom, self.fixed) if fixed else (self.headroom,):
                 left = bounds.get(at)
@@ -59,6 +63,8 @@ class Shadow:
 
     def charge(self, queue: Queue, demand: Sequence[int], *, fixed: bool) -> None:
         """Work that outlasts ``at`` has started in this queue."""
+        for column in self.counters:
+            self.counters[column] -= demand[column]
         for at in queue.path:
             for bounds in (self.headroom, self.fixed) if fixed else (self.headroom,):
                 left = bounds.get(at)
@@ -169,6 +175,8 @@ class _Search:
             for task in self.state.works[name].tasks.values():
                 if task.state is TaskState.BOUND:
                     self.state.move(task, TaskState.PENDING)
+                if task.hold and task.work.after is not None:
+                    self.state.unhold(task)
 
     def _fits(self) -> bool:
         tree = self.state.tree
@@ -192,4 +200,6 @@ class _Search:
             queue: [quota - queue.fixed[column] for column, quota in enumerate(queue.quota)]
             for queue in self.queue.path
         }
-        return Shadow(self.work, at, spare, headroom, fixed, after)
+        counters = self.state.tree.counters
+        counted = {column: counters.free(column, land=True) for column in counters.cap if self.demand[column]}
+        return Shadow(self.work, at, spare, headroom, fixed, after, counted)

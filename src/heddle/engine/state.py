@@ -14,8 +14,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from heddle.engine.groups import Groups
 from heddle.engine.kinds import Kind, kind_of
-from heddle.engine.model import CPU, GPU, MEMORY, NodeSpec, Placement, QueueSpec, TaskMix, WorkloadSpec
+from heddle.engine.model import (
+    COUNTER,
+    CPU,
+    GPU,
+    MEMORY,
+    NodeSpec,
+    Placement,
+    QueueSpec,
+    TaskMix,
+    WorkloadSpec,
+    check_counters,
+)
 from heddle.engine.nodes import TENANCY_NAME, Nodes
 from heddle.engine.plan import Action, Bind, Evict
 from heddle.engine.queues import Queue, QueueTree, past_at
@@ -40,7 +52,7 @@ _LEDGER = {TaskState.BOUND: 0, TaskState.RELEASING: 1}
 class Task:
     """One task: its state, its place while it has one, and the place that is promised to it."""
 
-    __slots__ = ("cls", "devices", "hold", "name", "part", "row", "since", "state", "work")
+    __slots__ = ("cls", "devices", "hold", "name", "part", "ready", "row", "since", "state", "work")
 
     def __init__(self, name: str, part: int, work: Work, cls: RequestClass) -> None:
         self.name = name
@@ -51,6 +63,7 @@ class Task:
         self.row = -1
         self.devices: tuple[int, ...] = ()
         self.since = 0.0
+        self.ready = False  # reported; counts while it runs
         self.hold: Hold | None = None
 
 
@@ -58,9 +71,11 @@ class Work:
     """A workload: its spec, its tasks, and how many of each pod set run, wait or leave."""
 
     __slots__ = (
+        "after",
         "arranged",
         "bound",
         "end",
+        "groups",
         "held",
         "key",
         "kind",
@@ -86,6 +101,10 @@ class Work:
         self.pending: list[int] = []
         self.leaving: list[int] = []
         self.held = 0
+        names = [pod_set.name for pod_set in spec.pod_sets]
+        after = [[names.index(name) for name in pod_set.after] for pod_set in spec.pod_sets]
+        self.after = after if any(after) else None  # per pod set: those that must be ready before
+        self.groups = None if spec.min_groups is None else Groups(spec, spec.min_groups)
         self.key: tuple[int, float, str] | None = None  # its entry in Queue.waiting
         self.kind: Kind | None = None  # and in Queue.kinds
         self.started = math.inf  # of the earliest task that runs; kept where a walltime is known
@@ -94,17 +113,59 @@ class Work:
 
     def missing(self) -> list[int]:
         """Per pod set: how many more tasks must start for the minimum."""
-        return [max(0, s.min - b) for s, b in zip(self.spec.pod_sets, self.bound, strict=True)]
+        return [max(0, least - b) for least, b in zip(self.floor(), self.bound, strict=True)]
+
+    def floor(self) -> list[int]:
+        """Per pod set: how many tasks must run for the minimum."""
+        if self.groups is None:
+            return [pod_set.min for pod_set in self.spec.pod_sets]
+        return self.groups.floor(self.bound, self.promised(), self.pending)
+
+    def promised(self) -> list[int]:
+        """Per pod set: how many tasks that do not run have a place promised."""
+        held = [0] * len(self.bound)
+        for task in self.tasks.values() if self.held else ():
+            held[task.part] += task.hold is not None and task.state is not TaskState.BOUND
+        return held
+
+    def unready(self, part: int) -> int | None:
+        """The first pod set for which this one waits, since too few of its tasks are ready; None = it may start."""
+        for before in self.after[part] if self.after is not None else ():
+            if self.readied(before) < self.spec.pod_sets[before].min:
+                return before
+        return None
+
+    def readied(self, part: int) -> int:
+        """How many running tasks of a pod set are ready."""
+        return sum(task.ready and task.state is TaskState.BOUND for task in self.order[part])
+
+    def waits_in_order(self) -> bool:
+        """Whether all that is missing has its place promised, and only waits for others of the workload."""
+        if self.after is None or not self.held:
+            return False
+        missing, held = self.missing(), self.promised()
+        parts = [part for part, count in enumerate(missing) if count]
+        return bool(parts) and all(held[p] >= missing[p] and self.unready(p) is not None for p in parts)
+
+    def torn(self) -> bool:
+        """Whether something runs that cannot work: below the minimum, or a group below its own."""
+        if not any(self.bound):
+            return False
+        return not self.whole() or (self.groups is not None and bool(self.groups.torn(self.bound)))
 
     def promised_whole(self) -> bool:
         """The same, with tasks counted that have a place promised."""
         held = [0] * len(self.bound)
         for task in self.tasks.values():
             held[task.part] += task.hold is not None
+        if self.groups is not None:
+            return self.groups.enough([b + h for b, h in zip(self.bound, held, strict=True)])
         return all(b + h >= s.min for s, b, h in zip(self.spec.pod_sets, self.bound, held, strict=True))
 
     def whole(self) -> bool:
-        """Whether every pod set has its minimum running."""
+        """Whether the minimum runs: that of every pod set, or of enough groups."""
+        if self.groups is not None:
+            return self.groups.enough(self.bound)
         if len(self.bound) == 1:
             return self.bound[0] >= self.spec.pod_sets[0].min
         return all(b >= s.min for s, b in zip(self.spec.pod_sets, self.bound, strict=True))
@@ -117,6 +178,7 @@ class TaskFact:
     placement: Placement
     since: float
     releasing: bool
+    ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +193,7 @@ class Snapshot:
     reservations: Mapping[str, tuple[Placement, ...]]
     past_usage: Mapping[str, PastUsage] = field(default_factory=dict)
     task_mix: TaskMix | None = None
+    counters: Mapping[str, int] = field(default_factory=dict)
 
 
 class State:
@@ -142,7 +205,7 @@ class State:
         self.nodes = Nodes(self.resources)
         self.cache = ScoreCache(self.nodes, self.column)
         self.topology = Topology(self.nodes)
-        self.tree = QueueTree(self.resources, self.nodes.free)
+        self.tree = QueueTree(self.resources, self._free)
         self.works: dict[str, Work] = {}
         self.on_row: dict[int, dict[Task, None]] = {}
         self.holds_on_row: dict[int, dict[Task, None]] = {}
@@ -202,6 +265,7 @@ class State:
         lost = []
         for task, was, ids, since in places:
             if not all(i in index for i in ids):
+                task.ready = False
                 lost.append((task.work.name, task.name))
                 continue
             devices = tuple(index[i] for i in ids)
@@ -228,11 +292,39 @@ class State:
         here = sorted(self.on_row.get(row, ()), key=lambda t: (t.work.name, t.name))
         for task in here:
             self.move(task, TaskState.PENDING)
+            task.ready = False
             self._index(task.work)
         for task in list(self.holds_on_row.get(row, ())):
             self.unhold(task)
         self.nodes.remove(row)
         return tuple((task.work.name, task.name) for task in here)
+
+    def set_counters(self, counts: Mapping[str, int]) -> None:
+        """Says how many there are of what no node has, replacing what was said; one that is absent is 0.
+
+        What runs keeps what it holds when there is less of it than before.
+
+        Raises:
+            ValueError: a name does not begin with ``counter:``, or an amount is no whole number from 0.
+        """
+        check_counters(counts)
+        self._learn(counts)
+        counters = self.tree.counters
+        for column in counters.cap:
+            counters.cap[column] = counts.get(self.resources[column], 0)
+        self.tree.moved += 1
+        self.freed += 1
+
+    def totals(self) -> list[int]:
+        """What there is in the cluster, per resource."""
+        found: list[int] = self.nodes.total.tolist()
+        for column, cap in self.tree.counters.cap.items():
+            found[column] = cap
+        return found
+
+    def _free(self, column: int, land: bool) -> int:
+        counters = self.tree.counters
+        return counters.free(column, land=land) if column in counters.cap else self.nodes.free(column, land)
 
     # -- deltas: queues ----------------------------------------------------------------------------
 
@@ -321,7 +413,7 @@ class State:
         for at in work.queue.path:
             if at.submitters is not None:
                 counter = at.submitters.of(work.spec.user)[ledger]
-                for column in task.cls.used:
+                for column in task.cls.charged:
                     counter[column] += sign * task.cls.needs[column]
 
     def _charge(self, work: Work, sign: int) -> None:
@@ -330,7 +422,7 @@ class State:
             return
         fixed = not work.spec.preemptible
         for task in work.tasks.values():
-            for column in task.cls.used:
+            for column in task.cls.charged:
                 amount = sign * task.cls.needs[column]
                 queue.request[column] += amount
                 for at in queue.path:
@@ -383,6 +475,7 @@ class State:
         for task, state, at, devices, since, hold in places:
             if state is not TaskState.PENDING and len(devices) == (task.cls.count or int(task.cls.dev)):
                 self.move(task, TaskState.BOUND, at, devices, since)
+                task.ready = old is not None and old.tasks[task.name].ready
                 if state is TaskState.RELEASING:
                     self.move(task, state, at, devices, since)
             if hold and len(hold[1]) == (task.cls.count or int(task.cls.dev)):
@@ -461,7 +554,19 @@ class State:
         if task.hold:
             self.unhold(task)
         self.move(task, TaskState.BOUND, row, devices, since)
+        task.ready = False
         self._index(work, joined=task)
+
+    def mark_ready(self, workload: str, task: str, *, ready: bool = True) -> None:
+        """A running task does its work now (or, with ``ready=False``, no longer): those that start after it may.
+
+        Raises:
+            ValueError: it is not known, or not running.
+        """
+        found = self._task(workload, task)
+        if found.state is not TaskState.BOUND:
+            raise ValueError(f"task: {task!r} of {workload} does not run; only running tasks can be ready")
+        found.ready = ready
 
     def mark_releasing(self, workload: str, task: str) -> None:
         """A running task was told to stop; it occupies its place until :meth:`release_task`.
@@ -487,6 +592,7 @@ class State:
         if found.state is TaskState.PENDING:
             raise ValueError(f"task: {task!r} of {workload} has no place; nothing to release")
         self.move(found, TaskState.PENDING)
+        found.ready = False
         self._index(found.work)
 
     def set_reservation(self, workload: str, placements: Iterable[Placement]) -> None:
@@ -564,6 +670,8 @@ class State:
         for name in new:
             self.column[name] = len(self.resources)
             self.resources.append(name)
+            if name.startswith(COUNTER):
+                self.tree.counters.add(self.column[name])
         self.nodes.widen()
         self.tree.widen()
         self.cache.resize()
@@ -615,7 +723,7 @@ class State:
             elif was is TaskState.BOUND and not (work.held or any(work.bound)):
                 queue.live.pop(work.name, None)
             fixed = not work.spec.preemptible
-            for column in cls.used:
+            for column in cls.charged:
                 amount = cls.needs[column]
                 for at in queue.path:
                     if was is TaskState.BOUND:
@@ -630,6 +738,10 @@ class State:
                             at.fixed[column] += amount
                     elif to is TaskState.RELEASING:
                         at.releasing[column] += amount
+        for column in cls.counted:
+            counters, amount = self.tree.counters, cls.needs[column]
+            counters.running[column] += amount * ((to is TaskState.BOUND) - (was is TaskState.BOUND))
+            counters.releasing[column] += amount * ((to is TaskState.RELEASING) - (was is TaskState.RELEASING))
         if self.tree.counts_users:
             self._charge_user(task, _LEDGER.get(was), -1)
             self._charge_user(task, _LEDGER.get(to), 1)
@@ -665,6 +777,8 @@ class State:
             self.holders[work.name] = None
         else:
             self.holders.pop(work.name, None)
+        for column in task.cls.counted:
+            self.tree.counters.reserved[column] += sign * task.cls.needs[column]
         if work.queue is None:
             return
         if sign > 0:
@@ -672,7 +786,7 @@ class State:
         elif not (work.held or any(work.bound)):
             work.queue.live.pop(work.name, None)
         fixed = not work.spec.preemptible
-        for column in task.cls.used:
+        for column in task.cls.charged:
             amount = sign * task.cls.needs[column]
             for at in work.queue.path:
                 at.reserved[column] += amount
@@ -716,14 +830,17 @@ class State:
         self._log = None
         self.touched = None
 
-    @staticmethod
-    def key_of(work: Work) -> tuple[int, float, str]:
-        """Where a workload stands in its queue's line: lower goes first. Age counts where the queue says so."""
+    def key_of(self, work: Work) -> tuple[int, float, str]:
+        """Where a workload stands in its queue's line: lower goes first. Age counts where the queue says so.
+
+        Among equals those that run in part go first: what they still hold serves nobody until they are whole.
+        """
         spec, queue = work.spec, work.queue
         points = 0
         if queue is not None and queue.spec.ageing is not None:
             points = queue.spec.ageing.points(spec.created, queue.tick)
-        return (-spec.priority - points, spec.created, work.name)
+        created = -math.inf if work.name in self.broken else spec.created
+        return (-spec.priority - points, created, work.name)
 
     def age(self, now: float) -> None:
         """Counts ages up to now (seconds). A line is sorted again only when ages in it gained a point."""
@@ -758,11 +875,11 @@ class State:
             self.orphans[work.name] = None
         else:
             self.orphans.pop(work.name, None)
-        self._stand(work, self.key_of(work) if waits and queue else None)
-        if any(work.bound) and not work.whole():
+        if work.torn():
             self.broken[work.name] = None
         else:
             self.broken.pop(work.name, None)
+        self._stand(work, self.key_of(work) if waits and queue else None)
 
     def _stand(self, work: Work, key: tuple[int, float, str] | None, kind: Kind | None = None) -> None:
         """Gives a workload its place (None = none) in its queue's line, and among its kind."""
@@ -826,7 +943,7 @@ class State:
             for task in work.tasks.values():
                 if task.row >= 0:
                     place = self.place_of(task, task.row, task.devices)
-                    tasks.append(TaskFact(place, task.since, task.state is TaskState.RELEASING))
+                    tasks.append(TaskFact(place, task.since, task.state is TaskState.RELEASING, task.ready))
             held = tuple(self.place_of(t, *t.hold) for t in work.tasks.values() if t.hold)
             if held:
                 reservations[work.name] = held
@@ -839,6 +956,7 @@ class State:
             reservations,
             self.past_usage(),
             self.cache.fragmentation.given,
+            {self.resources[column]: cap for column, cap in self.tree.counters.cap.items() if cap},
         )
 
     @classmethod
@@ -847,6 +965,7 @@ class State:
         state = cls()
         state.set_topology(snapshot.topology)
         state.set_task_mix(snapshot.task_mix)
+        state.set_counters(snapshot.counters)
         for node in snapshot.nodes:
             state.set_node(node)
         for queue in snapshot.queues:
@@ -856,6 +975,8 @@ class State:
         # what leaves may share its place with what was promised, never with what runs
         for fact in sorted(snapshot.tasks, key=lambda fact: fact.releasing):
             state.bind(fact.placement, fact.since)
+            if fact.ready:
+                state.mark_ready(fact.placement.workload, fact.placement.task)
             if fact.releasing:
                 state.mark_releasing(fact.placement.workload, fact.placement.task)
         for workload_name, placements in snapshot.reservations.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -55,6 +56,12 @@ class Topology:
         if found is None and (label in self.labels or label == NODE):
             found = self._levels[label] = self._build(label)
         return found
+
+    def path(self, row: int) -> tuple[str, ...]:
+        """The labels of a row from the outermost level down, as far as it has them."""
+        spec = self.nodes.specs[row]
+        labels = spec.labels if spec else {}
+        return tuple(takewhile(bool, (labels.get(label, "") for label in self.labels)))
 
     def depth(self, label: str) -> int:
         """How far in a level is, 0 = outermost; single nodes are innermost."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -21,6 +21,7 @@ _CAPS = {
     CapKind.BORROWING: ReasonCode.OVER_BORROWING_LIMIT,
     CapKind.LENDING: ReasonCode.NOT_LENT,
     CapKind.USER: ReasonCode.OVER_USER_LIMIT,
+    CapKind.COUNTER: ReasonCode.OVER_COUNTER,
 }
 
 
@@ -32,6 +33,16 @@ def _below(queue: Queue) -> Iterator[Work]:
 
 def _runs(work: Work, column: int) -> int:
     return sum(n * cls.needs[column] for n, cls in zip(work.bound, work.parts, strict=True))
+
+
+def _has(work: Work, column: int) -> int:
+    """What a workload has, of what it was told to leave too."""
+    leaving = sum(n * cls.needs[column] for n, cls in zip(work.leaving, work.parts, strict=True))
+    return _runs(work, column) + leaving
+
+
+def _largest(held: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((item for item in held if item[1]), key=lambda item: (-item[1], item[0]))[:3])
 
 
 class Verdicts:
@@ -99,19 +110,39 @@ class Verdicts:
             return (self.cycle.reason(ReasonCode.QUEUE_HAS_CHILDREN, name),)
         if queue.stopped:
             return (self.cycle.reason(ReasonCode.QUEUE_STOPPED, queue.stopped.name),)
+        if work.held and work.waits_in_order():
+            return (self._in_order(work),)
         if work.held:
             rows = {task.hold[0] for task in work.tasks.values() if task.hold}
-            leaving = sum(t.state is TaskState.RELEASING for row in rows for t in self.state.on_row.get(row, ()))
+            counted = {column for task in work.tasks.values() if task.hold for column in task.cls.counted}
+            leaving = sum(
+                task.state is TaskState.RELEASING and (row in rows or not counted.isdisjoint(task.cls.counted))
+                for row in (self.state.on_row if counted else rows)
+                for task in self.state.on_row.get(row, ())
+            )
             return (Reason(ReasonCode.WAITING_FOR_RELEASE, queue=name, tasks=leaving),)
         if behind := self._passed_over(work):
             return (behind,)
         need = self.cycle.minimum(work) or self.cycle.growth(work)
         if need is None:
-            needed = sum(pod_set.min for pod_set in work.spec.pod_sets)
-            there = sum(min(p + b, s.min) for p, b, s in zip(
-                work.pending, work.bound, work.spec.pod_sets, strict=True))  # fmt: skip
-            return (Reason(ReasonCode.MEMBERS_MISSING, queue=name, fits=there, needed=needed),)
+            floor = work.floor()
+            there = sum(min(p + b, least) for p, b, least in zip(work.pending, work.bound, floor, strict=True))
+            return (Reason(ReasonCode.MEMBERS_MISSING, queue=name, fits=there, needed=sum(floor)),)
         return self._blocked(work, need)
+
+    @staticmethod
+    def _in_order(work: Work) -> Reason:
+        part = next(part for part, count in enumerate(work.missing()) if count)
+        before = work.unready(part) or 0
+        sets = work.spec.pod_sets
+        return Reason(
+            ReasonCode.WAITING_FOR_READY,
+            queue=work.spec.queue,
+            pod_set=sets[part].name,
+            awaits=sets[before].name,
+            fits=work.readied(before),
+            needed=sets[before].min,
+        )
 
     def _blocked(self, work: Work, need: Need) -> tuple[Reason, ...]:
         spec = work.spec
@@ -284,9 +315,12 @@ class Verdicts:
             holders = tuple((queue.name, idle) for queue, idle in kept[:3])
         elif cap.kind is CapKind.USER:
             holders = self._holders(cap.queue, cap.column, user=cap.user)
+        elif cap.kind is CapKind.COUNTER:
+            held = ((work.name, _has(work, cap.column)) for work in self.state.works.values())
+            holders = _largest(held)
         return Reason(
             _CAPS[cap.kind],
-            queue=cap.queue.name,
+            queue="" if cap.kind is CapKind.COUNTER else cap.queue.name,
             resource=self.state.resources[cap.column],
             cap=cap.cap,
             used=cap.used,
@@ -303,7 +337,7 @@ class Verdicts:
             held = [(child.name, child.used(column)) for child in queue.children]
         else:
             held = [(work.name, _runs(work, column)) for work in queue.works.values()]
-        return tuple(sorted((item for item in held if item[1]), key=lambda item: (-item[1], item[0]))[:3])
+        return _largest(held)
 
     def _no_room(self, work: Work, need: Need) -> Reason:
         state = self.state

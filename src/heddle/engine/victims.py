@@ -330,7 +330,12 @@ class RoomSearch:
             promises = tuple((task, *task.hold) for task in held if task.hold)
             for task in held:
                 self.state.unhold(task)
-            self.gone.append((victim, (), promises))
+            begun = self._begun(victim, running)
+            self._leave(victim, begun)
+            self.gone[-1] = (victim, tuple(begun), promises)
+            return True
+        if torn := self._torn_group(victim, row):
+            self._leave(victim, torn)
             return True
         elastic = [
             task
@@ -340,11 +345,44 @@ class RoomSearch:
         if elastic and victim.whole():
             newest = max(elastic, key=lambda t: (self._fresh(t), t.since, victim.order[t.part].index(t)))
             self._leave(victim, [newest])
+        elif not shrink and (group := self._spare_group(victim, row)):
+            self._leave(victim, group)
         elif running and not shrink:
             self._leave(victim, running)
         else:
             return False
         return True
+
+    @staticmethod
+    def _begun(victim: Work, running: list[Task]) -> list[Task]:
+        """What runs only to wait for those whose promises are taken: it leaves with them."""
+        if victim.after is None or not victim.torn():
+            return []
+        if victim.groups is None or not victim.whole():
+            return running
+        parts = [part for group in victim.groups.torn(victim.bound) for part in victim.groups.parts[group]]
+        return [task for task in running if task.part in parts]
+
+    @staticmethod
+    def _torn_group(victim: Work, row: int | None) -> list[Task]:
+        """What is left of a group below its minimum (with ``row``: one that runs there): it serves nobody by itself."""
+        for group in victim.groups.torn(victim.bound) if victim.groups is not None else ():
+            parts = victim.groups.parts[group] if victim.groups is not None else []
+            tasks = [t for t in victim.tasks.values() if t.part in parts and t.state is TaskState.BOUND]
+            if row is None or any(task.row == row for task in tasks):
+                return tasks
+        return []
+
+    @staticmethod
+    def _spare_group(victim: Work, row: int | None) -> list[Task]:
+        """What runs of the next group that may leave without breaking the workload (with ``row``: one that runs
+        there)."""
+        for group in victim.groups.spare(victim.bound) if victim.groups is not None else ():
+            parts = victim.groups.parts[group] if victim.groups is not None else []
+            tasks = [t for t in victim.tasks.values() if t.part in parts and t.state is TaskState.BOUND]
+            if row is None or any(task.row == row for task in tasks):
+                return tasks
+        return []
 
     def _fresh(self, task: Task) -> bool:
         """Whether the task was placed in this very cycle: taking it back stops nothing that runs."""
@@ -371,7 +409,7 @@ class RoomSearch:
         state = self.state
         nodes = state.nodes
         _victim, tasks, promises = unit
-        if promises or any(task.state is not TaskState.RELEASING for task in tasks):
+        if (promises and not tasks) or any(task.state is not TaskState.RELEASING for task in tasks):
             return False  # what was promised or just placed may look for a place again at no one's cost
         point = state.checkpoint()
         for task in tasks:
@@ -380,10 +418,33 @@ class RoomSearch:
                 state.rollback(point)
                 return False
             state.move(task, TaskState.BOUND, task.row, task.devices, task.since)
-        if not unit[0].whole():
+        for task, row, devices in promises:
+            free = all(nodes.land[row, c] >= task.cls.needs[c] for c in task.cls.used)
+            if not free or any(nodes.dev_land[row, d] < task.cls.share for d in devices):
+                state.rollback(point)
+                return False
+            state.hold(task, row, devices)
+        whole = unit[0].promised_whole() if promises else unit[0].whole()
+        if not whole or self._torn_by(unit):
             state.rollback(point)  # an elastic task is no use without its gang
             return False
         return True
+
+    def _torn_by(self, unit: Unit) -> bool:
+        """Whether putting a unit back leaves a group below its minimum that was not so before the cycle."""
+        victim, tasks, promises = unit
+        groups = victim.groups
+        if groups is None:
+            return False
+        counts = [runs + held for runs, held in zip(victim.bound, victim.promised(), strict=True)]
+        parts = {task.part for task in tasks} | {task.part for task, _, _ in promises}
+        torn = {groups.of[part] for part in parts} & set(groups.torn(counts))
+        before = self.state.touched or {}
+        for group in torn:
+            members = [task for task in victim.tasks.values() if groups.of[task.part] == group]
+            if any(t in before and before[t][0] is TaskState.BOUND and t.state is not TaskState.BOUND for t in members):
+                return True
+        return False
 
     def _put_back(self) -> None:
         """Spares every unit whose going turned out not to matter, dearest first."""

@@ -104,6 +104,58 @@ def test_all_faults_come_at_once() -> None:
             "of its own",
         ),
         (registry.PODS, {"metadata": {"name": "p"}, "spec": {"containers": "x"}}, "spec.containers", "a list"),
+        (
+            registry.WORKLOADS,
+            {
+                "metadata": {"name": "w"},
+                "spec": {"queue": "q", "minGroups": 2, "podSets": [{"name": "a", "count": 1, "group": "r0"}]},
+            },
+            "spec.minGroups",
+            "at most 1",
+        ),
+        (
+            registry.WORKLOADS,
+            {
+                "metadata": {"name": "w"},
+                "spec": {"queue": "q", "podSets": [{"name": "a", "count": 1, "after": ["b"]}]},
+            },
+            "spec.podSets[0].after[0]",
+            "one of the pod sets a",
+        ),
+        (
+            registry.WORKLOADS,
+            {
+                "metadata": {"name": "w"},
+                "spec": {"queue": "q", "podSets": [{"name": "a", "count": 1, "after": ["a"]}]},
+            },
+            "spec.podSets[0].after",
+            "wait for itself",
+        ),
+        (
+            registry.WORKLOADS,
+            {
+                "metadata": {"name": "w"},
+                "spec": {
+                    "queue": "q",
+                    "podSets": [{"name": "a", "count": 1, "group": "x"}, {"name": "b", "count": 1, "after": ["a"]}],
+                },
+            },
+            "spec.podSets[1].after[0]",
+            "same group",
+        ),
+        (registry.LICENSES, {"metadata": {"name": "m"}, "spec": {"count": -1}}, "spec.count", "0 or more"),
+        (
+            registry.TRAININGJOBS,
+            job(resourcesPerNode={"licenses.heddle.dev/m": "500m"}),
+            "spec.resourcesPerNode[licenses.heddle.dev/m]",
+            "whole number",
+        ),
+        (
+            registry.QUEUES,
+            queue(quota={"licenses.heddle.dev/": 2}),
+            "spec.quota[licenses.heddle.dev/]",
+            "name a License",
+        ),
     ],
 )
 def test_a_fault_names_field_and_remedy(resource: registry.Resource, obj: object, field: str, remedy: str) -> None:

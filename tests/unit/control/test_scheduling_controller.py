@@ -10,10 +10,11 @@ import pytest
 from heddle.api.admission import admit
 from heddle.api.clock import to_text
 from heddle.api.errors import Conflict
+from heddle.api.license import License, LicenseSpec
 from heddle.api.meta import ObjectMeta, find_condition
 from heddle.api.pod import Container, Pod, PodSpec
 from heddle.api.queue import Queue, QueueAccess, QueueSpec, Subject
-from heddle.api.registry import NODES, PODS, QUEUES, WORKLOADS, Resource
+from heddle.api.registry import LICENSES, NODES, PODS, QUEUES, WORKLOADS, Resource
 from heddle.api.workload import (
     DEVICES_ANNOTATION,
     POD_GROUP_LABEL,
@@ -59,9 +60,12 @@ async def submit(
     queue: str = "team",
     user: str = "",
     selector: dict[str, str] | None = None,
+    more: dict[str, int] | None = None,
 ) -> None:
     annotations = {USER_ANNOTATION: user} if user else {}
-    pod_set = PodSet(name="nodes", count=pods, resources={"nvidia.com/gpu": gpus}, node_selector=selector or {})
+    pod_set = PodSet(
+        name="nodes", count=pods, resources={"nvidia.com/gpu": gpus, **(more or {})}, node_selector=selector or {}
+    )
     workload = Workload(
         metadata=ObjectMeta(name=name, namespace="default", annotations=annotations),
         spec=WorkloadSpec(queue=queue, pod_sets=[pod_set]),
@@ -309,6 +313,99 @@ async def test_past_use_is_kept_in_the_status_and_given_back_to_the_next_schedul
     mirror.state.set_past_usage("team", later)
     mirror.queue("team", queue)
     assert mirror.state.past_usage() == {"team": later}, "what the scheduler noted since is not lost"
+
+
+async def test_licences_are_counted_in_the_whole_cluster_and_shown_in_the_queue(client: Client) -> None:
+    seat = "licenses.heddle.dev/seat"
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=QueueSpec(quota={"nvidia.com/gpu": 16})))
+    await client.create(LICENSES, License(metadata=ObjectMeta(name="seat"), spec=LicenseSpec(count=1)))
+    await submit(client, "first", pods=1, gpus=1, more={seat: 1})
+    await workload_with(client, "first", lambda w: w.status.phase == "Running")
+    await submit(client, "second", pods=1, gpus=1, more={seat: 1})
+    waits = await workload_with(client, "second", lambda w: w.status.reasons)
+    assert waits.status.reasons[0].code == "OverCounter"
+    assert "held by default/first (1 seat)" in waits.status.reasons[0].message
+
+    async def shown() -> bool:
+        found: Queue = await client.get(QUEUES, "team")
+        return found.status.usage.get(seat) == "1"
+
+    await until(shown)
+    await client.patch(LICENSES, "seat", {"spec": {"count": 2}})
+    await workload_with(client, "second", lambda w: w.status.phase == "Running")
+
+
+async def test_enough_groups_make_a_workload_run_and_a_torn_one_is_told_from_the_grace(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=QueueSpec(quota={"nvidia.com/gpu": 16})))
+    sets = [PodSet(name=f"r{at}", group=f"r{at}", count=2, resources={"nvidia.com/gpu": 4}) for at in range(2)]
+    spec = WorkloadSpec(queue="team", pod_sets=sets, min_groups=1)
+    await client.create(WORKLOADS, Workload(metadata=ObjectMeta(name="serve", namespace="default"), spec=spec))
+
+    async def pod(group: int, index: int) -> None:
+        labels = {POD_GROUP_LABEL: "serve", POD_SET_LABEL: f"r{group}"}
+        container = PodSpec(containers=[Container(name="main", command=["true"])], scheduler_name="heddle")
+        meta = ObjectMeta(name=f"r{group}-{index}", namespace="default", labels=labels)
+        await client.create(PODS, Pod(metadata=meta, spec=container))
+
+    for index in range(2):
+        await pod(0, index)
+    one = await workload_with(client, "serve", lambda w: w.status.phase == "Running")
+    assert one.status.bound == 2
+    for index in range(2):
+        await pod(1, index)
+    await workload_with(client, "serve", lambda w: w.status.bound == 4)
+    await client.delete(PODS, "r1-1", "default", grace_period=0)
+    torn = await workload_with(client, "serve", lambda w: w.status.broken_since)
+    assert torn.status.phase == "Running"
+    await pod(1, 1)
+    await workload_with(client, "serve", lambda w: w.status.bound == 4 and not w.status.broken_since)
+
+
+async def test_workers_get_their_reserved_nodes_once_the_leader_is_ready(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=QueueSpec(quota={"nvidia.com/gpu": 16})))
+    gpus = {"nvidia.com/gpu": 4}
+    sets = [
+        PodSet(name="leader", count=1, resources=gpus),
+        PodSet(name="workers", count=2, resources=gpus, after=["leader"]),
+    ]
+    workload = Workload(
+        metadata=ObjectMeta(name="led", namespace="default"), spec=WorkloadSpec(queue="team", pod_sets=sets)
+    )
+    await client.create(WORKLOADS, workload)
+    for name, pod_set in (("l", "leader"), ("w-0", "workers"), ("w-1", "workers")):
+        labels = {POD_GROUP_LABEL: "led", POD_SET_LABEL: pod_set}
+        container = PodSpec(containers=[Container(name="main", command=["true"])], scheduler_name="heddle")
+        await client.create(
+            PODS, Pod(metadata=ObjectMeta(name=name, namespace="default", labels=labels), spec=container)
+        )
+    waits = await workload_with(
+        client, "led", lambda w: w.status.reservation and [r.code for r in w.status.reasons] == ["WaitingForReady"]
+    )
+    assert {place.pod for place in waits.status.reservation} == {"w-0", "w-1"}
+    assert (await client.get(PODS, "l", "default")).spec.node_name
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    await client.patch(PODS, "l", {"status": ready}, namespace="default", subresource="status")
+    runs = await workload_with(client, "led", lambda w: w.status.phase == "Running")
+    assert runs.status.bound == 3
+    places = {place.pod: place.node for place in waits.status.reservation}
+    for name, node in places.items():
+        assert (await client.get(PODS, name, "default")).spec.node_name == node
+    await workload_with(client, "led", lambda w: not w.status.reservation)  # what was promised is used up
+
+
+async def test_the_rest_of_a_gang_is_evicted_after_the_grace_that_it_names(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=QueueSpec(quota={"nvidia.com/gpu": 16})))
+    await submit(client, "gang", pods=2, gpus=8)
+    await client.patch(WORKLOADS, "gang", {"spec": {"gangGraceSeconds": 0}}, namespace="default")
+    await workload_with(client, "gang", lambda w: w.status.phase == "Running")
+    await client.delete(PODS, "gang-1", "default", grace_period=0)
+
+    async def told_to_leave() -> bool:
+        pod: Pod = await client.get(PODS, "gang-0", "default")
+        target = find_condition(pod.status.conditions, "DisruptionTarget")
+        return target is not None and target.reason == "GangBroken"
+
+    await until(told_to_leave)
 
 
 async def test_after_a_fault_the_state_is_made_anew_and_scheduling_goes_on(

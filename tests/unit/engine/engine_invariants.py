@@ -24,7 +24,7 @@ def check_state(state: State) -> None:
                 devices[task.row, device] = devices.get((task.row, device), 0) + task.cls.share
             if work.queue:
                 for at in work.queue.path:
-                    running[at.name] += task.cls.need
+                    running[at.name] += np.array(task.cls.needs)
                     running[at.name][TENANCY] = 0
     assert all(held <= 1000 for held in devices.values()), f"a device is booked beyond itself: {devices}"
     assert (used <= nodes.capacity).all(), "a node is booked beyond its capacity"
@@ -37,6 +37,12 @@ def check_state(state: State) -> None:
     for row, tasks in state.on_row.items():
         if any(task.cls.key.exclusive for task in tasks):
             assert len(tasks) == 1, f"{nodes.names[row]} is exclusive, yet shared"
+    counters = state.tree.counters
+    for column in counters.cap:
+        there = counters.running[column] + counters.releasing[column]
+        tasks = [task for work in state.works.values() for task in work.tasks.values()]
+        assert there == sum(t.cls.needs[column] for t in tasks if t.state is not TaskState.PENDING), "a counter drifted"
+        assert counters.reserved[column] == sum(t.cls.needs[column] for t in tasks if t.hold), "a promise drifted"
     free = nodes.capacity - used
     rows = sorted(nodes.row.values())
     physical = nodes.land + nodes.reserved - nodes.releasing
@@ -48,7 +54,7 @@ def check_state(state: State) -> None:
             assert (cached == fresh).all(), "a cached score differs from a full rescore"
 
 
-def check_plan(state: State, plan: Plan) -> None:
+def check_plan(state: State, plan: Plan, now: float) -> None:
     """What one plan may do, given the state that it was made for."""
     gains = {a.placement.workload for a in plan.actions if isinstance(a, Bind)}
     gains |= {a.workload for a in plan.actions if isinstance(a, Reserve) and a.placements}
@@ -61,13 +67,22 @@ def check_plan(state: State, plan: Plan) -> None:
             work = state.works[action.workload]
             if action.reason.code is not ReasonCode.GANG_BROKEN:
                 assert work.spec.preemptible, f"{action.workload} is not preemptible, yet evicted"
+            else:
+                since, grace = work.spec.broken_since, work.spec.gang_grace
+                assert since is not None, f"{action.workload} was evicted as broken, which nobody said"
+                assert now - since >= (60 if grace is None else grace), (
+                    f"{action.workload} was evicted within its grace"
+                )
+                assert work.torn() or not work.whole(), f"{action.workload} was evicted as broken, and is whole"
             if action.reason.code is ReasonCode.QUEUE_DRAINED:
                 assert work.queue, f"{action.workload} has no queue, yet was drained"
                 assert any(at.spec.stop_policy == "HoldAndDrain" for at in work.queue.path), "drained without order"
             elif action.reason.code is not ReasonCode.GANG_BROKEN:
                 assert action.reason.beneficiary in gains, f"nobody gains from evicting {action.workload}"
         elif isinstance(action, Bind):
-            queue = state.works[action.placement.workload].queue
+            work = state.works[action.placement.workload]
+            assert work.unready(work.tasks[action.placement.task].part) is None, f"{work.name} starts out of order"
+            queue = work.queue
             assert queue, f"{action.placement.workload} started without a queue"
             assert not any(at.spec.stop_policy != "None" for at in queue.path), f"{queue.name} is stopped"
     verdicts = plan.verdicts
@@ -110,14 +125,31 @@ def gangs_whole(state: State, plan: Plan) -> None:
         if name in moved:
             assert work.promised_whole(), f"{name} is moved, but not all of it lands again"
             continue
-        assert work.whole() or not any(work.bound), f"{name} runs below its minimum"
+        reserved = work.after is not None and work.promised_whole()  # places for those that start later
+        assert work.whole() or not any(work.bound) or reserved, f"{name} runs below its minimum"
+        if work.groups is not None:  # a group that was torn before, and of which nothing was decided, is as it was
+            decided = {work.groups.of[work.tasks[task].part] for task in tasks_of(plan, name)}
+            counts = [
+                runs + (work.after is not None) * held for runs, held in zip(work.bound, work.promised(), strict=True)
+            ]
+            assert not decided & set(work.groups.torn(counts)), f"a group of {name} runs below its minimum"
+
+
+def tasks_of(plan: Plan, name: str) -> list[str]:
+    """The tasks of a workload that a plan starts or evicts."""
+    binds = [a.placement.task for a in plan.actions if isinstance(a, Bind) and a.placement.workload == name]
+    return binds + [a.task for a in plan.actions if isinstance(a, Evict) and a.workload == name]
 
 
 def caps_kept(state: State, plan: Plan) -> None:
     """After the plan: no queue in which something started is above a cap, or uses what others keep back."""
     gpu = state.column["gpu"]
-    started = [state.works[a.placement.workload] for a in plan.actions if isinstance(a, Bind)]
-    started = [work for work in started if any(cls.gpu for cls in work.parts)]
+    places = [a.placement for a in plan.actions if isinstance(a, Bind)]
+    started = [state.works[p.workload] for p in places if state.works[p.workload].tasks[p.task].cls.gpu]
+    counters = state.tree.counters
+    for column in {c for place in places for c in state.works[place.workload].tasks[place.task].cls.counted}:
+        used = counters.running[column] + counters.releasing[column]
+        assert used <= counters.cap[column], f"more {state.resources[column]} are in use than there are"
     for at in {at for work in started if work.queue for at in work.queue.path}:
         quota, limit = at.spec.quota.get("gpu"), at.spec.limit.get("gpu")
         borrow = at.spec.borrowing_limit.get("gpu")
@@ -177,7 +209,7 @@ def plan_checked(state: State, now: float) -> Plan:
     check_state(state)
     assert schedule(state, now) == plan, "equal inputs gave different plans"
     assert schedule(State.rebuild(before), now) == plan, "a state rebuilt from scratch gave another plan"
-    check_plan(state, plan)
+    check_plan(state, plan, now)
     return plan
 
 

@@ -11,7 +11,7 @@ from engine_invariants import carry_out, check_state, plan_checked
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from worlds import POLICIES, random_policy, with_policy
+from worlds import POLICIES, SEATS, in_groups, in_order, random_policy, with_policy
 
 from heddle.engine import (
     NODE,
@@ -32,6 +32,7 @@ from heddle.engine import (
     WorkloadSpec,
     schedule,
 )
+from heddle.engine.forward import get_ready
 
 FUZZ = int(os.environ.get("HEDDLE_FUZZ", "40"))
 """How many random worlds: HEDDLE_FUZZ=5000 looks harder."""
@@ -91,6 +92,11 @@ class EngineWorld(RuleBasedStateMachine):
             self.state.set_node(node(at, gpus, cpu * 1000, rack))
         for name, parent in TREE:
             self.state.set_queue(QueueSpec(name, parent, {"gpu": 2000}))
+        self.state.set_counters({SEATS: 3})
+
+    @rule(seats=st.integers(0, 5))
+    def buy(self, seats: int) -> None:
+        self.state.set_counters({SEATS: seats})
 
     @rule(
         name=st.sampled_from(("a", *LEAVES)),
@@ -112,8 +118,12 @@ class EngineWorld(RuleBasedStateMachine):
         sizes=st.lists(
             st.tuples(st.integers(1, 4), st.integers(0, 3), st.sampled_from([0, 300, 500, 1000, 1000, 2000, 4000])),
             min_size=1,
-            max_size=2,
+            max_size=3,
         ),
+        order=st.sampled_from([0, 0, 0, 1, 2]),
+        broken=st.sampled_from([None, None, 0.0, 10.0]),
+        grace=st.sampled_from([None, None, 0.0, 5.0]),
+        groups=st.sampled_from([None, None, (0, "xyz"), (1, "xyz"), (1, "xxy"), (2, "xyz"), (1, " xy")]),
         cpu=st.sampled_from([0, 500, 1000]),
         priority=st.integers(0, 2),
         preemptible=st.sampled_from([True, True, True, False]),
@@ -123,30 +133,65 @@ class EngineWorld(RuleBasedStateMachine):
         walltime=st.sampled_from([None, None, 50.0, 100.0]),
         user=st.sampled_from(["", "ann", "bob"]),
         wish=st.sampled_from((WISHES[0],) * 2 * len(WISHES) + WISHES),
+        seats=st.sampled_from([0, 0, 0, 1, 2]),
     )
-    def submit(  # type: ignore[no-untyped-def]
-        self, queue, sizes, cpu, priority, preemptible, required, preferred, strategy, walltime, user, wish
-    ) -> None:
+    def submit(
+        self,
+        queue,
+        sizes,
+        cpu,
+        priority,
+        preemptible,
+        required,
+        preferred,
+        strategy,
+        walltime,
+        user,
+        wish,
+        seats,
+        groups,
+        order,
+        broken,
+        grace,
+    ) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
-            PodSet(f"p{at}", tuple(f"p{at}t{n}" for n in range(count)), min(least, count), {"cpu": cpu}, gpu, **wish)
+            PodSet(
+                f"p{at}",
+                tuple(f"p{at}t{n}" for n in range(count)),
+                min(least, count),
+                {"cpu": cpu, SEATS: seats},
+                gpu,
+                **wish,
+            )
             for at, (count, least, gpu) in enumerate(sizes)
         )
-        self.state.set_workload(
-            WorkloadSpec(
-                f"x/w{self.made}",
-                queue,
-                pod_sets,
-                priority,
-                preemptible,
-                float(self.made),
-                required,
-                preferred,
-                strategy,
-                walltime=walltime,
-                user=user,
-            )
+        spec = WorkloadSpec(
+            f"x/w{self.made}",
+            queue,
+            pod_sets,
+            priority,
+            preemptible,
+            float(self.made),
+            required,
+            preferred,
+            strategy,
+            walltime=walltime,
+            user=user,
+            broken_since=broken,
+            gang_grace=grace,
         )
+        self.state.set_workload(in_order(in_groups(spec, groups), order))
         self.made += 1
+
+    @rule(data=st.data())
+    def get_ready(self, data: st.DataObject) -> None:
+        runs = sorted(
+            (w.name, t.name) for w in self.state.works.values() for t in w.tasks.values() if t.state is TaskState.BOUND
+        )
+        if runs:
+            self.state.mark_ready(
+                *data.draw(st.sampled_from(runs)), ready=data.draw(st.sampled_from([True, True, False]))
+            )
 
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
@@ -208,6 +253,7 @@ def test_crowded_random_worlds_keep_every_invariant(crowd: int) -> None:
         state.set_queue(with_policy(spec, random_policy(draw)) if crowd % 2 else spec)
     made = 0
     for _ in range(10):
+        state.set_counters({SEATS: draw.choice([1, 2, 4, 4])})
         for _ in range(draw.randint(1, 5)):
             state.set_workload(random_workload(draw, made))
             made += 1
@@ -216,6 +262,16 @@ def test_crowded_random_worlds_keep_every_invariant(crowd: int) -> None:
         for name in list(state.works):
             if draw.random() < 0.15:
                 state.remove_workload(name)
+        for work in state.works.values():
+            for task in work.tasks.values():
+                if task.state is TaskState.BOUND and draw.random() < 0.5:
+                    state.mark_ready(work.name, task.name)
+        if draw.random() < 0.2:
+            at = draw.randint(0, 4)  # lost, or back again
+            if f"n{at}" in state.nodes.row:
+                state.remove_node(f"n{at}")
+            else:
+                state.set_node(node(at, 4, 8000, at))
         if draw.random() < 0.3:
             one_slow_cycle(state)
             for work in list(state.works.values()):
@@ -228,14 +284,15 @@ def test_crowded_random_worlds_keep_every_invariant(crowd: int) -> None:
 
 def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
     pod_sets = []
-    for part in range(draw.choice([1, 1, 1, 2])):
+    groups = draw.choice([None, None, None, (0, "xyz"), (1, "xyz"), (1, "xxy"), (2, "xyz"), (1, " xy")])
+    for part in range(draw.choice([1, 1, 1, 2]) if groups is None else 3):
         count = draw.randint(1, 4)
         names = tuple(f"p{part}t{at}" for at in range(count))
         gpu = draw.choice([0, 300, 500, 1000, 1000, 2000, 4000])
         wish = draw.choice(WISHES) if draw.random() < 0.35 else {}
-        cpu = draw.choice([0, 500, 1000])
-        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), {"cpu": cpu}, gpu, **wish))
-    return WorkloadSpec(
+        request = {"cpu": draw.choice([0, 500, 1000]), SEATS: draw.choice([0, 0, 0, 0, 1])}
+        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), request, gpu, **wish))
+    spec = WorkloadSpec(
         f"x/w{number}",
         draw.choice(LEAVES),
         tuple(pod_sets),
@@ -247,7 +304,10 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         draw.choice(["pack", "pack", "spread", "fragmentation"]),
         walltime=draw.choice([None, None, 50.0, 100.0]),
         user=draw.choice(["", "ann", "bob"]),
+        broken_since=draw.choice([None, None, 0.0, 10.0]),
+        gang_grace=draw.choice([None, None, 0.0, 5.0]),
     )
+    return in_order(in_groups(spec, groups), draw.choice([0, 0, 0, 1, 2]))
 
 
 def one_slow_cycle(state: State) -> None:
@@ -272,17 +332,23 @@ def settle_and_check(state: State) -> None:
             if task.state is TaskState.RELEASING:
                 state.release_task(work.name, task.name)
     for _ in range(8):
+        get_ready(state)
         plan = plan_checked(state, NOW)
         carry_out(state, plan, NOW, release=True)
         evicts = [action for action in plan.actions if isinstance(action, Evict)]
-        if not evicts and not schedule(state, NOW).actions:
-            break
+        if not evicts:  # else nothing else may happen before those who gained start
+            get_ready(state)
+            if not schedule(state, NOW).actions:
+                break
         following = plan_checked(state, NOW)
         carry_out(state, following, NOW, release=True)
         for action in evicts:
             if action.reason.beneficiary:
                 gainer = state.works[action.reason.beneficiary]
-                assert gainer.whole(), f"{gainer.name} does not run, yet {action.workload} was evicted for it"
+                assert gainer.whole() or (gainer.after is not None and gainer.promised_whole()), (
+                    f"{gainer.name} does not run, yet {action.workload} was evicted for it"
+                )
                 assert any(gainer.bound), f"{gainer.name} does not run, yet {action.workload} was evicted for it"
+    get_ready(state)
     assert not schedule(state, NOW).actions, "the world does not come to rest"
     check_state(state)

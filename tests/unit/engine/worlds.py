@@ -19,6 +19,10 @@ POLICIES: dict[str, tuple[object, ...]] = {
 """Optional fields of a queue and values worth trying; an amount means GPUs."""
 
 
+SEATS = "counter:seats"
+"""A counter that some work of random worlds asks for."""
+
+
 def random_policy(draw: random.Random) -> dict[str, object]:
     return {name: draw.choice(values) for name, values in POLICIES.items() if draw.random() < 0.25}
 
@@ -59,6 +63,25 @@ def work(name: str, queue: str, tasks: int = 1, gpus: float = 1, **more: object)
     cpu = more.pop("cpu", 0)
     pods = PodSet("main", tuple(f"t{at}" for at in range(tasks)), least, {"cpu": cpu}, int(gpus * 1000), selector)  # type: ignore[arg-type]
     return WorkloadSpec(name, queue, (pods,), **more)  # type: ignore[arg-type]
+
+
+def in_groups(spec: WorkloadSpec, groups: tuple[int, str] | None) -> WorkloadSpec:
+    """The workload with its pod sets in groups, a letter each (a blank: in none), of which so many are needed."""
+    if groups is None:
+        return spec
+    least, names = groups
+    pod_sets = tuple(replace(p, group=name.strip()) for p, name in zip(spec.pod_sets, names, strict=False))
+    return replace(spec, pod_sets=pod_sets, min_groups=min(least, len({p.group for p in pod_sets if p.group})))
+
+
+def in_order(spec: WorkloadSpec, order: int) -> WorkloadSpec:
+    """The workload with pod sets that start one after the other (1), or all after the first (2), where groups allow."""
+    sets = list(spec.pod_sets)
+    for at in range(1, len(sets)):
+        before = sets[at - 1 if order == 1 else 0]
+        if order and before.group in ("", sets[at].group):
+            sets[at] = replace(sets[at], after=(before.name,))
+    return replace(spec, pod_sets=tuple(sets))
 
 
 def settle(state: State, plan: Plan, *, release: bool = True, now: float = 0.0) -> None:

@@ -1,7 +1,7 @@
 """Objects to engine values, and back. Pure: no store, no clock."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from heddle.api import quantity
@@ -14,7 +14,8 @@ from heddle.api.core import (
     UNSCHEDULABLE_TAINT,
     Node,
 )
-from heddle.api.meta import Resources
+from heddle.api.license import LICENSE_PREFIX, License
+from heddle.api.meta import Resources, find_condition
 from heddle.api.pod import Pod, PodToleration
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.workload import (
@@ -28,6 +29,7 @@ from heddle.api.workload import (
     Workload,
 )
 from heddle.engine import (
+    COUNTER,
     MODEL,
     Ageing,
     Device,
@@ -62,6 +64,8 @@ def amounts(resources: Resources, *, gpu: bool = True) -> dict[str, int]:
         if name == GPU_RESOURCE and not gpu:
             continue
         own = _UNITS.get(name, name)
+        if name.startswith(LICENSE_PREFIX):
+            own = COUNTER + name.removeprefix(LICENSE_PREFIX)
         found[own] = quantity.milli(value) if own in ("cpu", "gpu") else quantity.whole(value)
     return found
 
@@ -88,6 +92,8 @@ def resources(values: dict[str, int]) -> Resources:
     for own, v in sorted(values.items()):
         if own.startswith(MODEL):
             found[GPU_MODEL_PREFIX + own.removeprefix(MODEL)] = quantity.render(v)
+        elif own.startswith(COUNTER):
+            found[LICENSE_PREFIX + own.removeprefix(COUNTER)] = str(v)
         else:
             found[back.get(own, own)] = quantity.render(v) if own in ("cpu", "gpu") else quantity.render_bytes(v)
     return found
@@ -105,7 +111,8 @@ def node_spec(node: Node, models: frozenset[str] = frozenset()) -> NodeSpec:
         if t.effect in ("NoSchedule", "PreferNoSchedule", "NoExecute") and t.key not in _SAID_OTHERWISE
     )
     devices = _devices(node)
-    found = amounts(node.status.allocatable, gpu=False)
+    offered = {r: v for r, v in node.status.allocatable.items() if not r.startswith(LICENSE_PREFIX)}
+    found = amounts(offered, gpu=False)
     if (model := node.metadata.labels.get(GPU_PRODUCT_LABEL)) in models:
         found[f"{MODEL}{model}"] = 1000 * len(devices)
     return NodeSpec(
@@ -159,6 +166,11 @@ def queue_spec(queue: Queue) -> QueueSpec:
     )
 
 
+def counters(licenses: Mapping[str, License]) -> dict[str, int]:
+    """How many there are of each licence."""
+    return {COUNTER + name: found.spec.count for name, found in licenses.items()}
+
+
 def past_usage(queue: Queue) -> PastUsage | None:
     """What its status remembers of a queue's use; None = nothing, or nothing that can be read."""
     status = queue.status
@@ -181,6 +193,8 @@ def past_resources(past: PastUsage) -> Resources:
     for own, value in past.amounts.items():
         if own.startswith(MODEL):
             found[GPU_MODEL_PREFIX + own.removeprefix(MODEL)] = repr(value / 1000)
+        elif own.startswith(COUNTER):
+            found[LICENSE_PREFIX + own.removeprefix(COUNTER)] = repr(value)
         else:
             found[back.get(own, own)] = repr(value / 1000 if own in ("cpu", "gpu") else value)
     return found
@@ -238,6 +252,8 @@ def workload_spec(
                 spread=_spread(pod_set.spread),
                 slices=_slices(pod_set.slices),
                 exclusive=pod_set.exclusive,
+                group=pod_set.group,
+                after=tuple(pod_set.after),
             )
         )
     spec = workload.spec
@@ -256,6 +272,8 @@ def workload_spec(
         walltime=spec.walltime_seconds,
         movable=spec.movable,
         awaited=frozenset(awaited),
+        min_groups=spec.min_groups,
+        gang_grace=spec.gang_grace_seconds,
     )
 
 
@@ -305,6 +323,12 @@ def _order(pod: Pod) -> tuple[int, str]:
 def devices_of(pod: Pod) -> tuple[str, ...]:
     """Device ids that the scheduler gave a bound pod."""
     return tuple(filter(None, pod.metadata.annotations.get(DEVICES_ANNOTATION, "").split(",")))
+
+
+def is_ready(pod: Pod) -> bool:
+    """Whether a pod says that it does its work."""
+    condition = find_condition(pod.status.conditions, "Ready")
+    return condition is not None and condition.status == "True"
 
 
 def placement(workload: str, pod: Pod, pod_set: str) -> Placement:

@@ -21,10 +21,11 @@ import msgspec
 from heddle.api.clock import to_text
 from heddle.api.core import Node
 from heddle.api.errors import ApiError, BadRequest, NotFound
+from heddle.api.license import License
 from heddle.api.meta import Condition, Kind, find_condition, set_condition
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
-from heddle.api.registry import NODES, PODS, QUEUES, TOPOLOGIES, WORKLOADS
+from heddle.api.registry import LICENSES, NODES, PODS, QUEUES, TOPOLOGIES, WORKLOADS
 from heddle.api.topology import Topology
 from heddle.api.workload import (
     DEVICES_ANNOTATION,
@@ -86,7 +87,7 @@ class SchedulingController:
         self._refreshed = float("-inf")
         self._later: asyncio.TimerHandle | None = None
         self._informers: dict[str, Informer[Any]] = {
-            r.kind: informers.of(r) for r in (NODES, QUEUES, TOPOLOGIES, WORKLOADS, PODS)
+            r.kind: informers.of(r) for r in (NODES, QUEUES, TOPOLOGIES, LICENSES, WORKLOADS, PODS)
         }
         for kind, informer in self._informers.items():
             informer.on_change(self._handler(kind))
@@ -178,6 +179,9 @@ class SchedulingController:
         if dirty["Topology"]:
             topologies: Mapping[str, Topology] = self._informers["Topology"].objects
             self._mirror.topology(topologies)
+        if dirty["License"]:
+            licenses: Mapping[str, License] = self._informers["License"].objects
+            self._mirror.licenses(licenses)
         for key in sorted(dirty["Workload"]):
             workload = self._workloads().get(key)
             pods = list(self._pods_of.get(key, {}).values())
@@ -217,17 +221,30 @@ class SchedulingController:
         for action in reserves:  # a task that is moved must be leaving first
             self._mirror.state.set_reservation(action.workload, action.placements)
         await asyncio.gather(*(self._bind(action, now) for action in binds))
+        await asyncio.gather(*(self._use_up(key) for key in dict.fromkeys(a.placement.workload for a in binds)))
+
+    async def _use_up(self, key: str) -> None:
+        """Forget promises that were kept, so that a pod made anew does not inherit its predecessor's."""
+        workload = self._workloads().get(key)
+        reserved = workload.status.reservation if workload else []
+        left = [place for place in reserved if not self._mirror.has_place(key, place.pod)]
+        if len(left) < len(reserved):
+            await self._write_reservation(key, left)
 
     async def _reserve(self, action: Reserve) -> None:
-        namespace, name = action.workload.split("/")
         places = [
             ReservedPlace(pod_set=p.pod_set, pod=p.task, node=p.node, devices=list(p.devices))
             for p in action.placements
         ]
+        await self._write_reservation(action.workload, places)
+        self._mirror.state.set_reservation(action.workload, action.placements)
+
+    async def _write_reservation(self, key: str, places: list[ReservedPlace]) -> None:
+        namespace, name = key.split("/")
         patch = {"status": {"reservation": msgspec.to_builtins(places) or None}}
         with contextlib.suppress(NotFound):
             await self._client.patch(WORKLOADS, name, patch, namespace=namespace, subresource="status")
-        if workload := self._workloads().get(action.workload):
+        if workload := self._workloads().get(key):
             workload.status.reservation = places
 
     async def _evict(self, action: Evict, now: float) -> None:
@@ -329,6 +346,9 @@ class SchedulingController:
         (self._broken.add if status.broken_since else self._broken.discard)(key)
         if status == workload.status:
             return None
+        if status.broken_since != workload.status.broken_since:
+            self._dirty["Workload"].add(key)  # the grace runs by what the engine is told
+            self._wake.set()
         if not refresh and _same_news(workload.status, status):
             self._stale[key] = None
             return None
@@ -355,7 +375,8 @@ class SchedulingController:
         bound = self._mirror.bound(key)
         minimum = sum(p.minimum for p in workload.spec.pod_sets)
         finished = sum(p.finished for p in self._pods_of.get(key, {}).values())
-        running = bound + finished >= minimum and bound + finished > 0
+        enough = bound + finished >= minimum or workload.spec.min_groups is not None
+        running = enough and self._mirror.whole(key) and bound + finished > 0
         old = workload.status
         if refused := self._refusal(workload):
             reasons = [WorkloadReason(code="NotPermitted", message=refused)]
@@ -366,9 +387,9 @@ class SchedulingController:
         else:
             reasons = [WorkloadReason(code=str(r.code), message=render(r)) for r in verdict.reasons]
         was_admitted = (c := find_condition(old.conditions, "Admitted")) is not None and c.status == "True"
-        if running:
+        if running and not (workload.spec.min_groups is not None and self._mirror.torn(key)):
             broken = None
-        elif bound and was_admitted:
+        elif bound and (running or was_admitted):
             broken = old.broken_since or to_text(now)
         else:
             broken = old.broken_since if bound else None

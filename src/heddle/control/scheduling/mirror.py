@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 
 from heddle.api.core import Node
+from heddle.api.license import License
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
 from heddle.api.topology import Topology
@@ -62,6 +63,10 @@ class Mirror:
         first = topologies[min(topologies)] if topologies else None
         self.state.set_topology([level.node_label for level in first.spec.levels] if first else [])
 
+    def licenses(self, licenses: Mapping[str, License]) -> None:
+        """The licences changed."""
+        self.state.set_counters(adapter.counters(licenses))
+
     def workload(self, key: str, workload: Workload | None, pods: list[Pod], *, admitted: bool = True) -> None:
         """A workload or one of its pods changed, or it went.
 
@@ -107,6 +112,15 @@ class Mirror:
         """Whether the engine has been told of this workload."""
         return key in self._workloads
 
+    def whole(self, key: str) -> bool:
+        """Whether the minimum of a workload has places, of all pod sets or of enough groups; of one that the engine
+        does not know nothing else is said."""
+        return key not in self._workloads or self.state.works[key].whole()
+
+    def torn(self, key: str) -> bool:
+        """Whether something of a workload runs that cannot work, for want of the rest of its gang or group."""
+        return key in self._workloads and self.state.works[key].torn()
+
     def _pod(self, key: str, pod: Pod, pod_set: str) -> None:
         task = (key, pod.metadata.name)
         if pod.finished:
@@ -125,6 +139,8 @@ class Mirror:
                     return
                 self._bound[task] = (place.node, place.devices)
                 self._leaving.discard(task)
+            if task not in self._leaving and self.state.works[key].after is not None:
+                self.state.mark_ready(*task, ready=adapter.is_ready(pod))
             if pod.metadata.deletion_timestamp and task not in self._leaving:
                 self.state.mark_releasing(*task)
                 self._leaving.add(task)
@@ -161,6 +177,10 @@ class Mirror:
         if (workload, task) in self._bound and (workload, task) not in self._leaving:
             self.state.mark_releasing(workload, task)
             self._leaving.add((workload, task))
+
+    def has_place(self, key: str, pod: str) -> bool:
+        """Whether a pod is bound, or was a moment ago by us."""
+        return (key, pod) in self._bound
 
     def bound(self, key: str) -> int:
         """Pods of a workload that have a place and are not leaving."""

@@ -12,12 +12,18 @@ def evict_gangs_broken_beyond_grace(cycle: Cycle) -> None:
     state = cycle.state
     for name in sorted(state.broken):
         work = state.works[name]
-        since = work.spec.broken_since
-        if since is None or cycle.now - since < cycle.budget.gang_grace or work.whole() or work.held:
+        since, grace = work.spec.broken_since, work.spec.gang_grace
+        grace = cycle.budget.gang_grace if grace is None else grace
+        if since is None or cycle.now - since < grace or not work.torn() or work.held:
             continue
-        needed = sum(pod_set.min for pod_set in work.spec.pod_sets)
-        reason = Reason(ReasonCode.GANG_BROKEN, queue=work.spec.queue, fits=sum(work.bound), needed=needed)
+        floor = work.floor()
+        parts = list(range(len(floor)))
+        if work.groups is not None and work.whole():  # only groups are broken
+            floor = work.groups.mins
+            parts = [part for group in work.groups.torn(work.bound) for part in work.groups.parts[group]]
+        fits, needed = sum(work.bound[part] for part in parts), sum(floor[part] for part in parts)
+        reason = Reason(ReasonCode.GANG_BROKEN, queue=work.spec.queue, fits=fits, needed=needed)
         for task in work.tasks.values():
-            if task.state is TaskState.BOUND:
+            if task.state is TaskState.BOUND and task.part in parts:
                 state.move(task, TaskState.RELEASING, task.row, task.devices, task.since)
                 cycle.evict_reason[task] = reason

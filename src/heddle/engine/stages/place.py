@@ -42,7 +42,7 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     for queue, name in turns:
         work = works[name]
         need = cycle.minimum(work) if not grow else cycle.growth(work) if work.whole() else None
-        if need is None or work.spec.awaited:
+        if need is None or work.spec.awaited or work.waits_in_order():
             turns.give_up(queue, work, alike=False)
             continue
         held = _lift(cycle, work) if work.held and not grow else []
@@ -73,8 +73,10 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int]
     for shadow in kept:
         shadow.charge(queue, demand, fixed=fixed)
     code = ReasonCode.WITHIN_SHARE if within else ReasonCode.IDLE_ROOM
-    reason = cycle.reason(ReasonCode.GROWN if grow and within else code, work.spec.queue)
-    for task in placed:
+    if grow and within:
+        code = ReasonCode.GROWN if len(placed) == 1 else ReasonCode.GROUP_GROWN
+    reason = cycle.reason(code, work.spec.queue)
+    for task in cycle.hold_back(placed):
         cycle.started(task, reason)
     return True
 

@@ -35,17 +35,40 @@ def redeem(cycle: Cycle, work: Work) -> bool:
             state.unhold(task)
         return False
     if work.whole():
-        bound = [_redeem_together(cycle, work, [task]) for task in held]
+        bound = [_redeem_together(cycle, work, batch) for batch in _batches(cycle, work, held)]
         return any(bound)
     first: list[Task] = []
     for part, missing in enumerate(work.missing()):
         first += [task for task in held if task.part == part][:missing]
     if not _redeem_together(cycle, work, first):
         return False
-    for task in held:
-        if task not in first:
-            _redeem_together(cycle, work, [task])
+    for batch in _batches(cycle, work, [task for task in held if task not in first]):
+        _redeem_together(cycle, work, batch)
     return True
+
+
+def _batches(cycle: Cycle, work: Work, held: list[Task]) -> list[list[Task]]:
+    """Promises beyond the minimum by what starts together: a group as a whole, else task by task.
+
+    Those of a group of which too few have a place are dropped.
+    """
+    groups = work.groups
+    if groups is None:
+        return [[task] for task in held]
+    alone: list[list[Task]] = []
+    together: dict[int, list[Task]] = {}
+    for task in held:
+        group = groups.of[task.part]
+        if group < 0 or groups.whole(group, work.bound):
+            alone.append([task])
+        else:
+            together.setdefault(group, []).append(task)
+    for group, tasks in list(together.items()):
+        counts = [runs + sum(task.part == part for task in tasks) for part, runs in enumerate(work.bound)]
+        if not groups.whole(group, counts):
+            for task in together.pop(group):
+                cycle.state.unhold(task)
+    return [*together.values(), *alone]
 
 
 def _stands(cycle: Cycle, task: Task) -> bool:
@@ -63,13 +86,15 @@ def _stands(cycle: Cycle, task: Task) -> bool:
 def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
     state = cycle.state
     nodes = state.nodes
+    if all(work.unready(task.part) is not None for task in group):
+        return False
     point = state.checkpoint()
     places = [(task, *(task.hold or (-1, ()))) for task in group]
     for task in group:
         state.unhold(task)
     demand = [0] * len(cycle.total)
     for task in group:
-        for column in task.cls.used:
+        for column in task.cls.charged:
             demand[column] += task.cls.needs[column]
     fine = work.queue is not None and not state.tree.stopped_by(
         work.queue, demand, fixed=not work.spec.preemptible, user=work.spec.user, land=False
@@ -84,5 +109,6 @@ def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
             state.rollback(point)
             return False
         state.move(task, TaskState.BOUND, row, devices)
+    for task in cycle.hold_back(group):
         cycle.started(task, cycle.reason(ReasonCode.PROMISE_KEPT, work.spec.queue))
     return True
