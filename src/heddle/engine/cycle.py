@@ -88,12 +88,15 @@ class Cycle:
 
     def growth(self, work: Work) -> Need | None:
         """The next single task beyond the minimum; None when there is none or the minimum does not run."""
+        return next(self.growths(work), None)
+
+    def growths(self, work: Work) -> Iterator[Need]:
+        """The same for each pod set: one that cannot grow keeps no room from the others."""
         if not any(work.pending) or not (work.whole() if not work.held else work.promised_whole()):
-            return None
+            return
         for part, waiting in enumerate(work.pending):
             if waiting > sum(1 for task in work.order[part] if task.hold and task.state is TaskState.PENDING):
-                return ((part, 1),)
-        return None
+                yield ((part, 1),)
 
     def open_need(self, work: Work) -> Need | None:
         """What a claim still lacks, promises of this cycle counted; None for those who wait on an earlier promise."""

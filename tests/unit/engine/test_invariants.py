@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Any
 
@@ -11,7 +10,7 @@ from engine_invariants import carry_out, check_state, plan_checked
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from worlds import POLICIES, random_policy, with_policy
+from worlds import FUZZ, POLICIES, random_policy, with_policy
 
 from heddle.engine import (
     NODE,
@@ -32,9 +31,6 @@ from heddle.engine import (
     WorkloadSpec,
     schedule,
 )
-
-FUZZ = int(os.environ.get("HEDDLE_FUZZ", "40"))
-"""How many random worlds: HEDDLE_FUZZ=5000 looks harder."""
 
 NOW = 12.0
 """Seconds: work is created before and after, so that ages differ."""
