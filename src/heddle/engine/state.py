@@ -175,6 +175,7 @@ class State:
         device is gone."""
         self._learn(spec.resources)
         self.freed += 1
+        self.tree.moved += 1  # what is idle, and so what may be lent, depends on nodes
         row = self.nodes.row.get(spec.name)
         if row is None:
             self.nodes.add(spec, self.column)
@@ -227,6 +228,7 @@ class State:
         for task in list(self.holds_on_row.get(row, ())):
             self.unhold(task)
         self.nodes.remove(row)
+        self.tree.moved += 1
         return tuple((task.work.name, task.name) for task in here)
 
     # -- deltas: queues ----------------------------------------------------------------------------

@@ -116,8 +116,8 @@ def gangs_whole(state: State, plan: Plan) -> None:
 def caps_kept(state: State, plan: Plan) -> None:
     """After the plan: no queue in which something started is above a cap, or uses what others keep back."""
     gpu = state.column["gpu"]
-    started = [state.works[a.placement.workload] for a in plan.actions if isinstance(a, Bind)]
-    started = [work for work in started if any(cls.gpu for cls in work.parts)]
+    binds = [a.placement for a in plan.actions if isinstance(a, Bind)]
+    started = [state.works[p.workload] for p in binds if state.works[p.workload].tasks[p.task].cls.gpu]
     for at in {at for work in started if work.queue for at in work.queue.path}:
         quota, limit = at.spec.quota.get("gpu"), at.spec.limit.get("gpu")
         borrow = at.spec.borrowing_limit.get("gpu")
