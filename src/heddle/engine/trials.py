@@ -58,7 +58,7 @@ class Trials:
                 )
                 return replace(change, free=(asked - fewer) * WHOLE) if fewer else None
             case ReasonCode.RELAX_TOPOLOGY:
-                return change if self.reworked(replace(self.spec, topology_required=change.queue or None)) else None
+                return self._wider(change)
             case ReasonCode.ANY_NODE:
                 return change if self.reworked(_all_sets(self.spec, node_selector={}, node_affinity=())) else None
             case ReasonCode.ANY_ARRANGEMENT:
@@ -157,6 +157,15 @@ class Trials:
             lambda steps: self.reworked(with_fewer(steps)), (pods.min - change.fits) // size, (pods.min - 1) // size
         )
         return replace(change, fits=pods.min - steps * size) if steps else None
+
+    def _wider(self, change: Reason) -> Reason | None:
+        """The innermost level outside the required one with which it starts; last, none at all."""
+        labels = self.snapshot.topology
+        outer = labels[: labels.index(change.level)] if change.level in labels else ()
+        for wider in (*reversed(outer), None):
+            if self.reworked(replace(self.spec, topology_required=wider)):
+                return replace(change, queue=wider or "")
+        return None
 
     def _raised(self, change: Reason) -> Reason | None:
         field = FIELDS[change.code]

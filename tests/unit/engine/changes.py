@@ -120,7 +120,7 @@ def one_for_all(name: str, **fields: object) -> Change:
 
 
 def others(state: State, said: Reason) -> tuple[list[Change], list[Change]]:
-    """Every choice of tasks that the words allow: whole workloads, or so much of the elastic part; and fewer."""
+    """Every choice of tasks that the words allow: whole workloads, or so much of the elastic part; one less."""
     choices: dict[str, list[tuple[str, ...]]] = {}
     for name, held in said.holders:
         runs = {task.name: task.cls.gpu for task in state.works[name].tasks.values() if task.row >= 0}
@@ -128,7 +128,7 @@ def others(state: State, said: Reason) -> tuple[list[Change], list[Change]]:
         choices[name] = [some for some in sets if sum(runs[task] for task in some) == held]
     names = list(choices)
     told = [pick for pick in product(*choices.values()) if sum(len(some) for some in pick) == said.tasks]
-    fewer = [some for n in range(1, len(names)) for some in combinations(range(len(names)), n)]
+    fewer = list(combinations(range(len(names)), len(names) - 1)) if len(names) > 1 else []
     return (
         [gone(dict(zip(names, pick, strict=True))) for pick in told],
         [gone({names[at]: pick[at] for at in some}) for pick in told[:1] if len(told) == 1 for some in fewer],

@@ -12,7 +12,7 @@ from test_invariants import AMOUNTS, NOW, TREE, WISHES, node, random_workload
 from worlds import FUZZ, random_policy, with_policy, work, world
 from worlds import node as plain_node
 
-from heddle.engine import Evict, QueueSpec, State, explain, schedule
+from heddle.engine import Evict, PodSet, QueueSpec, State, explain, schedule
 
 
 def world_at_rest(seed: int) -> State:
@@ -29,6 +29,8 @@ def world_at_rest(seed: int) -> State:
         limit = None if free else draw.choice([None, None, draw.choice(AMOUNTS)])
         spec = QueueSpec(name, parent, {"gpu": quota}, {"gpu": limit}, draw.choice([0, 1, 2]), draw.choice([0, 0, 1]))
         policy = random_policy(draw) if make == "policies" else {}
+        if make == "policies" and draw.random() < 0.5:
+            policy = {"ordering": "StrictFIFO"}
         if make == "borrowing":
             kind = draw.choice(["borrowing_limit", "lending_limit"])
             policy = {kind: draw.choice([0, 1000, 2000])}
@@ -36,7 +38,9 @@ def world_at_rest(seed: int) -> State:
     for made in range(draw.randint(2, 9)):
         spec_of_work = replace(random_workload(draw, made), walltime=None)
         if make == "topology":
-            spec_of_work = replace(spec_of_work, topology_required=draw.choice(["rack", "zone"]))
+            names = tuple(f"t{at}" for at in range(draw.randint(1, 6)))
+            gang = (PodSet("p", names, len(names), {}, draw.choice([500, 1000, 1000, 2000])),)
+            spec_of_work = replace(spec_of_work, pod_sets=gang, topology_required=draw.choice(["rack", "zone"]))
         if make == "arranged":
             wish = draw.choice(WISHES[1:])
             sets = tuple(replace(pods, **wish) for pods in spec_of_work.pod_sets if not (pods.spread or pods.slices))
