@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help demo test lint bench format lock clean
+.PHONY: help demo test fuzz lint bench format lock clean
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -24,6 +24,9 @@ test: $(VENV)/.installed ## all tests, the real kube-apiserver included (ARGS="-
 	@# built before the tests, whose time limits are short; where it cannot be built they say why they skip
 	@$(BIN)/python tools/controlplane.py build >/dev/null || true
 	@$(RUN) $(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(VENV)/.installed ## the engine's random worlds for long (STEPS=1000000 cycles; KIND=... SEED=... replays one)
+	@$(BIN)/python tests/unit/engine/fuzz.py $(if $(STEPS),--steps $(STEPS)) $(if $(KIND),--kind $(KIND)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: $(VENV)/.installed ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

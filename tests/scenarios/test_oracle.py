@@ -44,6 +44,8 @@ def test_every_rule_has_a_scenario() -> None:
         "fixed-in-quota",
         "no-needless-eviction",
     }
+    told = " ".join(str(scenario.get("why")) for scenario in load(OWN))
+    assert [number for number in range(1, 8) if f"rule {number}" not in told] == []
 
 
 def test_the_outside_oracle_agrees_on_all_that_is_necessary() -> None:

@@ -8,10 +8,10 @@ displaced leaves no trace.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
-from heddle.engine.groups import Groups
 from heddle.engine.kinds import Kind
 from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
@@ -93,34 +93,26 @@ class Cycle:
 
     def growth(self, work: Work) -> Need | None:
         """The next single task, or group, beyond the minimum; None when there is none or the minimum does not run."""
-        if not any(work.pending) or not (work.whole() if not work.held else work.promised_whole()):
-            return None
-        if work.groups is not None:
-            return self._group_growth(work, work.groups)
-        for part, waiting in enumerate(work.pending):
-            if work.unready(part) is None and waiting > sum(
-                1 for task in work.order[part] if task.hold and task.state is TaskState.PENDING
-            ):
-                return ((part, 1),)
-        return None
+        return next(self.growths(work), None)
 
-    @staticmethod
-    def _group_growth(work: Work, groups: Groups) -> Need | None:
+    def growths(self, work: Work) -> Iterator[Need]:
+        """The same for each pod set and group: one that cannot grow keeps no room from the others."""
+        if not any(work.pending) or not (work.whole() if not work.held else work.promised_whole()):
+            return
         held = [0] * len(work.pending)
         for task in work.tasks.values() if work.held else ():
             held[task.part] += task.hold is not None and task.state is TaskState.PENDING
         free = [waiting - promised for waiting, promised in zip(work.pending, held, strict=True)]
-        counts = [runs + promised for runs, promised in zip(work.bound, work.promised(), strict=True)]
-        if need := groups.next(counts, free):
-            return need
+        groups = work.groups
+        if groups is not None:
+            counts = [runs + promised for runs, promised in zip(work.bound, work.promised(), strict=True)]
+            if need := groups.next(counts, free):
+                yield need
         for part, left in enumerate(free):
-            if (
-                left > 0
-                and work.unready(part) is None
-                and (groups.of[part] < 0 or groups.whole(groups.of[part], counts))
-            ):
-                return ((part, 1),)
-        return None
+            # a task beyond a group's minimum starts only once the group runs, not when it is promised
+            alone = groups is None or groups.of[part] < 0 or groups.whole(groups.of[part], work.bound)
+            if left > 0 and alone and work.unready(part) is None:
+                yield ((part, 1),)
 
     def open_need(self, work: Work) -> Need | None:
         """What a claim still lacks, promises of this cycle counted; None for those who wait on an earlier promise."""

@@ -25,8 +25,10 @@ class Where:
 
     def accepts(self, spec: NodeSpec | None) -> bool:
         """Whether a node is admitted (not whether it has room)."""
-        if spec is None or not spec.schedulable:
-            return False
+        return spec is not None and spec.schedulable and self.matches(spec)
+
+    def matches(self, spec: NodeSpec) -> bool:
+        """The same of a node that takes nothing new at the moment."""
         for label, value in self.selector:
             if spec.labels.get(label) != value:
                 return False
@@ -90,6 +92,14 @@ class EligibleRows:
     def of(self, demand: Where) -> Bools:
         """One truth value per row: whether it admits the demand (do not write to it)."""
         return self._rows(demand).mask
+
+    def if_open(self, demand: Where) -> Bools:
+        """The same, were no node cordoned."""
+        mask = self.of(demand).copy()
+        for row in np.flatnonzero(~self.nodes.open[: len(self.nodes.specs)]).tolist():
+            spec = self.nodes.specs[row]
+            mask[row] = spec is not None and demand.matches(spec)
+        return mask
 
     def demerits(self, demand: Where) -> Ints | None:
         """How little each row is wanted; None = no row is less wanted than any other."""

@@ -1,7 +1,7 @@
 """Why not now, and the smallest change that would help: found by real what-ifs, never guessed from text.
 
-Every what-if is one more run of the engine's own placement and rules inside a transaction that is rolled
-back, so an answer is true of the state as it stands after the coming cycle.
+A what-if inside the coming cycle says what may help. It is given as an answer only after a whole cycle on a copy
+with that very change starts the workload (somebody else might take the room), and with one step less does not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from heddle.engine.cycle import Cycle
 from heddle.engine.fairshare import UNBOUNDED
-from heddle.engine.model import GPU, MODEL, WHOLE, PodSet, WorkloadSpec
+from heddle.engine.model import GPU, WHOLE, PodSet, WorkloadSpec
 from heddle.engine.placement import Need
 from heddle.engine.plan import Budget
 from heddle.engine.queues import Cap, CapKind, Queue, QueueTree
@@ -19,6 +19,7 @@ from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scheduler import carried_through
 from heddle.engine.stages.room import yields
 from heddle.engine.state import State, TaskState, Work
+from heddle.engine.trials import Leaving, Trials, with_gpus
 from heddle.engine.verdicts import Verdicts
 from heddle.engine.victims import RoomSearch
 
@@ -49,25 +50,41 @@ def explain(state: State, now: float, workload: str, budget: Budget | None = Non
     state.settle()
     if workload not in state.works:
         raise ValueError(f"workload: {workload!r} is not known; set it first")
+    leaving: Leaving = {}
+    admitted, reasons, likely = _likely(state, now, workload, budget, leaving)
+    if not likely:
+        return Explanation(workload, admitted, reasons, ())
+    trials = Trials(state, now, workload, budget, leaving)
+    proven = [trials.proven(change) for change in likely]
+    return Explanation(workload, admitted, reasons, tuple(change for change in proven if change is not None))
+
+
+def _likely(
+    state: State, now: float, workload: str, budget: Budget | None, leaving: Leaving
+) -> tuple[bool, tuple[Reason, ...], tuple[Reason, ...]]:
+    """Whether it is admitted, why not, and changes that the end of the coming cycle suggests; ``leaving`` is
+    filled with the tasks that would have to leave."""
     with carried_through(state, now, budget) as cycle:
         work = state.works[workload]
         if any(work.bound) and work.whole():
-            return Explanation(workload, True, (), ())
+            return True, (), ()
         verdicts = Verdicts(cycle)
         reasons = verdicts.why(work)
         need = cycle.minimum(work) or cycle.growth(work)
         queue = work.queue
         if queue is not None and queue.stopped and need is not None:
             resumed = _resumed_queue(_WhatIf(cycle, work, queue, need))
-            return Explanation(workload, False, reasons, (resumed,) if resumed else ())
+            return False, reasons, (resumed,) if resumed else ()
         if queue is None or not cycle.active(queue) or need is None or work.held:
-            return Explanation(workload, False, reasons, ())
+            return False, reasons, ()
         if cycle.behind(queue, work):
             free = _WhatIf(cycle, work, queue, need).starts(need)
             relaxed = Reason(ReasonCode.RELAX_ORDERING, queue=queue.name)
-            return Explanation(workload, False, reasons, (relaxed,) if free else ())
-        found = [kind(_WhatIf(cycle, work, queue, need)) for kind in _KINDS]
-        return Explanation(workload, False, reasons, tuple(change for change in found if change is not None))
+            return False, reasons, (relaxed,) if free else ()
+        ask = _WhatIf(cycle, work, queue, need)
+        found = [kind(ask) for kind in _KINDS]
+        leaving.update(ask.leaving)
+        return False, reasons, tuple(change for change in found if change is not None)
 
 
 class _WhatIf:
@@ -82,6 +99,7 @@ class _WhatIf:
         self.demand = cycle.demand(work, need)
         self.fixed = not work.spec.preemptible
         self.user = work.spec.user
+        self.leaving: Leaving = {}
 
     def starts(self, need: Need, work: Work | None = None, *, ignore_caps: bool = False) -> bool:
         """Whether this need would get its places beside everything else, within every cap."""
@@ -142,7 +160,8 @@ def _fewer_gpus(ask: _WhatIf) -> Reason | None:
     if asked <= WHOLE:
         return None
     for gpu in range(asked - WHOLE, 0, -WHOLE):
-        if ask.starts(((part, count),), ask.variant(lambda pod_set, gpu=gpu: _with_gpus(pod_set, gpu))):  # type: ignore[misc]
+        fewer = with_gpus(ask.work.spec, part, gpu)
+        if ask.starts(((part, count),), ask.state.stand_in(fewer)):
             return Reason(
                 ReasonCode.FEWER_GPUS,
                 queue=ask.queue.name,
@@ -152,12 +171,6 @@ def _fewer_gpus(ask: _WhatIf) -> Reason | None:
                 needed=count,
             )
     return None
-
-
-def _with_gpus(pod_set: PodSet, gpu: int) -> PodSet:
-    """A pod set whose tasks ask for so many milli-devices, those counted by model included."""
-    request = {name: gpu if name.startswith(MODEL) else value for name, value in pod_set.request.items()}
-    return replace(pod_set, gpu=gpu, request=request)
 
 
 def _relaxed_topology(ask: _WhatIf) -> Reason | None:
@@ -266,7 +279,7 @@ def _others_leave(ask: _WhatIf) -> Reason | None:
     gone: dict[str, int] = {}
     tasks = 0
     if found:
-        for victim in search.victims:
+        for victim in {victim: None for victim, _, _ in search.gone}:
             leaving = [
                 task
                 for task in victim.tasks.values()
@@ -274,6 +287,7 @@ def _others_leave(ask: _WhatIf) -> Reason | None:
             ]
             if leaving:
                 gone[victim.name] = sum(task.cls.gpu for task in leaving)
+                ask.leaving[victim.name] = frozenset(task.name for task in leaving)
                 tasks += len(leaving)
     ask.state.rollback(point)
     if not gone:

@@ -4,7 +4,7 @@ claims."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import takewhile
+from itertools import islice, permutations, takewhile
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +19,9 @@ from heddle.engine.topology import Level
 
 Need = tuple[tuple[int, int], ...]
 """(pod set, number of tasks), to be placed all or nothing."""
+
+_ORDERS = 6
+"""In how many orders the pod sets of one need are tried."""
 
 
 class Kept(Protocol):
@@ -106,13 +109,23 @@ class Placer:
         self, work: Work, need: Need, rows: Ints | None, *, land: bool, fence: Fence | None = None
     ) -> list[Task] | None:
         """The same inside one set of rows (None = all)."""
+        if len(need) == 1:
+            return self._place_in_order(work, need, rows, land=land, fence=fence)
+        # the largest first: they are the hardest to fit, but not always, as what is short may be something else
+        largest = sorted(need, key=lambda item: (-work.parts[item[0]].gpu, work.parts[item[0]].needs, item[0]))
+        for order in islice(permutations(largest), _ORDERS):
+            placed = self._place_in_order(work, order, rows, land=land, fence=fence)
+            if placed is not None:
+                return placed
+        return None
+
+    def _place_in_order(
+        self, work: Work, order: Need, rows: Ints | None, *, land: bool, fence: Fence | None
+    ) -> list[Task] | None:
         state = self.state
         point = state.checkpoint()
         freed = state.freed
         placed: list[Task] = []
-        order = need
-        if len(need) > 1:  # the largest first: they are the hardest to fit
-            order = tuple(sorted(need, key=lambda item: (-work.parts[item[0]].gpu, work.parts[item[0]].needs, item[0])))
         for part, count in order:
             tasks = waiting(work, part, count)
             for inside, number in self.groups(work, part, count, rows, land=land):
@@ -196,10 +209,13 @@ class Placer:
 
     # -- tasks apart and together ------------------------------------------------------------------
 
-    def spreading(self, work: Work, part: int, within: Ints | None, *, land: bool) -> Spreading | None:
+    def spreading(
+        self, work: Work, part: int, within: Ints | None, *, land: bool, cordoned: bool = False
+    ) -> Spreading | None:
         """Where the tasks of a pod set that must be apart are; None = it has no such rule.
 
-        If a topology level is required, only the domain of it counts in which the given rows are.
+        If a topology level is required, only the domain of it counts in which the given rows are. ``cordoned``:
+        as if no node were.
         """
         rule = work.spec.pod_sets[part].spread
         if rule is None:
@@ -208,7 +224,8 @@ class Placer:
         self.state.cache.scores(work.parts[part], land=land)  # refreshes eligibility
         rows = [task.row for task in work.order[part] if task.row >= 0 and not (land and leaves(task))]
         rows += [task.hold[0] for task in work.order[part] if task.hold]
-        eligible = work.parts[part].eligible
+        cls = work.parts[part]
+        eligible = self.state.cache.eligible.if_open(cls.key.where) if cordoned else cls.eligible
         outer = self.state.topology.level(work.spec.topology_required) if work.spec.topology_required else None
         if outer is not None and within is not None and within.size:
             eligible = eligible & (outer.domain == outer.domain[within[0]])

@@ -325,18 +325,20 @@ class ScoreCache:
         *,
         land: bool,
         empty: bool = False,
+        cordoned: bool = False,
         anywhere: bool = False,
         shared: bool = False,
     ) -> Ints:
         """How many tasks of a class fit on each of these rows.
 
-        ``empty``: if nothing ran there; ``anywhere``: on nodes that do not admit it too, if they are open;
-        ``shared``: as if nobody were exclusive.
+        ``empty``: if nothing ran there; ``cordoned``: as if no node were; ``anywhere``: on nodes that do not
+        admit it too, if they are open; ``shared``: as if nobody were exclusive.
         """
         nodes = self.nodes
         self.scores(cls, land=land)  # refreshes eligibility
         free = (nodes.capacity if empty else nodes.land if land else nodes.bind)[rows]
-        most = np.where((nodes.open if anywhere else cls.eligible)[rows], _NONE, 0)
+        admitted = self.eligible.if_open(cls.key.where) if cordoned else nodes.open if anywhere else cls.eligible
+        most = np.where(admitted[rows], _NONE, 0)
         for column in cls.used:
             most = np.minimum(most, free[:, column] // cls.needs[column])
         if self.exclusive and not shared:

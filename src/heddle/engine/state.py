@@ -241,7 +241,7 @@ class State:
         device is gone."""
         self._learn(spec.resources)
         self.freed += 1
-        self.tree.moved += 1
+        self.tree.moved += 1  # what is idle, and so what may be lent, depends on nodes
         row = self.nodes.row.get(spec.name)
         if row is None:
             self.nodes.add(spec, self.column)
@@ -296,7 +296,9 @@ class State:
             self._index(task.work)
         for task in list(self.holds_on_row.get(row, ())):
             self.unhold(task)
+            self._index(task.work)
         self.nodes.remove(row)
+        self.tree.moved += 1
         return tuple((task.work.name, task.name) for task in here)
 
     def set_counters(self, counts: Mapping[str, int]) -> None:
@@ -616,6 +618,7 @@ class State:
                 self.unhold(task)
         for task, row, devices in places:
             self.hold(task, row, devices)
+        self._index(work)
 
     def apply(self, action: Action, now: float = 0.0) -> None:
         """Carries out a planned action at once: for simulators and tests."""

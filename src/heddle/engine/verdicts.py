@@ -226,7 +226,9 @@ class Verdicts:
         everywhere = np.array(sorted(nodes.row.values()), np.int64)
         fits = []
         for part, _ in need:
-            per_node = np.minimum(self.state.cache.count(work.parts[part], everywhere, land=False, empty=True), 1 << 20)
+            cls = work.parts[part]
+            room = self.state.cache.count(cls, everywhere, land=False, empty=True, cordoned=True)
+            per_node = np.minimum(room, 1 << 20)
             if level is not None:
                 domain = level.domain[everywhere]
                 inside = domain >= 0
@@ -236,6 +238,8 @@ class Verdicts:
                 fits.append(np.array([per_node.sum()], np.int64))
         enough = np.all([f >= n for f, (_, n) in zip(fits, need, strict=True)], axis=0) if fits else np.array([True])
         if enough.any():
+            if not all(work.parts[part].eligible.any() for part, _ in need):
+                return Reason(ReasonCode.NO_NODE_MATCHES, queue=work.spec.queue)
             return self._never_arranged(work, need)
         part, count = min(
             zip(fits, need, strict=True), key=lambda item: int(item[0].max(initial=0)) - item[1][1]
@@ -262,11 +266,13 @@ class Verdicts:
         if level is None:
             return 0
         rows = np.arange(self.state.nodes.open.size)
-        fit = np.minimum(self.state.cache.count(cls, rows, land=False, empty=empty), 1 << 20)
+        fit = np.minimum(self.state.cache.count(cls, rows, land=False, empty=empty, cordoned=empty), 1 << 20)
         if pod_set.spread is not None:
             outer = self.state.topology.level(work.spec.topology_required) if work.spec.topology_required else None
             found = [
-                self.cycle.placer.spreading(work, part, rows, land=False) for rows in (outer.rows if outer else (None,))
+                self.cycle.placer.spreading(work, part, rows, land=False, cordoned=cordoned)
+                for rows in (outer.rows if outer else (None,))
+                for cordoned in (False, True)[: 1 + empty]  # a cordoned domain counts for the skew, room or not
             ]
             return max((spreading.capacity(fit) for spreading in found if spreading), default=0)
         if not empty:

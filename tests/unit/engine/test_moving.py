@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from engine_invariants import carry_out, plan_checked
 from worlds import bound, codes, node, settle, work, world
 
-from heddle.engine import Budget, Evict, Placement, QueueSpec, ReasonCode, Reserve, State, render, schedule
+from heddle.engine import Budget, Evict, Placement, PodSet, QueueSpec, ReasonCode, Reserve, State, render, schedule
 from heddle.engine.plan import Plan
 
 
@@ -74,3 +76,16 @@ def test_room_is_gathered_for_a_gang_on_several_nodes() -> None:
     settle(state, plan)
     settle(state, plan_checked(state, 11.0))
     assert all(not any(w.pending) for w in state.works.values())
+
+
+def test_a_gang_below_its_minimum_is_not_moved() -> None:
+    """What is promised to a broken gang is dropped, as it could not start: it would land nowhere."""
+    state = two_halves()
+    whole = work("w1", "a", 1, 2, created=1.0)
+    lacks = PodSet("lost", ("t1",), 1, {}, 8000)
+    state.set_workload(replace(whole, pod_sets=(*whole.pod_sets, lacks)))
+    state.set_workload(work("w0", "a", 1, 2, created=0.0, movable=False))
+    state.set_workload(work("large", "a", 1, 4, created=2.0))
+    assert not evictions(schedule(state, 10.0))
+    state.set_workload(whole)
+    assert len(evictions(schedule(state, 10.0))) == 1

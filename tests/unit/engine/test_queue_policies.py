@@ -472,3 +472,18 @@ def test_use_is_noted_of_what_ran_and_survives_a_rebuild() -> None:
 def test_bad_past_use_is_refused_with_field_and_remedy(call: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r": .*; "):
         call()
+
+
+def test_a_node_that_comes_or_goes_changes_what_may_be_lent_at_once() -> None:
+    state = world(node("n0", 2))
+    state.set_queue(QueueSpec("keeps", quota={"gpu": 2000}, lending_limit={"gpu": 0}))
+    state.set_queue(QueueSpec("other", quota={"gpu": 0}))
+    state.set_workload(work("x/w", "other", 1, 4))
+    assert not bound(schedule(state, 0))
+    state.set_node(node("n1", 4))
+    assert bound(schedule(state, 0))
+    state.set_workload(work("x/w", "other", 1, 8))
+    assert not bound(schedule(state, 0))
+    state.remove_node("n1")
+    state.set_workload(work("x/w", "other", 1, 2))
+    assert not bound(schedule(state, 0)), "the two that are left are kept"

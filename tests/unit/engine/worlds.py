@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import replace
 
 from heddle.engine import Ageing, Bind, Device, Evict, NodeSpec, Plan, PodSet, QueueSpec, State, WorkloadSpec
+
+FUZZ = int(os.environ.get("HEDDLE_FUZZ", "40"))
+"""How many random worlds of a kind a test looks at: HEDDLE_FUZZ=5000 looks harder."""
 
 POLICIES: dict[str, tuple[object, ...]] = {
     "borrowing_limit": (0, 1000, 3000),

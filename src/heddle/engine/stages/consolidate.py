@@ -61,6 +61,7 @@ def _move_others(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: lis
         and other.spec.preemptible
         and not other.arranged  # one task of it cannot be looked at by itself
         and other.spec.movable
+        and other.whole()  # a broken gang would start nowhere: its promise could not be kept
         and any(other.bound)
         and not other.held
         and other.queue is not None

@@ -41,23 +41,37 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     turns = Turns(cycle, grow=grow)
     for queue, name in turns:
         work = works[name]
-        need = cycle.minimum(work) if not grow else cycle.growth(work) if work.whole() else None
+        if grow:
+            if work.spec.awaited or not work.whole() or not any(work.pending):
+                turns.give_up(queue, work, alike=False)
+            elif not _grow(cycle, work, queue, within=within):
+                turns.give_up(queue, work)
+            continue
+        need = cycle.minimum(work)
         if need is None or work.spec.awaited or work.waits_in_order():
             turns.give_up(queue, work, alike=False)
             continue
-        held = _lift(cycle, work) if work.held and not grow else []
+        held = _lift(cycle, work) if work.held else []
         demand = cycle.demand(work, need)
         within_share = tree.within(queue, demand, "share")
         may = within_share or not within
-        started = may and _start(cycle, work, queue, need, demand, grow=grow, within=within_share)
-        if not started:
-            if not grow:
-                cycle.keep_ahead(work, queue, need, demand, within=within)
-            for task, row, devices in held:
-                cycle.state.hold(task, row, devices)
-            turns.give_up(queue, work)
-        elif not grow:
+        if may and _start(cycle, work, queue, need, demand, grow=False, within=within_share):
             turns.done(queue)
+            continue
+        cycle.keep_ahead(work, queue, need, demand, within=within)
+        for task, row, devices in held:
+            cycle.state.hold(task, row, devices)
+        turns.give_up(queue, work)
+
+
+def _grow(cycle: Cycle, work: Work, queue: Queue, *, within: bool) -> bool:
+    """Starts one task more of the first pod set for which there is room."""
+    for need in cycle.growths(work):
+        demand = cycle.demand(work, need)
+        within_share = cycle.state.tree.within(queue, demand, "share")
+        if (within_share or not within) and _start(cycle, work, queue, need, demand, grow=True, within=within_share):
+            return True
+    return False
 
 
 def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int], *, grow: bool, within: bool) -> bool:
