@@ -237,7 +237,6 @@ class SchedulingController:
             for p in action.placements
         ]
         await self._write_reservation(action.workload, places)
-        self._mirror.state.set_reservation(action.workload, action.placements)
 
     async def _write_reservation(self, key: str, places: list[ReservedPlace]) -> None:
         namespace, name = key.split("/")

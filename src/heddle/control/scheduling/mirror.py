@@ -179,8 +179,8 @@ class Mirror:
             self._leaving.add((workload, task))
 
     def has_place(self, key: str, pod: str) -> bool:
-        """Whether a pod is bound, or was a moment ago by us."""
-        return (key, pod) in self._bound
+        """Whether a pod is bound, or was a moment ago by us, and is not leaving: one that is moved has yet to land."""
+        return (key, pod) in self._bound and (key, pod) not in self._leaving
 
     def bound(self, key: str) -> int:
         """Pods of a workload that have a place and are not leaving."""
