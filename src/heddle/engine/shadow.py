@@ -127,6 +127,8 @@ class _Search:
         self.within = within
 
     def run(self) -> Shadow | None:
+        if not self._could_ever():
+            return None
         ends, state = self.ends, self.state
         moments = [at for at in range(1, len(ends) + 1) if at == len(ends) or ends[at][0] != ends[at - 1][0]]
         low, high, step = -1, self._first(moments), 1
@@ -156,6 +158,16 @@ class _Search:
         self.placer.place(self.work, self.need, land=True)
         at = ends[moments[high] - 1][0]
         return self._shadow(at, tuple(name for end, name in ends[: moments[high]] if end == at))
+
+    def _could_ever(self) -> bool:
+        """Whether every queue above would take the claim if nothing else ran there."""
+        for column, wanted in enumerate(self.demand):
+            for at in self.queue.path if wanted else ():
+                if wanted > at.most[column] or (self.fixed and wanted > at.quota[column]):
+                    return False
+                if self.within and wanted > at.share[column]:
+                    return False
+        return True
 
     def _first(self, moments: Sequence[int]) -> int:
         """The first moment worth a try: before it too few GPUs are free even in sum."""

@@ -119,7 +119,9 @@ class Trials:
         gone = {(name, task) for name in names for task in self.leaving[name]}
         ended = {name for name in names if runs.get(name, set()) <= self.leaving[name]}
         specs = [
-            replace(
+            spec
+            if spec.name not in names
+            else replace(
                 spec,
                 pod_sets=tuple(
                     replace(pods, tasks=tuple(task for task in pods.tasks if (spec.name, task) not in gone))
