@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from heddle.engine.aftermath import undone
 from heddle.engine.cycle import Cycle
-from heddle.engine.plan import Action, Budget, Plan
+from heddle.engine.plan import Action, Bind, Budget, Plan
 from heddle.engine.stages import STAGES
 from heddle.engine.state import State
 from heddle.engine.verdicts import Verdicts
@@ -15,16 +15,24 @@ from heddle.engine.verdicts import Verdicts
 _ATTEMPTS = 4
 
 
-def schedule(state: State, now: float, budget: Budget | None = None) -> Plan:
+def schedule(
+    state: State, now: float, budget: Budget | None = None, verdicts_of: Collection[str] | None = None
+) -> Plan:
     """Decides one cycle. Pure: equal inputs give equal plans, and the state is left as it was.
 
     Args:
         state: the world; changed only inside a transaction that is rolled back.
         now: seconds on the caller's clock.
         budget: how much work may be tried, and policy that no object holds.
+        verdicts_of: workloads that the caller wants a verdict on, beside those about which the plan does something;
+            None = all that wait. To tell everyone why he waits costs more than to find it out.
     """
     with carried_through(state, now, budget) as cycle:
-        return Plan(cycle.actions(), Verdicts(cycle).all())
+        actions = cycle.actions()
+        if verdicts_of is None:
+            return Plan(actions, Verdicts(cycle).all())
+        acted = (a.placement.workload if isinstance(a, Bind) else a.workload for a in actions)
+        return Plan(actions, Verdicts(cycle).of({*verdicts_of, *acted}))
 
 
 def decide(state: State, now: float, budget: Budget | None = None) -> tuple[Action, ...]:

@@ -930,6 +930,12 @@ class State:
 
     # -- reading -----------------------------------------------------------------------------------
 
+    def waiting(self) -> list[str]:
+        """Names of all workloads with pending tasks, queue by queue, first in line first."""
+        self.settle()
+        lines = (queue.waiting for _, queue in sorted(self.tree.queues.items()))
+        return [*sorted(self.orphans), *(key[2] for line in lines for key in line)]
+
     def queue_usage(self) -> dict[str, dict[str, int]]:
         """Running and promised amounts per queue and resource."""
         self.settle()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 
 import numpy as np
 
@@ -58,8 +58,12 @@ class Verdicts:
 
     def all(self) -> dict[str, Verdict]:
         """A verdict per workload that had pending tasks."""
+        return self.of(None)
+
+    def of(self, names: Set[str] | None) -> dict[str, Verdict]:
+        """The same for those named (None = all)."""
         verdicts: dict[str, Verdict] = {}
-        for name in sorted(self.state.orphans):
+        for name in sorted(self.state.orphans if names is None else names & self.state.orphans.keys()):
             reason = self.cycle.reason(ReasonCode.QUEUE_NOT_FOUND, self.state.works[name].spec.queue)
             verdicts[name] = Verdict(name, False, (reason,))
         for queue_name in sorted(self.state.tree.queues):
@@ -67,7 +71,9 @@ class Verdicts:
             for _, _, name in self.state.tree.queues[queue_name].waiting:
                 work = self.state.works[name]
                 admitted = any(work.bound) and work.whole()
-                if admitted:
+                if names is not None and name not in names:
+                    position += not admitted
+                elif admitted:
                     verdicts[name] = Verdict(name, True, self._started(work))
                 else:
                     verdicts[name] = Verdict(name, False, self.why(work), position)

@@ -423,3 +423,18 @@ async def test_after_a_fault_the_state_is_made_anew_and_scheduling_goes_on(
         await until(told)
     await submit(client, "late", pods=1, gpus=8)
     await workload_with(client, "late", lambda w: w.status.phase == "Running")
+
+
+async def test_a_long_line_is_told_why_it_waits_a_part_at_a_time(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heddle.control.scheduling.controller._REFRESH_AT_ONCE", 2)
+    monkeypatch.setattr("heddle.control.scheduling.controller._REFRESH_EVERY", 0.05)
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team")))
+    await submit(client, "runs", pods=2, gpus=8)
+    await workload_with(client, "runs", lambda w: w.status.phase == "Running")
+    for at in range(7):
+        await submit(client, f"waits-{at}", pods=2, gpus=8)
+    for at in range(7):
+        told = await workload_with(client, f"waits-{at}", lambda w, at=at: w.status.position == at)
+        assert told.status.reasons[0].code == "NoRoom"

@@ -240,3 +240,15 @@ def test_a_node_that_goes_takes_its_tasks_and_its_promises() -> None:
     assert not bound(plan)
     assert not plan.verdicts["x/w"].admitted
     assert state.set_node(node("n1", 2)) == (("x/w", "t1"),)
+
+
+def test_verdicts_are_given_to_those_asked_for_and_those_something_is_done_about() -> None:
+    state = world(node("n0", 4), a=8)
+    for at in range(5):
+        state.set_workload(work(f"w{at}", "a", 1, 2, created=float(at)))
+    everyone = schedule(state, 0.0)
+    some = schedule(state, 0.0, verdicts_of=["w3", "gone"])
+    assert some.actions == everyone.actions
+    assert some.verdicts == {name: everyone.verdicts[name] for name in ("w0", "w1", "w3")}
+    assert some.verdicts["w3"].position == 1
+    assert state.waiting() == [f"w{at}" for at in range(5)]

@@ -151,10 +151,15 @@ class SchedulingController:
             self._wake.clear()
             touched = self._apply_deltas()
             now = time.time()
-            plan = await asyncio.to_thread(schedule, self._mirror.state, now, self._budget)
+            waiting = self._mirror.state.waiting()
+            fresh = self._due(now)
+            asked = None if len(waiting) <= _REFRESH_AT_ONCE else touched | self._broken | fresh
+            plan = await asyncio.to_thread(schedule, self._mirror.state, now, self._budget, asked)
             self.cycles += 1
             await self._commit(plan, now)
-            await self._report(plan, touched, now)
+            if asked is not None and (plan.actions or touched):  # what the others wait for may have changed too
+                self._stale.update(dict.fromkeys(name for name in waiting if name not in plan.verdicts))
+            await self._report(plan, touched, fresh, now)
             await self._report_queues(now)
             if (ages := self._mirror.state.ages_in(now)) is not None:
                 self._wake_in(ages)
@@ -290,7 +295,14 @@ class SchedulingController:
 
     # telling people
 
-    async def _report(self, plan: Plan, touched: set[str], now: float) -> None:
+    def _due(self, now: float) -> set[str]:
+        """Waiting workloads that are told again in this cycle: a few at a time, in turn."""
+        if now - self._refreshed < _REFRESH_EVERY or not self._stale:
+            return set()
+        self._refreshed = now
+        return set(itertools.islice(self._stale, _REFRESH_AT_ONCE))
+
+    async def _report(self, plan: Plan, touched: set[str], fresh: set[str], now: float) -> None:
         """What this cycle saw or decided of its workloads; of the others nothing is new."""
         keys = touched | self._broken
         keys |= {a.placement.workload if isinstance(a, Bind) else a.workload for a in plan.actions}
@@ -299,11 +311,7 @@ class SchedulingController:
                 keys.add(key)
             else:  # it waits for the same reason; the numbers in it can wait for their refresh
                 self._stale.setdefault(key)
-        fresh: set[str] = set()
-        if now - self._refreshed >= _REFRESH_EVERY:
-            self._refreshed = now
-            fresh = set(itertools.islice(self._stale, _REFRESH_AT_ONCE))
-            keys |= fresh
+        keys |= fresh
         writes = []
         for key in sorted(keys):
             workload = self._workloads().get(key)
