@@ -58,6 +58,7 @@ def test_a_gang_larger_than_the_cluster_waits_with_its_reason(heddle: Heddle) ->
     explained = heddle("explain", "huge")
     assert "impossible on this cluster even when empty" in explained.stdout
     assert "2 of 9" in explained.stdout
+    assert "when:" not in explained.stdout, "what is impossible has no start"
     assert heddle("delete", "trainingjob", "huge", "--yes").returncode == 0
     assert heddle("get", "workload", "huge").returncode == 4
 

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 
 from heddle.api.clock import to_text
 from heddle.api.workload import WorkloadReason
-from heddle.engine import Bind, Budget, Evict, Forward, Reason, State, WorkloadSpec, expect, explain, render
+from heddle.engine import Bind, Budget, Evict, Forward, Reason, ReasonCode, State, WorkloadSpec, expect, explain, render
+
+_NEVER = {
+    ReasonCode.IMPOSSIBLE,
+    ReasonCode.IMPOSSIBLE_SPREAD,
+    ReasonCode.IMPOSSIBLE_SLICES,
+    ReasonCode.NO_NODE_MATCHES,
+    ReasonCode.TOPOLOGY_UNKNOWN,
+}
+"""No end of other work helps; there is nothing to foresee."""
 
 
 @dataclass(slots=True)
@@ -56,6 +65,8 @@ def answer(state: State, key: str, now: float, budget: Budget) -> Answer:
     found = explain(state, now, key, budget)
     if found.admitted:
         return Answer(key, True)
+    if any(reason.code in _NEVER for reason in found.reasons):
+        return Answer(key, False, told(found.reasons), told(found.changes))
     foreseen = expect(state, now, key, budget)
     return Answer(
         key,
