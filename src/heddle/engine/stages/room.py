@@ -212,7 +212,7 @@ def fresh(cycle: Cycle, work: Work) -> bool:
 
 
 class PreemptLowerPriorityInQueue:
-    """Work of strictly lower priority in the same queue yields, lowest and newest first."""
+    """Work of strictly lower priority in the same queue yields, lowest first, then who loses least."""
 
     def __init__(self, cycle: Cycle, work: Work, queue: Queue) -> None:
         self.cycle = cycle
@@ -247,8 +247,8 @@ class PreemptLowerPriorityInQueue:
         return True
 
     def rank(self, victim: Work) -> tuple[int, ...]:
-        """Lowest priority first, newest first."""
-        return _rank(victim)
+        """Lowest priority first, then who loses least."""
+        return _rank(victim, self.cycle.now)
 
     def reason(self) -> Reason:
         """Names the one who gains."""
@@ -364,15 +364,17 @@ class ReclaimTowardsFairShare:
         )
 
     def rank(self, victim: Work) -> tuple[int, ...]:
-        """Queues that are above their own share on every level first; then lowest priority, newest."""
+        """Queues that are above their own share on every level first; then lowest priority, then who loses least."""
         strict = victim.queue is not None and self._standing(victim.queue)[1]
-        return (0 if strict else 1, *_rank(victim))
+        return (0 if strict else 1, *_rank(victim, self.cycle.now))
 
     def reason(self) -> Reason:
         """Names the queue that is owed the room and the workload that gains."""
         return Reason(ReasonCode.RECLAIMED, queue=self.queue.name, beneficiary=self.work.name)
 
 
-def _rank(victim: Work) -> tuple[int, ...]:
-    newest = max((task.since for task in victim.tasks.values() if task.state is TaskState.BOUND), default=0.0)
-    return (victim.spec.priority, -int(newest * 1000), -int(victim.spec.created * 1000))
+def _rank(victim: Work, now: float) -> tuple[int, ...]:
+    """Lowest priority first, then who loses least work: GPUs times the time since its tasks started; then newest."""
+    running = (task for task in victim.tasks.values() if task.state is TaskState.BOUND)
+    lost = sum(max(task.cls.gpu, 1) * max(now - task.since, 0.0) for task in running)
+    return (victim.spec.priority, int(lost), -int(victim.spec.created * 1000))
