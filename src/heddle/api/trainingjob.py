@@ -73,6 +73,13 @@ class TrainingJobSpec(Struct):
         Meta(description="The job is ended when it has run so long; counted anew after it was evicted. Known ends let "
              "heddle foresee starts, and shorter work run in the gaps before larger work (backfill)."),
     ] = None  # fmt: skip
+    movable: Annotated[
+        bool,
+        Meta(
+            description="With a checkpoint: may be stopped and started elsewhere so that others fit. Jobs without one, "
+            "or not preemptible, are never moved."
+        ),
+    ] = True
     termination_grace_period_seconds: Annotated[
         int, Meta(description="Between SIGTERM and SIGKILL: time to save a checkpoint.", ge=0, le=86_400)
     ] = 30

@@ -109,3 +109,4 @@ def test_a_job_may_be_moved_only_if_it_resumes_from_a_checkpoint() -> None:
     assert movable(checkpoint={"path": "/c"})
     assert not movable()
     assert not movable(checkpoint={"path": "/c"}, preemptible=False)
+    assert not movable(checkpoint={"path": "/c"}, movable=False)

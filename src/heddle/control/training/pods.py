@@ -86,7 +86,7 @@ def workload(job: TrainingJob) -> Workload:
             topology=spec.topology,
             placement=spec.placement,
             walltime_seconds=spec.walltime_seconds,
-            movable=spec.preemptible and spec.checkpoint is not None,
+            movable=spec.movable and spec.preemptible and spec.checkpoint is not None,
         ),
     )
 
