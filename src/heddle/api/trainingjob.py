@@ -7,7 +7,7 @@ from msgspec import Meta, field
 from heddle.api.meta import Condition, Count, Kind, Positive, Resources, Struct
 from heddle.api.pod import EnvVar, PodToleration
 from heddle.api.queue import GROUP_VERSION
-from heddle.api.workload import NodeAffinity, SliceRule, SpreadRule, TopologyWish
+from heddle.api.workload import NodeAffinity, PlacementStrategy, SliceRule, SpreadRule, TopologyWish
 
 DEFAULT_QUEUE = "default"
 
@@ -54,12 +54,7 @@ class TrainingJobSpec(Struct):
     spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
     slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
     exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False
-    placement: Annotated[
-        Literal["Pack", "Spread", "FragmentationAware"],
-        Meta(
-            description="Pack fills nodes; Spread takes the emptiest; FragmentationAware spares what usual work needs."
-        ),
-    ] = "Pack"
+    placement: PlacementStrategy = "Pack"
     restart_policy: Annotated[
         Literal["OnFailure", "Never"], Meta(description="Whether a failed process restarts the job.")
     ] = "OnFailure"

@@ -149,6 +149,12 @@ class PodSet(Struct):
         return self.count if self.min_count is None else self.min_count
 
 
+PlacementStrategy = Annotated[
+    Literal["Pack", "Spread", "FragmentationAware"],
+    Meta(description="Pack fills nodes; Spread takes the emptiest; FragmentationAware spares what usual work needs."),
+]
+
+
 class WorkloadSpec(Struct):
     """What to place, who pays, and how it ranks."""
 
@@ -161,12 +167,7 @@ class WorkloadSpec(Struct):
     topology: Annotated[TopologyWish, Meta(description="Where pods go relative to each other.")] = field(
         default_factory=TopologyWish
     )
-    placement: Annotated[
-        Literal["Pack", "Spread", "FragmentationAware"],
-        Meta(
-            description="Pack fills nodes; Spread takes the emptiest; FragmentationAware spares what usual work needs."
-        ),
-    ] = "Pack"
+    placement: PlacementStrategy = "Pack"
     walltime_seconds: Annotated[
         Positive | None,
         Meta(description="Runs at most so long, from the start of its first pod; absent: not known. "

@@ -144,6 +144,16 @@ class Cycle:
                 self.state.hold(task, row, devices)
         return starts
 
+    def placed_now(self, task: Task) -> bool:
+        """Whether a task that runs was placed in this very cycle: taking it back stops nothing that ran before."""
+        before = (self.state.touched or {}).get(task)
+        return before is not None and before[0] is TaskState.PENDING
+
+    def evict(self, task: Task, reason: Reason) -> None:
+        """Makes a running task leave, and notes why."""
+        self.state.move(task, TaskState.RELEASING, task.row, task.devices, task.since)
+        self.evict_reason[task] = reason
+
     def reopen(self) -> None:
         """Placed work was displaced: its claims are open again."""
         self.passed = {}

@@ -319,7 +319,7 @@ class _AnyoneYields:
         """Anyone but the asker."""
         return victim is not self.work and yields(self.cycle, victim)
 
-    def holds(self, work: Work, victims: list[Work]) -> bool:
+    def holds(self, victims: list[Work]) -> bool:
         """Always: they were asked."""
         return True
 

@@ -148,10 +148,8 @@ class Moves:
 
     def _stay(self) -> bool:
         """Takes back every move that turned out not to be needed; False when none is left."""
-        nodes = self.state.nodes
         for task in list(reversed(self.moved)):
-            free = all(nodes.land[task.row, column] >= task.cls.needs[column] for column in task.cls.fit)
-            if free and all(nodes.dev_land[task.row, device] >= task.cls.share for device in task.devices):
+            if self.state.has_room(task, task.row, task.devices, land=True):
                 self.state.unhold(task)
                 self.state.move(task, TaskState.BOUND, task.row, task.devices, task.since)
                 self.moved.remove(task)

@@ -184,11 +184,7 @@ class Placer:
         """The best row for one task; -1 = none."""
         if rows is None:
             return self.state.cache.best(cls, land=land)
-        if not rows.size:
-            return -1
-        scores = self.state.cache.scores(cls, land=land)[rows]
-        at = int(scores.argmax())
-        return int(rows[at]) if scores[at] >= 0 else -1
+        return _highest(self.state.cache.scores(cls, land=land), rows)
 
     def _beside(self, cls: RequestClass, fence: Fence) -> Ints:
         """Scores of a class for tasks that start now beside what is kept."""

@@ -930,6 +930,14 @@ class State:
 
     # -- reading -----------------------------------------------------------------------------------
 
+    def has_room(self, task: Task, row: int, devices: tuple[int, ...], *, land: bool) -> bool:
+        """Whether a place is free for a task, down to its devices: now, or (``land``) once all who leave have left."""
+        nodes = self.nodes
+        free, dev_free = (nodes.land, nodes.dev_land) if land else (nodes.bind, nodes.dev_bind)
+        return all(free[row, column] >= task.cls.needs[column] for column in task.cls.fit) and all(
+            dev_free[row, device] >= task.cls.share for device in devices
+        )
+
     def waiting(self) -> list[str]:
         """Names of all workloads with pending tasks, queue by queue, first in line first."""
         self.settle()

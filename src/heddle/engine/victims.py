@@ -8,7 +8,7 @@ gang is at its minimum, all of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Protocol
@@ -42,7 +42,7 @@ class Rule(Protocol):
         """Whether a unit of this workload may be evicted as things stand."""
         ...
 
-    def holds(self, work: Work, victims: list[Work]) -> bool:
+    def holds(self, victims: list[Work]) -> bool:
         """Whether, with all its places and without these victims, the claim is still in the right."""
         ...
 
@@ -88,7 +88,7 @@ class RoomSearch:
         point = self.state.checkpoint()
         if self._lift_caps() and self._find_places():
             self._put_back()
-            if not self.rule.holds(self.work, [victim for victim, tasks, _ in self.gone if tasks]):
+            if not self.rule.holds([victim for victim, tasks, _ in self.gone if tasks]):
                 self.state.rollback(point)
                 return False
             if self.state.tree.lending.columns and self._over_a_cap():  # what is kept back grew as others left
@@ -334,7 +334,8 @@ class RoomSearch:
             self._leave(victim, begun)
             self.gone[-1] = (victim, tuple(begun), promises)
             return True
-        if torn := self._torn_group(victim, row):
+        groups = victim.groups
+        if groups is not None and (torn := self._first_group(victim, groups.torn(victim.bound), row)):
             self._leave(victim, torn)
             return True
         elastic = [
@@ -343,10 +344,10 @@ class RoomSearch:
             if victim.bound[task.part] > victim.spec.pod_sets[task.part].min and (row is None or task.row == row)
         ]
         if elastic and victim.whole():
-            newest = max(elastic, key=lambda t: (self._fresh(t), t.since, victim.order[t.part].index(t)))
+            newest = max(elastic, key=lambda t: (self.cycle.placed_now(t), t.since, victim.order[t.part].index(t)))
             self._leave(victim, [newest])
-        elif not shrink and (group := self._spare_group(victim, row)):
-            self._leave(victim, group)
+        elif not shrink and groups and (spare := self._first_group(victim, groups.spare(victim.bound), row)):
+            self._leave(victim, spare)
         elif running and not shrink:
             self._leave(victim, running)
         else:
@@ -364,39 +365,23 @@ class RoomSearch:
         return [task for task in running if task.part in parts]
 
     @staticmethod
-    def _torn_group(victim: Work, row: int | None) -> list[Task]:
-        """What is left of a group below its minimum (with ``row``: one that runs there): it serves nobody by itself."""
-        for group in victim.groups.torn(victim.bound) if victim.groups is not None else ():
+    def _first_group(victim: Work, groups: Iterable[int], row: int | None) -> list[Task]:
+        """What runs of the first of some groups (with ``row``: of which something runs there)."""
+        for group in groups:
             parts = victim.groups.parts[group] if victim.groups is not None else []
             tasks = [t for t in victim.tasks.values() if t.part in parts and t.state is TaskState.BOUND]
             if row is None or any(task.row == row for task in tasks):
                 return tasks
         return []
-
-    @staticmethod
-    def _spare_group(victim: Work, row: int | None) -> list[Task]:
-        """What runs of the next group that may leave without breaking the workload (with ``row``: one that runs
-        there)."""
-        for group in victim.groups.spare(victim.bound) if victim.groups is not None else ():
-            parts = victim.groups.parts[group] if victim.groups is not None else []
-            tasks = [t for t in victim.tasks.values() if t.part in parts and t.state is TaskState.BOUND]
-            if row is None or any(task.row == row for task in tasks):
-                return tasks
-        return []
-
-    def _fresh(self, task: Task) -> bool:
-        """Whether the task was placed in this very cycle: taking it back stops nothing that runs."""
-        before = (self.state.touched or {}).get(task)
-        return before is not None and before[0] is TaskState.PENDING
 
     def _leave(self, victim: Work, tasks: list[Task], *, quiet: bool = False) -> None:
         for task in tasks:
-            if self._fresh(task):
+            if self.cycle.placed_now(task):
                 self.state.move(task, TaskState.PENDING)
-            else:
+            elif quiet:
                 self.state.move(task, TaskState.RELEASING, task.row, task.devices, task.since)
-                if not quiet:
-                    self.cycle.evict_reason[task] = self.rule.reason()
+            else:
+                self.cycle.evict(task, self.rule.reason())
         if quiet:
             for task in victim.tasks.values():
                 if task.hold:
@@ -407,20 +392,17 @@ class RoomSearch:
     def _restore(self, unit: Unit) -> bool:
         """Puts a unit back where it was, if its place is still free; changes nothing otherwise."""
         state = self.state
-        nodes = state.nodes
         _victim, tasks, promises = unit
         if (promises and not tasks) or any(task.state is not TaskState.RELEASING for task in tasks):
             return False  # what was promised or just placed may look for a place again at no one's cost
         point = state.checkpoint()
         for task in tasks:
-            free = all(nodes.land[task.row, c] >= task.cls.needs[c] for c in task.cls.fit)
-            if not free or any(nodes.dev_land[task.row, d] < task.cls.share for d in task.devices):
+            if not state.has_room(task, task.row, task.devices, land=True):
                 state.rollback(point)
                 return False
             state.move(task, TaskState.BOUND, task.row, task.devices, task.since)
         for task, row, devices in promises:
-            free = all(nodes.land[row, c] >= task.cls.needs[c] for c in task.cls.used)
-            if not free or any(nodes.dev_land[row, d] < task.cls.share for d in devices):
+            if not state.has_room(task, row, devices, land=True):
                 state.rollback(point)
                 return False
             state.hold(task, row, devices)

@@ -25,5 +25,4 @@ def evict_gangs_broken_beyond_grace(cycle: Cycle) -> None:
         reason = Reason(ReasonCode.GANG_BROKEN, queue=work.spec.queue, fits=fits, needed=needed)
         for task in work.tasks.values():
             if task.state is TaskState.BOUND and task.part in parts:
-                state.move(task, TaskState.RELEASING, task.row, task.devices, task.since)
-                cycle.evict_reason[task] = reason
+                cycle.evict(task, reason)

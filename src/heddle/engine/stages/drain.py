@@ -21,5 +21,4 @@ def drain_stopped_queues(cycle: Cycle) -> None:
                 continue
             for task in work.tasks.values():
                 if task.state is TaskState.BOUND:
-                    state.move(task, TaskState.RELEASING, task.row, task.devices, task.since)
-                    cycle.evict_reason[task] = reason
+                    cycle.evict(task, reason)

@@ -20,8 +20,8 @@ def step_back_behind_the_head(cycle: Cycle) -> None:
             if key <= first or key[2] in cycle.gainers:
                 continue
             for task in state.works[key[2]].tasks.values():
-                fresh = task.state is TaskState.BOUND and task in before and before[task][0] is TaskState.PENDING
-                if fresh and cycle.bind_reason[task].code is not ReasonCode.PROMISE_KEPT:
+                placed = task.state is TaskState.BOUND and cycle.placed_now(task)
+                if placed and cycle.bind_reason[task].code is not ReasonCode.PROMISE_KEPT:
                     state.move(task, TaskState.PENDING)
                 if task.work.after is not None and task.hold and (task not in before or before[task][3] != task.hold):
                     state.unhold(task)  # it waits for what steps back

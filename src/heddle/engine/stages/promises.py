@@ -3,6 +3,8 @@ void."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 from heddle.engine.cycle import Cycle
 from heddle.engine.reasons import ReasonCode
 from heddle.engine.state import Task, TaskState, Work
@@ -85,26 +87,18 @@ def _stands(cycle: Cycle, task: Task) -> bool:
 
 def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
     state = cycle.state
-    nodes = state.nodes
     if all(work.unready(task.part) is not None for task in group):
         return False
     point = state.checkpoint()
     places = [(task, *(task.hold or (-1, ()))) for task in group]
     for task in group:
         state.unhold(task)
-    demand = [0] * len(cycle.total)
-    for task in group:
-        for column in task.cls.charged:
-            demand[column] += task.cls.needs[column]
+    demand = cycle.demand(work, tuple(Counter(task.part for task in group).items()))
     fine = work.queue is not None and not state.tree.stopped_by(
         work.queue, demand, fixed=not work.spec.preemptible, user=work.spec.user, land=False
     )
     for task, row, devices in places:
-        fine = (
-            fine
-            and all(nodes.bind[row, column] >= task.cls.needs[column] for column in task.cls.fit)
-            and all(nodes.dev_bind[row, device] >= task.cls.share for device in devices)
-        )
+        fine = fine and state.has_room(task, row, devices, land=False)
         if not fine:
             state.rollback(point)
             return False

@@ -206,9 +206,8 @@ def fresh(cycle: Cycle, work: Work) -> bool:
     left for it."""
     if work.name in cycle.redeemed:
         return False
-    before = cycle.state.touched or {}
     running = [task for task in work.tasks.values() if task.state is TaskState.BOUND]
-    return bool(running) and all(t in before and before[t][0] is TaskState.PENDING for t in running)
+    return bool(running) and all(cycle.placed_now(task) for task in running)
 
 
 class PreemptLowerPriorityInQueue:
@@ -242,7 +241,7 @@ class PreemptLowerPriorityInQueue:
             return False
         return victim.spec.preemptible or fresh(self.cycle, victim)
 
-    def holds(self, work: Work, victims: list[Work]) -> bool:
+    def holds(self, victims: list[Work]) -> bool:
         """Always: priority does not depend on what anyone uses."""
         return True
 
@@ -318,7 +317,7 @@ class ReclaimTowardsFairShare:
             return False
         return any(cls.needs[c] for cls in victim.parts for c in self.columns)
 
-    def holds(self, work: Work, victims: list[Work]) -> bool:
+    def holds(self, victims: list[Work]) -> bool:
         """Whether the claim's queues end within what is theirs, up to where they part from every victim's."""
         for victim in victims:
             sides = QueueTree.sides(self.queue, victim.queue) if victim.queue else None
