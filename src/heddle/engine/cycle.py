@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from heddle.engine.kinds import Kind
+from heddle.engine.nodes import Ints
 from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
 from heddle.engine.queues import Queue
@@ -37,6 +38,7 @@ class Cycle:
         self.total = state.totals()
         state.tree.divide(self.total)
         state.tree.weigh_past(self.total, now)
+        self.lines = [queue for queue in state.tree.queues.values() if queue.waiting and self.active(queue)]
         self.placer = Placer(state)
         self.bind_reason: dict[Task, Reason] = {}
         self.evict_reason: dict[Task, Reason] = {}
@@ -54,6 +56,8 @@ class Cycle:
         self.moves_left = budget.moves
         self.shadows: dict[str, Shadow] = {}  # room kept ahead of time, by workload
         self._shadow_searches = 0
+        self._freed = state.freed
+        self._idle: tuple[int, Ints] | None = None
         self._reasons: dict[tuple[ReasonCode, str], Reason] = {}
 
     # -- claims ------------------------------------------------------------------------------------
@@ -175,6 +179,18 @@ class Cycle:
             found = self._reasons[key] = Reason(code, queue=queue)
         return found
 
+    def at_start(self) -> bool:
+        """Whether nothing has been tried yet: what fails now fails until more room has become free."""
+        return not self.state.checkpoint() and self.state.freed == self._freed
+
+    def idle(self) -> Ints:
+        """What is idle in sum, per resource, or a little more: nobody who asks for more than that can start now."""
+        state = self.state
+        if self._idle is None or self._idle[0] != state.freed:
+            idle = np.maximum(state.nodes.bind[state.nodes.open], 0).sum(axis=0)
+            self._idle = (state.freed, idle)
+        return self._idle[1]
+
     def gathers(self, demand: list[int]) -> bool:
         """Whether what is idle would be enough in sum: moving work makes no room, it only gathers it."""
         nodes = self.state.nodes
@@ -192,6 +208,13 @@ class Cycle:
         if work.spec.walltime is None:
             return math.inf
         return (self.now if work.end is None else work.started) + work.spec.walltime
+
+    def may_keep_ahead(self) -> bool:
+        """Whether a claim that cannot start might still have room kept ahead of time."""
+        budget = self.budget
+        if len(self.shadows) >= budget.shadows or self._shadow_searches >= budget.shadow_searches:
+            return False
+        return bool(self.state.ends or self._timed or any(queue.asks.timed for queue in self.lines))
 
     def outlasts(self, work: Work) -> list[Shadow]:
         """The shadows of others that a workload would still be running in."""
@@ -222,7 +245,7 @@ class Cycle:
         ``within``: only if the claim will then keep its queue, and all above it, within share.
         """
         budget = self.budget
-        if len(self.shadows) >= budget.shadows or self._shadow_searches >= budget.shadow_searches:
+        if not self.may_keep_ahead():
             return
         if work.held or work.name in self.shadows:
             return

@@ -63,3 +63,9 @@ def divide(total: int, request: Ints, quota: Ints, limit: Ints, weight: Floats, 
         surplus -= float(given.sum())
     # a hair is added so that 2.9999999 of exact arithmetic is 3
     return np.floor(share * (1 + 1e-12) + 1e-6).astype(np.int64)
+
+
+def alone(total: int, want: int, quota: int, weight: float) -> int:
+    """The same for one that has no siblings, and wants no more than its limit: without arrays."""
+    owed = min(want, quota)
+    return owed + max(0, min(want - owed, total - owed)) if weight > 0 else owed

@@ -8,6 +8,11 @@ mix of typical tasks. A task goes where F_n grows least, on the device for which
 growth is put on a scale of 100 steps by a sigmoid, and equal steps go to the first node by name: nodes that are
 almost equally good are filled one after the other, which leaves more whole than always taking the very best.
 
+Two things are heddle's own (the strategy ``fgd`` is without them). Nodes of which others can use no substitute are left
+to those others: where a task could go to several sorts of nodes, the sort that is wanted least for its size comes
+first (:attr:`Fragmentation.wanted`). And work without GPUs, to which most nodes are equal, goes where fewest GPUs are
+left to waste.
+
 All figures are whole numbers: thousandths of a device times the weights of the mix.
 """
 
@@ -22,11 +27,16 @@ from heddle.engine.eligible import EligibleRows, Where, where
 from heddle.engine.model import WHOLE, TaskMix, TypicalTask
 from heddle.engine.nodes import Ints, Nodes
 
+PUBLISHED = "fgd"
+"""The strategy that places by the published scores alone."""
 COVERAGE = 0.95
 """The most frequent tasks that make up this part of all are typical."""
 _MOST = 256
 _FINE = 16
 STEPS = 100
+_WANTED = 20
+"""Steps that a node costs more for each time that all its GPUs are asked for over what an even load would be."""
+_MOST_WANTED = 900
 _SCALE = np.array([math.ceil(_FINE * WHOLE * math.log(k / (STEPS - k))) for k in range(1, STEPS)], np.int64)
 """floor(100 sigmoid(x / 1000)) is at least k + 1 from the k-th of these sixteenths of x on."""
 
@@ -66,6 +76,9 @@ class Fragmentation:
         self.given: TaskMix | None = None
         self.mix = TaskMix()
         self._sized: tuple[int, ...] = ()
+        self.wanted: Ints = np.zeros(0, np.int64)
+        self._wanted_at: tuple[int, ...] = ()
+        self._compiled = 0
         self._compile()
 
     # -- the mix -----------------------------------------------------------------------------------
@@ -84,13 +97,19 @@ class Fragmentation:
 
     def settle(self) -> None:
         """Brings the mix up to date, and voids all scores if it changed."""
-        if not self.stale:
-            return
-        self.stale = False
-        mix = learned(self.counts) if self.given is None else self.given
-        if mix != self.mix:
-            self.mix = mix
-            self._compile()
+        if self.stale:
+            self.stale = False
+            mix = learned(self.counts) if self.given is None else self.given
+            if mix != self.mix:
+                self.mix = mix
+                self._compile()
+        now = (len(self.nodes.spec_log), self.nodes.spec_version, self.nodes.open.size, self._compiled)
+        if self._wanted_at != now:
+            self._wanted_at = now
+            wanted = self._want()
+            if not np.array_equal(wanted, self.wanted):
+                self.wanted = wanted
+                self.version += 1
 
     def _compile(self) -> None:
         shapes: dict[tuple[int, int, Where], int] = {}
@@ -109,6 +128,12 @@ class Fragmentation:
             by_demand.setdefault(demand, []).append(at)
         self._demands = [(demand, np.array(columns, np.int64)) for demand, columns in by_demand.items()]
         self._cpus: Ints = np.unique(np.array([cpu for _, cpu, _ in parts], np.int64))
+        loads: dict[Where, int] = {}
+        for task, weight in self.mix.tasks:
+            demand = where(dict(task.node_selector), task.tolerations, task.node_affinity)
+            loads[demand] = loads.get(demand, 0) + task.gpu * weight
+        self._compiled += 1
+        self._loads = [(demand, load) for demand, load in loads.items() if load]
         self._weights: Ints = np.zeros((self._cpus.size + 1, len(shapes)), np.int64)
         for column, cpu, weight in parts:
             self._weights[int(np.searchsorted(self._cpus, cpu)) + 1, column] += weight
@@ -163,6 +188,23 @@ class Fragmentation:
         """F_n times the weight of the mix, per row."""
         lost: Ints = free * self.total - (weight * use * (have >= self._needs)).sum(axis=1)
         return lost
+
+    def _want(self) -> Ints:
+        """Per row: how much its GPUs are asked for, in steps over the least wanted.
+
+        What the mix asks for is spread evenly over the GPUs of all nodes that it may run on. A row is as wanted as the
+        sum of that, 1 = as much as if everybody could run everywhere.
+        """
+        gpus = np.where(self.nodes.open, self.nodes.capacity[:, 0], 0)
+        wanted = np.zeros(gpus.size, np.int64)
+        total, asked = int(gpus.sum()), sum(load for _, load in self._loads)
+        for demand, load in self._loads if len(self._loads) > 1 else ():
+            mask = self.eligible.of(demand) & (gpus > 0)
+            if have := int(gpus[mask].sum()):
+                wanted[mask] += _WANTED * load * total // (asked * have)
+        held = wanted[gpus > 0]
+        found: Ints = np.clip(wanted - (held.min() if held.size else 0), 0, _MOST_WANTED)
+        return found
 
     # -- scores ------------------------------------------------------------------------------------
 

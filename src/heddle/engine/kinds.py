@@ -19,6 +19,9 @@ SHORT = "short"
 """Too few tasks exist for the minimum."""
 START = "start"
 """The minimum waits."""
+NEVER = 2**62
+"""More than there can be."""
+
 GROW = "grow"
 """The minimum runs, and tasks beyond it wait."""
 
@@ -45,3 +48,23 @@ def kind_of(work: Work) -> Kind:
     user = spec.user if any(at.submitters is not None for at in queue.path) else ""
     wish = (spec.topology_required, spec.topology_preferred)
     return (what, work.parts[0], missing, spec.preemptible, spec.priority, spec.walltime, wish, user)
+
+
+def walltime_of(kind: Kind) -> object:
+    """The walltime that all of a kind have, None = none; of single workloads what may be known: their name."""
+    return kind[5] if len(kind) > 1 and kind[0] == START else None if len(kind) > 1 else kind[0]
+
+
+def least(work: Work, width: int) -> list[int]:
+    """What those of the workload's kind ask nodes for at least, per resource: nothing where that is not known."""
+    amounts = [0] * width
+    kind = work.kind
+    if kind is None or len(kind) == 1:
+        return amounts
+    if kind[0] == SHORT:
+        return [NEVER] * width
+    cls = work.parts[0]
+    count = work.spec.pod_sets[0].min - work.bound[0] if kind[0] == START else 1
+    for column in cls.used:
+        amounts[column] = cls.needs[column] * count
+    return amounts

@@ -476,6 +476,12 @@ class PodSet:
             raise _fault("pod_set.slices", self.slices, "give `slices` or `spread`, not both")
 
 
+STRATEGIES = (
+    *("pack", "spread", "fragmentation"),
+    *("best-fit", "dot-product", "fgd", "gpu-clustering", "gpu-packing", "random"),  # see rankings
+)
+
+
 @dataclass(frozen=True, slots=True)
 class WorkloadSpec:
     """What is placed as one.
@@ -490,7 +496,8 @@ class WorkloadSpec:
         topology_required: label of the level of which one domain must hold all tasks.
         topology_preferred: label of the level of which one domain should.
         strategy: ``pack`` fills nodes up, ``spread`` takes the emptiest, ``fragmentation`` leaves on every
-            node what typical tasks can use (see :class:`TaskMix`).
+            node what typical tasks can use (see :class:`TaskMix`). The others are policies to compare with: see
+            :mod:`heddle.engine.rankings`.
         broken_since: when a running gang fell below its minimum (kept by the caller; None = it did not).
         movable: it may be moved to another place so that others fit (only if preemptible too).
         awaited: tasks that do not exist at the moment but will come back (they are being moved): what is promised
@@ -531,8 +538,8 @@ class WorkloadSpec:
             _number("workload.walltime", self.walltime)
             if self.walltime <= 0:
                 raise _fault("workload.walltime", self.walltime, "give more than 0 seconds, or None")
-        if self.strategy not in ("pack", "spread", "fragmentation"):
-            raise _fault("workload.strategy", self.strategy, "use 'pack', 'spread' or 'fragmentation'")
+        if self.strategy not in STRATEGIES:
+            raise _fault("workload.strategy", self.strategy, f"use one of {', '.join(STRATEGIES)}")
         names = [pod_set.name for pod_set in self.pod_sets]
         if not names or len(set(names)) != len(names):
             raise _fault("workload.pod_sets", names, "give at least one, each with its own name")

@@ -11,6 +11,7 @@ import numpy as np
 
 from heddle.engine.model import WHOLE, Slices
 from heddle.engine.nodes import Ints, Nodes
+from heddle.engine.rankings import draw, draw_device
 from heddle.engine.scores import RequestClass
 from heddle.engine.slices import divide
 from heddle.engine.spreading import Spreading
@@ -147,7 +148,7 @@ class Placer:
         spreading = self.spreading(work, part, rows, land=land)
         while tasks:
             if spreading is None and fence is None:
-                row = self.best(cls, rows, land=land)
+                row = self.best(cls, rows, land=land, task=tasks[0])
             else:
                 scores = self.state.cache.scores(cls, land=land) if fence is None else self._beside(cls, fence)
                 row = spreading.choose(scores, rows) if spreading is not None else _highest(scores, rows)
@@ -174,14 +175,21 @@ class Placer:
         else:
             nodes = self.state.nodes
             free = (nodes.dev_land if land else nodes.dev_bind)[row].tolist() if cls.dev else []
-            devices = nodes.choose_devices(row, cls.gpu, free, spread=cls.key.spread)
+            if cls.key.ranking == "random" and 0 < cls.gpu < WHOLE:
+                devices = (draw_device(f"{task.work.name}/{task.name}", cls.gpu, free),)
+            else:
+                devices = nodes.choose_devices(row, cls.gpu, free, spread=cls.key.spread)
         if land:
             self.state.hold(task, row, devices)
         else:
             self.state.move(task, TaskState.BOUND, row, devices)
 
-    def best(self, cls: RequestClass, rows: Ints | None, *, land: bool) -> int:
-        """The best row for one task; -1 = none."""
+    def best(self, cls: RequestClass, rows: Ints | None, *, land: bool, task: Task | None = None) -> int:
+        """The best row for a task of a class; -1 = none. Only a ranking at random asks which task."""
+        if task is not None and cls.key.ranking == "random":
+            scores = self.state.cache.scores(cls, land=land)
+            at = draw(f"{task.work.name}/{task.name}", (scores if rows is None else scores[rows]) >= 0)
+            return at if rows is None or at < 0 else int(rows[at])
         if rows is None:
             return self.state.cache.best(cls, land=land)
         return _highest(self.state.cache.scores(cls, land=land), rows)

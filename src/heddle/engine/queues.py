@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from heddle.engine.asks import Asks
 from heddle.engine.counters import Counters
-from heddle.engine.fairshare import UNBOUNDED, divide
+from heddle.engine.fairshare import UNBOUNDED, alone, divide
 from heddle.engine.lending import Lending
 from heddle.engine.model import QueueSpec
 from heddle.engine.submitters import Submitters
@@ -28,9 +29,9 @@ class Queue:
     """A queue and its counters; ``path`` runs from it up to the top."""
 
     __slots__ = (
-        "active", "burden", "ceiling", "children", "fixed", "keep", "keeps", "kinds", "limit", "live", "most", "name",
-        "parent", "past", "path", "priority", "quota", "releasing", "request", "reserved", "running", "share", "spec",
-        "stopped", "submitters", "tick", "waiting", "weight", "works",
+        "active", "asks", "burden", "ceiling", "children", "fixed", "keep", "keeps", "kinds", "limit", "live", "most",
+        "name", "parent", "past", "path", "priority", "quota", "releasing", "request", "reserved", "running", "share",
+        "spec", "stopped", "submitters", "tick", "waiting", "weight", "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -43,6 +44,7 @@ class Queue:
         self.share: Amounts = [0] * width
         self.waiting: list[tuple[int, float, str]] = []  # keys of own workloads with pending tasks, sorted
         self.kinds: dict[tuple[object, ...], list[tuple[int, float, str]]] = {}  # the same by kind (kinds.Kind)
+        self.asks = Asks(width)  # what each kind asks for
         self.works: dict[str, Any] = {}  # own workloads by name (state.Work)
         self.live: dict[str, Any] = {}  # those of them that run or are promised a place
         self.children: list[Queue] = []
@@ -132,6 +134,8 @@ class QueueTree:
         self.lending = Lending(self, free)
         self.counts_users = False
         self.counters = Counters()
+        # what siblings, named by their first, were given last of a resource: (total, wants), shares
+        self._divided: dict[tuple[str, int], tuple[tuple[int, Amounts], Amounts]] = {}
 
     def widen(self) -> None:
         """Adds counters for resources that were appended to the shared list."""
@@ -139,6 +143,7 @@ class QueueTree:
             extra = len(self.resources) - len(queue.running)
             for name in ("running", "releasing", "reserved", "fixed", "request", "share"):
                 getattr(queue, name).extend([0] * extra)
+            queue.asks.widen(len(self.resources))
         self.stale = True
 
     def settle(self) -> None:
@@ -147,6 +152,7 @@ class QueueTree:
             return
         self.stale = False
         self.tops = []
+        self._divided = {}
         self.counts_users = any(queue.spec.user_limit for queue in self.queues.values())
         for queue in self.queues.values():
             queue.submitters = Submitters(queue.spec.user_limit, self.resources) if queue.spec.user_limit else None
@@ -253,18 +259,32 @@ class QueueTree:
         if not level:
             return
         for column in range(len(self.resources)):
-            shares = divide(
-                total[column],
-                np.array([wants[q.name][column] for q in level], np.int64),
-                np.array([q.quota[column] for q in level], np.int64),
-                np.array([q.most[column] for q in level], np.int64),
-                np.array([q.weight[column] for q in level]),
-                np.array([q.priority for q in level], np.int64),
-            )
-            for queue, share in zip(level, shares.tolist(), strict=True):
+            want = [wants[queue.name][column] for queue in level]
+            key = (total[column], want)
+            known = self._divided.get((level[0].name, column))
+            if known is not None and known[0] == key:
+                shares = known[1]
+            else:
+                shares = self._share_out(level, column, *key)
+                self._divided[level[0].name, column] = (key, shares)
+            for queue, share in zip(level, shares, strict=True):
                 queue.share[column] = share
         for queue in level:
             self._divide(queue.children, queue.share, wants)
+
+    @staticmethod
+    def _share_out(level: list[Queue], column: int, total: int, want: Amounts) -> Amounts:
+        if len(level) == 1:
+            return [alone(total, want[0], level[0].quota[column], level[0].weight[column])]
+        shares: Amounts = divide(
+            total,
+            np.array(want, np.int64),
+            np.array([q.quota[column] for q in level], np.int64),
+            np.array([q.most[column] for q in level], np.int64),
+            np.array([q.weight[column] for q in level]),
+            np.array([q.priority for q in level], np.int64),
+        ).tolist()
+        return shares
 
     def weigh_past(self, total: Sequence[int], now: float) -> None:
         """Works out what past use counts for at a moment; O(queues)."""

@@ -51,6 +51,7 @@ def carried_through(state: State, now: float, budget: Budget | None) -> Iterator
     barred: frozenset[str] = frozenset()
     for attempt in range(_ATTEMPTS):
         cycle = Cycle(state, now, budget or Budget(), barred)
+        freed = state.freed
         state.begin()
         try:
             for stage in STAGES:
@@ -63,6 +64,7 @@ def carried_through(state: State, now: float, budget: Budget | None) -> Iterator
         finally:
             state.rollback()
             state.end()
+            state.freed = freed  # what was free only on trial is not
 
 
 def fair_shares(state: State) -> dict[str, dict[str, dict[str, int | None]]]:

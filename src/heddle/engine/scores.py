@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from heddle.engine.eligible import DEMERIT_BITS, EligibleRows, Where, where
-from heddle.engine.fragmentation import Fragmentation
+from heddle.engine.fragmentation import PUBLISHED, Fragmentation
 from heddle.engine.model import COUNTER, CPU, GPU, WHOLE, NodeSpec, PodSet, TypicalTask
 from heddle.engine.nodes import LABEL_BITS, SOLE, TENANCY, Bools, Ints, Nodes
+from heddle.engine.rankings import RANKINGS, Ranking, Tenants
 
 _SHIFT = LABEL_BITS + 1
 _COST_BITS = 20
@@ -36,6 +37,7 @@ class ClassKey:
     spread: bool
     fragmentation: bool = False
     exclusive: bool = False
+    ranking: str = ""
 
 
 def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
@@ -45,8 +47,9 @@ def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
         pod_set.gpu,
         where(pod_set.node_selector, pod_set.tolerations, pod_set.node_affinity, pod_set.node_preferences),
         strategy == "spread",
-        strategy == "fragmentation",
+        strategy in ("fragmentation", PUBLISHED),
         pod_set.exclusive,
+        strategy if strategy in RANKINGS or strategy == PUBLISHED else "",
     )
 
 
@@ -96,7 +99,8 @@ class RequestClass:
         self.version = -1
         self.spec_seen = 0
         self.hint = [_NO_HINT, _NO_HINT]
-        self.steady = not key.spread and not key.fragmentation and (self.count > 0 or key.gpu == 0)
+        fixed = not key.spread and not key.fragmentation and not key.ranking
+        self.steady = fixed and (self.count > 0 or key.gpu == 0)
         self.eligible: Bools = np.zeros(0, np.bool_)
         self.demerits: Ints | None = None
         self.dev = key.gpu > 0
@@ -128,9 +132,11 @@ class RequestClass:
 class ScoreCache:
     """All classes and their scores over one set of nodes."""
 
-    def __init__(self, nodes: Nodes, column: dict[str, int]) -> None:
+    def __init__(self, nodes: Nodes, column: dict[str, int], tenants: Tenants) -> None:
         self.nodes = nodes
         self.column = column
+        self.tenants = tenants
+        self.rankings: dict[str, Ranking] = {}  # those that were asked for
         self.classes: dict[ClassKey, RequestClass] = {}
         self.base = 0
         self.exclusive = False  # whether any class is
@@ -263,7 +269,17 @@ class ScoreCache:
             if cls.dev:
                 ok = ok & ((devices >= cls.share).sum(axis=1) >= max(cls.count, 1))
             cost = self.fragmentation.cost(cls.gpu, cls.needs[1], rows, land=land)
+            if cls.key.ranking != PUBLISHED:
+                if cls.dev:
+                    cost = cost + self.fragmentation.wanted[rows]
+                else:
+                    cost = (cost << 9) + np.clip(free[:, 0] // 64, 0, 511)
             return self._ranked(cls, rows, cost, ok)
+        if cls.key.ranking:
+            if cls.dev:
+                ok = ok & ((devices >= cls.share).sum(axis=1) >= max(cls.count, 1))
+            ranked = self._ranking(cls.key.ranking).rank((cls.gpu, cls.needs[1]), rows, free, devices)
+            return self._ranked(cls, rows, 100 - ranked, ok)
         gpu_left = free[:, 0] - cls.gpu
         cpu_left = (free[:, 1] - cls.needs[1]) * 31 // np.maximum(nodes.capacity[rows, 1], 1)
         cpu_left = np.minimum(cpu_left, 31)
@@ -290,6 +306,11 @@ class ScoreCache:
                 else:
                     cost = ((np.minimum(left, 1016) // 8) << 13) + (np.minimum(gpu_left // 64, 255) << 5) + cpu_left
         return self._ranked(cls, rows, cost, ok)
+
+    def _ranking(self, name: str) -> Ranking:
+        if name not in self.rankings:
+            self.rankings[name] = RANKINGS[name](self.nodes, self.tenants)
+        return self.rankings[name]
 
     def _ranked(self, cls: RequestClass, rows: Ints, cost: Ints, ok: Bools) -> Ints:
         if cls.demerits is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from heddle.engine.groups import Groups
-from heddle.engine.kinds import Kind, kind_of
+from heddle.engine.kinds import Kind, kind_of, least
 from heddle.engine.model import (
     COUNTER,
     CPU,
@@ -203,7 +203,7 @@ class State:
         self.resources = [GPU, CPU, MEMORY, TENANCY_NAME]  # the last is only of nodes: no queue is charged for it
         self.column = {name: at for at, name in enumerate(self.resources)}
         self.nodes = Nodes(self.resources)
-        self.cache = ScoreCache(self.nodes, self.column)
+        self.cache = ScoreCache(self.nodes, self.column, self._tenants)
         self.topology = Topology(self.nodes)
         self.tree = QueueTree(self.resources, self._free)
         self.works: dict[str, Work] = {}
@@ -324,6 +324,9 @@ class State:
             found[column] = cap
         return found
 
+    def _tenants(self, row: int) -> Iterable[int]:
+        return (task.cls.gpu for task in self.on_row.get(row, ()))
+
     def _free(self, column: int, land: bool) -> int:
         counters = self.tree.counters
         return counters.free(column, land=land) if column in counters.cap else self.nodes.free(column, land)
@@ -389,6 +392,7 @@ class State:
                 counter[:] = [0] * len(self.resources)
             queue.waiting = []
             queue.kinds = {}
+            queue.asks.clear()
             queue.works = {}
             queue.live = {}
         for work in self.works.values():
@@ -855,9 +859,13 @@ class State:
             queue.tick = ageing.tick(now)
             works = [self.works[key[2]] for key in queue.waiting]
             queue.kinds = {}
+            queue.asks.clear()
             for work in works:
                 work.key, work.kind = self.key_of(work), kind_of(work)
-                queue.kinds.setdefault(work.kind, []).append(work.key)
+                if work.kind not in queue.kinds:
+                    queue.kinds[work.kind] = []
+                    queue.asks.add(work.kind, least(work, len(self.resources)))
+                queue.kinds[work.kind].append(work.key)
             for alike in queue.kinds.values():
                 alike.sort()
             queue.waiting = sorted(work.key for work in works if work.key)
@@ -899,10 +907,14 @@ class State:
             del alike[bisect_left(alike, work.key)]
             if not alike:
                 del queue.kinds[work.kind]
+                queue.asks.remove(work.kind)
+        work.key, work.kind = key, kind
         if key is not None and kind is not None:
             insort(queue.waiting, key)
-            insort(queue.kinds.setdefault(kind, []), key)
-        work.key, work.kind = key, kind
+            if kind not in queue.kinds:
+                queue.kinds[kind] = []
+                queue.asks.add(kind, least(work, len(self.resources)))
+            insort(queue.kinds[kind], key)
 
     def line_up(self, work: Work) -> tuple[tuple[int, float, str] | None, Kind | None]:
         """Puts a workload that a what-if made wait in its queue's line, as what it is now; returns where it was."""

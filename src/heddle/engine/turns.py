@@ -7,11 +7,12 @@ a kind that fails is gone with all its members.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from heapq import heapify, heappop, heapreplace
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
 from heddle.engine.kinds import GROW, SHORT, START, Kind
+from heddle.engine.nodes import Ints
 from heddle.engine.queues import Queue, Standing, standing
 from heddle.engine.state import Work
 
@@ -25,23 +26,74 @@ Line = list[tuple[tuple[int, float, str], int, Kind]]
 class Turns:
     """The claims of all queues in the order in which they are heard."""
 
-    def __init__(self, cycle: Cycle, *, grow: bool | None = None, without: set[tuple[str, Kind]] | None = None) -> None:
+    def __init__(
+        self,
+        cycle: Cycle,
+        *,
+        grow: bool | None = None,
+        without: set[tuple[str, Kind]] | None = None,
+        idle: Ints | None = None,
+        everyone: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Line up the claims as they are now.
 
         Args:
             cycle: the cycle.
             grow: True: only those whose minimum runs; False: only the others; None: all.
             without: (queue, kind) that need not be heard.
+            idle: amounts that are free: who asks for more than that is not heard. None = all are heard.
+            everyone: with ``idle``, as long as this holds all are heard in their order nevertheless; those of a strict
+                line always are.
         """
         self.cycle = cycle
         self.total = cycle.total
         self.lines: dict[str, Line] = {}
         self.heaps: dict[str, list[tuple[Standing, str, Queue]]] = {}
         self._restacked = False
-        for queue in cycle.state.tree.queues.values():
-            if cycle.active(queue):
-                self.lines[queue.name] = line_up(cycle, queue, grow=grow, without=without or set())
-        self._stack("", cycle.state.tree.tops)
+        self._everyone = everyone
+        self._walks: dict[str, Walk] = {}
+        for queue in cycle.lines:
+            kinds: Iterable[Kind] = queue.kinds
+            if idle is not None:
+                kinds = queue.asks.within(idle, cycle.state.freed)
+                if queue.spec.ordering == "StrictFIFO" or everyone():
+                    self._walks[queue.name] = Walk(queue, set(kinds), grow=grow)
+            line = line_up(cycle, queue, kinds, grow=grow, without=without or set())
+            if line or queue.name in self._walks:
+                self.lines[queue.name] = line
+                if not self._walk(queue):
+                    del self.lines[queue.name]
+        if self.lines:
+            self._stack("", cycle.state.tree.tops)
+        else:
+            self.heaps[""] = []
+
+    def _walk(self, queue: Queue) -> bool:
+        """Adds those who come before the head of the line but ask for more than is idle; whether anybody is left."""
+        line = self.lines[queue.name]
+        walk = self._walks.get(queue.name)
+        if walk is None:
+            return bool(line)
+        if queue.spec.ordering != "StrictFIFO" and not self._everyone():
+            del self._walks[queue.name]
+            return bool(line)
+        works = self.cycle.state.works
+        while walk.at < len(queue.waiting):
+            key = queue.waiting[walk.at]
+            if line and key > line[0][0]:
+                break
+            walk.at += 1
+            kind = works[key[2]].kind
+            if kind is None or kind in walk.met:
+                continue
+            walk.met.add(kind)
+            strict = queue.spec.ordering == "StrictFIFO"
+            if not _other(kind, walk.grow, strict=strict):
+                at = _first(self.cycle, queue, kind)
+                keys = queue.kinds[kind]
+                if at < len(keys):
+                    heappush(line, (keys[at], at, kind))
+        return bool(line)
 
     # -- turns -------------------------------------------------------------------------------------
 
@@ -58,7 +110,10 @@ class Turns:
             yield queue, line[0][0][2]
             if self._restacked:
                 self._restacked = False
-            elif not line or state.checkpoint() != moves:
+                continue
+            if self._walks:
+                self._walk(queue)
+            if not line or state.checkpoint() != moves:
                 self._again(queue, over=not line)
 
     def kind(self, queue: Queue) -> Kind:
@@ -84,6 +139,7 @@ class Turns:
         line = self.lines[queue.name]
         if self.cycle.holds_up(queue, work):
             line.clear()
+            self._walks.pop(queue.name, None)
         elif alike:
             heappop(line)
         else:
@@ -111,14 +167,27 @@ class Turns:
                 heapreplace(heap, (standing(queue, self.total), queue.name, queue))
 
 
-def line_up(cycle: Cycle, queue: Queue, *, grow: bool | None, without: set[tuple[str, Kind]]) -> Line:
-    """The first open claim of every kind of a queue; arguments as of :class:`Turns`."""
+class Walk:
+    """How far a line was gone through in its order, beside those of it that may fit."""
+
+    __slots__ = ("at", "grow", "met")
+
+    def __init__(self, queue: Queue, met: set[Kind], *, grow: bool | None) -> None:
+        self.at = 0
+        self.met = met
+        self.grow = grow
+
+
+def line_up(
+    cycle: Cycle, queue: Queue, kinds: Iterable[Kind], *, grow: bool | None, without: set[tuple[str, Kind]]
+) -> Line:
+    """The first open claim of some kinds of a queue; arguments as of :class:`Turns`."""
     line: Line = []
     strict = queue.spec.ordering == "StrictFIFO"
-    for kind, keys in queue.kinds.items():
-        other = kind[0] == SHORT or (grow is not None and (kind[0] == GROW) != grow)
-        if (other and len(kind) > 1 and not strict) or (queue.name, kind) in without:
+    for kind in kinds:
+        if _other(kind, grow, strict=strict) or (queue.name, kind) in without:
             continue
+        keys = queue.kinds[kind]
         at = _first(cycle, queue, kind)
         if at < len(keys):
             line.append((keys[at], at, kind))
@@ -129,6 +198,13 @@ def line_up(cycle: Cycle, queue: Queue, *, grow: bool | None, without: set[tuple
                 line.append((cycle.state.key_of(work), 0, own))
     heapify(line)
     return line
+
+
+def _other(kind: Kind, grow: bool | None, *, strict: bool) -> bool:
+    """Whether claims of a kind are not among those asked for; in a strict line everybody counts."""
+    if len(kind) == 1 or strict:
+        return False
+    return kind[0] == SHORT or (grow is not None and (kind[0] == GROW) != grow)
 
 
 def _first(cycle: Cycle, queue: Queue, kind: Kind, after: int = -1) -> int:

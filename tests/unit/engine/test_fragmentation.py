@@ -58,9 +58,7 @@ def test_cached_costs_are_those_of_the_definition(seed: int) -> None:
     for at in range(25):
         gpu = draw.choice([0, 0.25, 0.3, 0.5, 1, 1, 2, 4])
         selector = draw.choice([{}, {}, {"kind": "a"}])
-        spec = work(
-            f"x/w{at}", "a", 1, gpu, cpu=draw.choice([0, 1, 4]) * 1000, selector=selector, strategy="fragmentation"
-        )
+        spec = work(f"x/w{at}", "a", 1, gpu, cpu=draw.choice([0, 1, 4]) * 1000, selector=selector, strategy="fgd")
         state.set_workload(spec)
         settle(state, schedule(state, 0))
         if draw.random() < 0.2:
@@ -138,3 +136,31 @@ def test_few_arrivals_do_not_change_what_is_typical() -> None:
 def test_a_bad_mix_or_strategy_names_field_and_remedy(make) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=r": .*; "):
         make()
+
+
+def test_nodes_that_others_can_only_run_on_are_left_to_them() -> None:
+    # half of what arrives must have "b", of which there are few; who may run anywhere fills "a" first
+    nodes = [node(f"n{at}", 4, kind="b" if at == 0 else "a") for at in range(4)]
+    state = world(*nodes, a=99)
+    mix = TaskMix(((TypicalTask(1000), 1), (TypicalTask(1000, 0, (("kind", "b"),)), 1)))
+    state.set_task_mix(mix)
+    for at in range(12):
+        state.set_workload(work(f"x/any{at:02}", "a", 1, 1, strategy="fragmentation", created=at))
+    settle(state, schedule(state, 0))
+    assert {task.row for work in state.works.values() for task in work.tasks.values()} == {1, 2, 3}
+    assert state.cache.fragmentation.wanted.tolist()[:4] == [
+        40,
+        0,
+        0,
+        0,
+    ]  # half of all on a quarter
+
+
+def test_work_without_gpus_goes_where_no_gpu_is_left_to_waste() -> None:
+    state = world(node("n0", 4, cpu=8, kind="a"), node("n1", 4, cpu=8, kind="b"), a=99)
+    state.set_task_mix(TaskMix(((TypicalTask(1000, 1000), 1),)))
+    state.set_workload(work("x/full", "a", 1, 4, cpu=1000, selector={"kind": "b"}))
+    settle(state, schedule(state, 0))
+    state.set_workload(work("x/cpu", "a", 1, 0, cpu=1000, strategy="fragmentation"))
+    settle(state, schedule(state, 0))
+    assert {task.row for task in state.works["x/cpu"].tasks.values()} == {state.nodes.row["n1"]}

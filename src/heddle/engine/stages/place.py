@@ -38,7 +38,8 @@ def grow_into_idle_room(cycle: Cycle) -> None:
 def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     works = cycle.state.works
     tree = cycle.state.tree
-    turns = Turns(cycle, grow=grow)
+    everyone = cycle.may_keep_ahead if not grow else _nobody
+    turns = Turns(cycle, grow=grow, idle=cycle.idle(), everyone=everyone)
     for queue, name in turns:
         work = works[name]
         if grow:
@@ -64,6 +65,10 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
         turns.give_up(queue, work)
 
 
+def _nobody() -> bool:
+    return False
+
+
 def _grow(cycle: Cycle, work: Work, queue: Queue, *, within: bool) -> bool:
     """Starts one task more of the first pod set for which there is room."""
     for need in cycle.growths(work):
@@ -83,6 +88,8 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int]
         return False
     placed = cycle.placer.place(work, need, fence=Fence(kept, cycle.state.nodes) if kept else None)
     if placed is None:
+        if not kept and cycle.at_start() and work.kind is not None and len(work.kind) > 1:
+            queue.asks.found_none(work.kind, cycle.state.freed)
         return False
     for shadow in kept:
         shadow.charge(queue, demand, fixed=fixed)

@@ -141,7 +141,8 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
     else:
         rivals = list(state.tree.queues.values())
     point = state.checkpoint()
-    lines = (line_up(cycle, other, grow=None, without=set()) for other in rivals if cycle.active(other))
+    heard = (other for other in rivals if cycle.active(other))
+    lines = (line_up(cycle, other, other.kinds, grow=None, without=set()) for other in heard)
     names = {key[2] for line in lines for key, _, _ in line}
     for task, (was, *_rest) in list((state.touched or {}).items()):
         if task.state is TaskState.RELEASING and was is TaskState.BOUND:
