@@ -1,0 +1,151 @@
+"""What a simulation runs: jobs, as a trace tells of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from heddle.engine.model import CPU, GPU, MEMORY, WHOLE, LabelMatch, PodSet, Term, WorkloadSpec
+
+MODEL_LABEL = "nvidia.com/gpu.product"
+"""The label of a node that names its GPUs, as GPU feature discovery sets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job of a trace. What a trace does not say keeps its default.
+
+    Attributes:
+        name: unique in the simulation.
+        submit: seconds at which it arrives.
+        duration: seconds that it runs with all its tasks (infinite = it never ends).
+        tasks: how many there are; they start together.
+        gpu: thousandths of a GPU of one task, as in :class:`heddle.engine.PodSet`.
+        cpu: milli-CPUs of one task.
+        memory: bytes of one task.
+        queue: where it waits.
+        user: who submitted it.
+        priority: higher goes first.
+        preemptible: others may take its place.
+        walltime: seconds after which it is stopped, as its user said (None = nobody said).
+        models: GPU models that it accepts (none = any).
+        least: tasks with which it can run; fewer than ``tasks`` = it is elastic (None = all).
+        checkpoint: seconds of work between two checkpoints (None = it starts over when evicted).
+        restart: seconds of work that each start after the first costs beside.
+        cancel: seconds at which its user gives up waiting or stops it (None = never).
+        topology: label of the level of which one domain should hold it.
+        required: the domain must hold it.
+    """
+
+    name: str
+    submit: float
+    duration: float
+    tasks: int = 1
+    gpu: int = WHOLE
+    cpu: int = 0
+    memory: int = 0
+    queue: str = "default"
+    user: str = ""
+    priority: int = 0
+    preemptible: bool = True
+    walltime: float | None = None
+    models: tuple[str, ...] = ()
+    least: int | None = None
+    checkpoint: float | None = None
+    restart: float = 0.0
+    cancel: float | None = None
+    topology: str | None = None
+    required: bool = False
+
+    def __post_init__(self) -> None:
+        for where, value in (("submit", self.submit), ("duration", self.duration), ("restart", self.restart)):
+            if not value >= 0 or (math.isinf(value) and where != "duration"):
+                raise ValueError(f"job {self.name}: {where} {value!r} is not valid; give 0 seconds or more")
+        if self.tasks < 1:
+            raise ValueError(f"job {self.name}: tasks {self.tasks!r} is not valid; give 1 or more")
+        if self.least is not None and not 1 <= self.least <= self.tasks:
+            raise ValueError(f"job {self.name}: least {self.least!r} is not valid; give 1 to {self.tasks} tasks")
+        if self.checkpoint is not None and not self.checkpoint > 0:
+            raise ValueError(f"job {self.name}: checkpoint {self.checkpoint!r} is not valid; give more than 0 seconds")
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of all its tasks."""
+        return self.tasks * self.gpu / WHOLE
+
+    def pod_set(self) -> PodSet:
+        """Its tasks as the engine places them."""
+        request = {name: amount for name, amount in ((CPU, self.cpu), (MEMORY, self.memory)) if amount}
+        names = _NAMES[: self.tasks] if self.tasks <= len(_NAMES) else tuple(f"{at:05}" for at in range(self.tasks))
+        least = self.tasks if self.least is None else self.least
+        return PodSet("main", names, least, request, self.gpu, node_affinity=accepts(self.models))
+
+    def workload(self, *, strategy: str = "pack", created: float | None = None, timed: bool = True) -> WorkloadSpec:
+        """It as a workload of the engine.
+
+        Args:
+            strategy: how nodes are chosen.
+            created: where it stands among equals of its queue; None = when it arrives.
+            timed: tell the engine its walltime.
+        """
+        return WorkloadSpec(
+            self.name,
+            self.queue,
+            (self.pod_set(),),
+            priority=self.priority,
+            preemptible=self.preemptible,
+            created=self.submit if created is None else created,
+            strategy=strategy,
+            walltime=self.walltime if timed else None,
+            user=self.user,
+            topology_required=self.topology if self.required else None,
+            topology_preferred=None if self.required else self.topology,
+            movable=self.checkpoint is not None,
+        )
+
+
+_NAMES = tuple(f"{at:05}" for at in range(1024))
+
+
+def accepts(models: tuple[str, ...]) -> tuple[Term, ...]:
+    """What a node must be to have GPUs of one of some models (none = any)."""
+    return ((LabelMatch(MODEL_LABEL, "In", models),),) if models else ()
+
+
+def split(gpus: int, most: int) -> tuple[int, int]:
+    """Tasks and GPUs of each for a job of which only the number of GPUs is known: as few equal tasks as fit on nodes
+    of ``most`` GPUs."""
+    if gpus <= 0:
+        return 1, 0
+    each = next(count for count in range(min(gpus, most), 0, -1) if gpus % count == 0)
+    return gpus // each, each
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Jobs in the order in which they arrive, and what else a trace may tell.
+
+    Attributes:
+        name: for titles.
+        jobs: sorted by arrival, equal ones as in the file.
+        resources: what jobs ask for, in all: for titles and checks.
+    """
+
+    name: str
+    jobs: tuple[Job, ...]
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, jobs: list[Job]) -> Trace:
+        """A trace of jobs in any order.
+
+        Raises:
+            ValueError: two have one name.
+        """
+        names = set[str]()
+        for job in jobs:
+            if job.name in names:
+                raise ValueError(f"{name}: two jobs are called {job.name!r}; give each its own name")
+            names.add(job.name)
+        return cls(name, tuple(sorted(jobs, key=lambda job: job.submit)), {GPU: sum(job.gpus for job in jobs)})
