@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from heddle.api.meta import Condition, Count, Kind, Positive, Resources, Struct
+from heddle.api.meta import Condition, Count, Kind, Positive, Quantity, Resources, Struct
 from heddle.api.pod import EnvVar, PodToleration
 from heddle.api.queue import GROUP_VERSION
 from heddle.api.workload import NodeAffinity, PlacementStrategy, SliceRule, SpreadRule, TopologyWish
@@ -43,6 +43,10 @@ class TrainingJobSpec(Struct):
         Resources,
         Meta(description='Request of one node; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),
     ] = {}
+    gpu_memory_per_node: Annotated[
+        Quantity | None,
+        Meta(description='Memory of one GPU that each node uses, as "20Gi"; in place of nvidia.com/gpu.'),
+    ] = None
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
     node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
         default_factory=NodeAffinity

@@ -20,7 +20,7 @@ from heddle.api import quantity
 from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.errors import Invalid
 from heddle.api.license import LICENSE_PREFIX
-from heddle.api.meta import Kind, Resources
+from heddle.api.meta import Kind, Quantity, Resources
 from heddle.api.pod import Pod
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.registry import Resource
@@ -248,6 +248,16 @@ def _gpu_share(resources: Resources, path: str) -> Iterator[Fault]:
             yield Fault(f"{path}[{GPU_RESOURCE}]", "FieldValueInvalid", asked, remedy)
 
 
+def _gpu_memory(asked: Quantity | None, resources: Resources, path: str) -> Iterator[Fault]:
+    if asked is None:
+        return
+    if quantity.whole(asked) < 2**20:
+        yield Fault(path, "FieldValueInvalid", asked, 'give 1Mi or more, for instance "20Gi"')
+    if resources.get(GPU_RESOURCE) is not None:
+        remedy = f"give this or {GPU_RESOURCE}, not both: it is a share of one GPU by itself"
+        yield Fault(path, "FieldValueForbidden", asked, remedy)
+
+
 def _queue(queue: Queue) -> Iterator[Fault]:
     spec = queue.spec
     for field, amounts in (("quota", spec.quota), ("limit", spec.limit), ("borrowingLimit", spec.borrowing_limit),
@@ -322,6 +332,7 @@ def _workload(workload: Workload) -> Iterator[Fault]:
             remedy = f"give at most count ({pod_set.count})"
             yield Fault(f"{where}.minCount", "FieldValueInvalid", pod_set.min_count, remedy)
         yield from _gpu_share(pod_set.resources, f"{where}.resources")
+        yield from _gpu_memory(pod_set.gpu_memory, pod_set.resources, f"{where}.gpuMemory")
         yield from _node_affinity(pod_set.node_affinity, f"{where}.nodeAffinity")
         yield from _arrangement(pod_set.spread, pod_set.slices, pod_set.count, pod_set.minimum, where)
 
@@ -361,6 +372,7 @@ def _training_job(job: TrainingJob) -> Iterator[Fault]:
         remedy = "use at most 50 characters: pods are named after the job"
         yield Fault("metadata.name", "FieldValueInvalid", job.metadata.name, remedy)
     yield from _gpu_share(spec.resources_per_node, "spec.resourcesPerNode")
+    yield from _gpu_memory(spec.gpu_memory_per_node, spec.resources_per_node, "spec.gpuMemoryPerNode")
     yield from _node_affinity(spec.node_affinity, "spec.nodeAffinity")
     yield from _arrangement(spec.spread, spec.slices, spec.nodes, spec.minimum, "spec")
 

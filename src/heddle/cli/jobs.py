@@ -21,6 +21,9 @@ from heddle.cli.show import ago, console, gpus, serialised, table, waiting
 def run(
     command: Annotated[list[str], typer.Argument(help="Program and arguments, after --.")],
     gpus_: Annotated[float, typer.Option("--gpus", help="GPUs of each node; below 1 a share of one.", min=0)] = 0,
+    gpu_memory: Annotated[
+        str | None, typer.Option(help="Memory of one GPU that each node uses, such as 20Gi, instead of --gpus.")
+    ] = None,
     nodes: Annotated[int, typer.Option(help="Nodes (pods).", min=1)] = 1,
     min_nodes: Annotated[int | None, typer.Option(help="Elastic: runs with as few as these.")] = None,
     cpus: Annotated[float | None, typer.Option(help="CPUs of each node.")] = None,
@@ -70,6 +73,7 @@ def run(
             nodes=nodes,
             min_nodes=min_nodes,
             gpus=gpus_,
+            gpu_memory=gpu_memory,
             cpus=cpus,
             memory=memory,
             priority=priority,

@@ -8,7 +8,7 @@ displaced leaves no trace.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
 from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.scores import RequestClass
 from heddle.engine.shadow import Shadow, find_shadow, known_ends
 from heddle.engine.state import State, Task, TaskState, Work
 
@@ -159,13 +160,26 @@ class Cycle:
         self.passed = {}
 
     def demand(self, work: Work, need: Need) -> list[int]:
-        """What a need amounts to, per resource."""
+        """What a need amounts to, per resource: at most, where that depends on the place."""
         total = [0] * len(self.total)
         for part, count in need:
             cls = work.parts[part]
             for column in cls.charged:
                 total[column] += cls.needs[column] * count
         return total
+
+    def amounts(self, tasks: Mapping[RequestClass, int]) -> list[int]:
+        """What so many tasks of some classes amount to, per resource."""
+        total = [0] * len(self.total)
+        for cls, count in tasks.items():
+            for column in cls.charged:
+                total[column] += cls.needs[column] * count
+        return total
+
+    @staticmethod
+    def gpus(work: Work, need: Need) -> int:
+        """The fewest GPUs, in thousandths, that a need takes wherever it lands."""
+        return sum(work.parts[part].least[0] * count for part, count in need)
 
     def reason(self, code: ReasonCode, queue: str) -> Reason:
         """A shared reason that names only a queue."""
@@ -175,8 +189,9 @@ class Cycle:
             found = self._reasons[key] = Reason(code, queue=queue)
         return found
 
-    def gathers(self, demand: list[int]) -> bool:
+    def gathers(self, work: Work, need: Need, demand: list[int]) -> bool:
         """Whether what is idle would be enough in sum: moving work makes no room, it only gathers it."""
+        demand = [self.gpus(work, need), *demand[1:]]
         nodes = self.state.nodes
         rows = np.flatnonzero(nodes.open)
         counted = self.state.tree.counters.cap

@@ -431,6 +431,7 @@ class PodSet:
         min: all-or-nothing minimum; tasks beyond it are elastic.
         request: what one task needs of everything but GPUs.
         gpu: milli-devices of one task: below 1000 a share of ONE device, else a multiple of 1000.
+        gpu_memory: MiB of ONE device, in place of ``gpu``: the share that this is depends on where it lands.
         node_selector: labels that a node must have.
         tolerations: taints that it accepts.
         node_affinity: a node must meet one of these terms (none = any node will do).
@@ -458,6 +459,7 @@ class PodSet:
     exclusive: bool = False
     group: str = ""
     after: tuple[str, ...] = ()
+    gpu_memory: int = 0
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)
@@ -468,6 +470,9 @@ class PodSet:
             raise _fault("pod_set.request[gpu]", self.request[GPU], "ask for GPUs in `gpu`")
         if self.gpu > WHOLE and self.gpu % WHOLE:
             raise _fault("pod_set.gpu", self.gpu, "give a share below 1000 or a multiple of 1000")
+        _amount("pod_set.gpu_memory", self.gpu_memory)
+        if self.gpu and self.gpu_memory:
+            raise _fault("pod_set.gpu_memory", self.gpu_memory, "give `gpu` or `gpu_memory`, not both")
         if len(set(self.tasks)) != len(self.tasks):
             raise _fault("pod_set.tasks", self.tasks, "name each task once")
         if not all(self.node_affinity):

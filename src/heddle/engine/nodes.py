@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from heddle.engine.hardware import NONE, Hardware, hardware_of
 from heddle.engine.model import WHOLE, NodeSpec
 
 Ints = npt.NDArray[np.int64]
@@ -53,6 +54,11 @@ class Nodes:
         self.dev_reserved: Ints = np.zeros((0, 1), np.int64)
         self.open: Bools = np.zeros(0, np.bool_)
         self.order: Ints = np.zeros(0, np.int64)  # larger = earlier by name
+        self.kind: Ints = np.zeros(0, np.int64)  # number of the row's hardware in `kinds`
+        self.kinds: list[Hardware] = [NONE]
+        self._kind_of = {NONE: 0}
+        self._there: list[int] = [0]  # nodes of each kind
+        self.kinds_version = 0  # moves when there is a kind that there was not, or no longer
         self.device_index: list[dict[str, int]] = []
         self.links: list[tuple[tuple[int, int], ...] | None] = []
         self.dirty: list[int] = []
@@ -86,6 +92,7 @@ class Nodes:
                 setattr(self, name, np.pad(getattr(self, name), ((0, more), (0, 0)), constant_values=fill))
             self.open = np.pad(self.open, (0, more))
             self.order = np.pad(self.order, (0, more))
+            self.kind = np.pad(self.kind, (0, more))
         self.names.append("")
         self.specs.append(None)
         self.device_index.append({})
@@ -146,10 +153,34 @@ class Nodes:
             self.total += self.capacity[row]
         devices = sorted(spec.devices, key=lambda device: (device.index, device.id))
         self.device_index[row] = {device.id: at for at, device in enumerate(devices)}
+        self._count_kind(int(self.kind[row]), hardware_of(spec))
+        self.kind[row] = self._kind_of[hardware_of(spec)]
         groups = tuple((device.link, device.numa) for device in devices)
         self.links[row] = groups if len(set(groups)) > 1 else None
         self.spec_log.append(row)
         self.dirty.append(row)
+
+    def _count_kind(self, old: int, new: Hardware | None) -> None:
+        """A node's hardware is now this (None = the node is gone)."""
+        at = self._kind_of.get(new, -1) if new is not None else 0
+        if new is not None and at < 0:
+            at = self._kind_of[new] = len(self.kinds)
+            self.kinds.append(new)
+            self._there.append(0)
+        if at == old:
+            return
+        for kind, count in ((old, -1), (at, 1)):
+            if kind:  # none at all is always there
+                self._there[kind] += count
+                self.kinds_version += self._there[kind] == (count > 0)
+
+    def number(self, hardware: Hardware) -> int:
+        """The number of a kind of hardware; -1 = no node was ever of it."""
+        return self._kind_of.get(hardware, -1)
+
+    def known_kinds(self) -> list[int]:
+        """Numbers of the kinds that some node is of."""
+        return [kind for kind, count in enumerate(self._there) if count]
 
     def relabel(self, row: int, spec: NodeSpec) -> None:
         """New labels, taints or schedulability for a node whose capacity stays."""
@@ -160,6 +191,8 @@ class Nodes:
         name = self.names[row]
         if self.open[row]:
             self.total -= self.capacity[row]
+        self._count_kind(int(self.kind[row]), None)
+        self.kind[row] = 0
         del self._sorted[bisect_left(self._sorted, name)]
         del self.row[name]
         self.names[row] = ""

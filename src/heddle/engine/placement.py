@@ -54,6 +54,7 @@ class Fence:
 
     def take(self, cls: RequestClass, row: int, devices: tuple[int, ...], sign: int = 1) -> None:
         """A task of the claim was placed (``sign=-1``: was not, after all)."""
+        cls = cls.at(row)
         if sign > 0:
             self._taken.append((cls, row, devices))
         for each in self.kept:
@@ -168,7 +169,7 @@ class Placer:
 
     def put(self, task: Task, row: int, *, land: bool) -> None:
         """Gives one task its devices on a node that has room for it."""
-        cls = task.cls
+        cls = task.cls.at(row)
         if cls.key.fragmentation and 0 < cls.gpu < WHOLE:
             devices: tuple[int, ...] = (self.state.cache.least_broken(cls, row, land=land),)
         else:
@@ -197,7 +198,7 @@ class Placer:
         return scores
 
     def _put_beside(self, task: Task, row: int, fence: Fence) -> None:
-        cls = task.cls
+        cls = task.cls.at(row)
         nodes = self.state.nodes
         devices = nodes.choose_devices(row, cls.gpu, fence.free(row)[1].tolist(), spread=cls.key.spread)
         self.state.move(task, TaskState.BOUND, row, devices)
@@ -221,7 +222,7 @@ class Placer:
         rows = [task.row for task in work.order[part] if task.row >= 0 and not (land and leaves(task))]
         rows += [task.hold[0] for task in work.order[part] if task.hold]
         cls = work.parts[part]
-        eligible = self.state.cache.eligible.if_open(cls.key.where) if cordoned else cls.eligible
+        eligible = self.state.cache.admitted(cls, cordoned=True) if cordoned else cls.eligible
         outer = self.state.topology.level(work.spec.topology_required) if work.spec.topology_required else None
         if outer is not None and within is not None and within.size:
             eligible = eligible & (outer.domain == outer.domain[within[0]])

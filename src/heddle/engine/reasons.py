@@ -54,6 +54,7 @@ class ReasonCode(StrEnum):
     IMPOSSIBLE_SLICES = "ImpossibleSlices"
     OVER_COUNTER = "OverCounter"
     WAITING_FOR_READY = "WaitingForReady"
+    NO_GPU_MATCHES = "NoGpuMatches"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -186,6 +187,10 @@ def _spread(reason: Reason) -> str:
     return " and ".join(rules)
 
 
+def _wanted_gpu(reason: Reason) -> str:
+    return f"of {amount(MEMORY, reason.wanted)} or more each"
+
+
 def render(reason: Reason) -> str:
     """The sentence for a reason."""
     r = reason
@@ -227,6 +232,8 @@ def render(reason: Reason) -> str:
             return f"{r.level} is not a level of the cluster's topology"
         case ReasonCode.NO_NODE_MATCHES:
             return "no schedulable node matches its node selector, affinity and tolerations"
+        case ReasonCode.NO_GPU_MATCHES:
+            return f"no schedulable node that it may use has GPUs known to be {_wanted_gpu(r)}"
         case ReasonCode.NO_ROOM:
             return f"{r.fits} of {r.needed} tasks fit now; it asks for {asked}, {free} are free"
         case ReasonCode.NO_MATCHING_ROOM:

@@ -193,9 +193,8 @@ def build_state(data: Data) -> State:
         if "past_usage" in queue:
             past = {name: float(value or 0) for name, value in _amounts(queue["past_usage"]).items()}
             state.set_past_usage(queue["name"], PastUsage(NOW, past))
-    sizes = {node.get("gpu_memory_mib", 0) for node in data["nodes"] if node["gpus"]}
     for workload in data["workloads"]:
-        state.set_workload(_workload(workload, sizes))
+        state.set_workload(_workload(workload))
     _start(state, data)
     return state
 
@@ -214,21 +213,18 @@ def _counted(values: Data) -> dict[str, int]:
     return {COUNTER + name: int(value) for name, value in values.items()}
 
 
-def _gpu(task: Data, sizes: set[int]) -> int:
+def _gpu(task: Data) -> tuple[int, int]:
+    """GPUs in thousandths, and MiB of one, of which a task asks for either."""
     wanted = task.get("gpu_memory_mib", 0)
-    if task["gpu"] or not wanted:
-        return int(task["gpu"] * WHOLE + 0.5)
-    if len(sizes) != 1:
-        raise UnsupportedScenarioError("shares by memory on devices of several sizes are not supported yet")
-    return -(-int(wanted) * WHOLE // max(sizes))
+    return (int(task["gpu"] * WHOLE + 0.5), 0) if task["gpu"] or not wanted else (0, int(wanted))
 
 
-def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
-    groups: dict[tuple[int, int, int, tuple[tuple[str, int], ...], str, str], list[str]] = {}
+def _workload(workload: Data) -> WorkloadSpec:
+    groups: dict[tuple[tuple[int, int], int, int, tuple[tuple[str, int], ...], str, str], list[str]] = {}
     for task in workload["tasks"]:
         counters = tuple(_counted(task.get("counters", {})).items())
         key = (
-            _gpu(task, sizes),
+            _gpu(task),
             task.get("cpu_milli", 0),
             task.get("memory_mib", 0) * _MIB,
             counters,
@@ -239,7 +235,7 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
     left = workload["min_members"]
     pod_sets = []
     wishes = _wishes(workload)
-    for at, ((gpu, cpu, memory, counters, group, name), tasks) in enumerate(groups.items()):
+    for at, (((gpu, share), cpu, memory, counters, group, name), tasks) in enumerate(groups.items()):
         least = len(tasks) if group else min(left, len(tasks))
         left -= 0 if group else least
         request = {"cpu": cpu, "memory": memory, **dict(counters)}
@@ -248,7 +244,8 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
             request[MODEL + model] = gpu
             asked["node_selector"] = {**asked.get("node_selector", {}), "model": model}
         after = tuple(workload.get("after", {}).get(name, ()))
-        pod_sets.append(PodSet(name or f"p{at}", tuple(tasks), least, request, gpu, group=group, after=after, **asked))
+        asked |= {"group": group, "after": after, "gpu_memory": share}
+        pod_sets.append(PodSet(name or f"p{at}", tuple(tasks), least, request, gpu, **asked))
     runs = {task["name"] for task in workload["tasks"] if task["state"] == "running"}
     running = sum(len(runs.intersection(p.tasks)) for p in pod_sets if not p.group)
     grouped = {p.group: {t for other in pod_sets if other.group == p.group for t in other.tasks} for p in pod_sets}
@@ -299,10 +296,11 @@ def _start(state: State, data: Data) -> None:
     for workload, task in sorted(running, key=lambda item: "gpu_index" not in item[1]):
         work = state.works[workload["name"]]
         found = work.tasks[task["name"]]
-        count = found.cls.count or int(found.cls.dev)
+        cls = found.cls.at(state.nodes.row[task["node"]])
+        count = cls.width
         used = taken[task["node"]]
         idle = [f"g{at:03}" for at in range(WHOLE) if f"g{at:03}" not in used]
-        if "gpu_index" in task and not found.cls.count and count:
+        if "gpu_index" in task and not cls.count and count:
             devices: tuple[str, ...] = (shared.setdefault((task["node"], task["gpu_index"]), idle[0]),)
         else:
             devices = tuple(idle[:count])

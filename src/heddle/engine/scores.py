@@ -9,12 +9,14 @@ node name. -1 = does not fit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from heddle.engine.eligible import DEMERIT_BITS, EligibleRows, Where, where
 from heddle.engine.fragmentation import Fragmentation
+from heddle.engine.hardware import hardware_of
 from heddle.engine.model import COUNTER, CPU, GPU, WHOLE, NodeSpec, PodSet, TypicalTask
 from heddle.engine.nodes import LABEL_BITS, SOLE, TENANCY, Bools, Ints, Nodes
 
@@ -36,6 +38,7 @@ class ClassKey:
     spread: bool
     fragmentation: bool = False
     exclusive: bool = False
+    gpu_memory: int = 0
 
 
 def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
@@ -47,20 +50,31 @@ def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
         strategy == "spread",
         strategy == "fragmentation",
         pod_set.exclusive,
+        pod_set.gpu_memory,
     )
 
 
-def typical(pod_set: PodSet) -> TypicalTask:
-    """What a pod set's tasks add to the learned mix."""
+def typical(pod_set: PodSet) -> TypicalTask | None:
+    """What a pod set's tasks add to the learned mix; None = nothing, as their size depends on where they are."""
+    if pod_set.gpu_memory:
+        return None
     demand = where(pod_set.node_selector, pod_set.tolerations, pod_set.node_affinity)
     cpu = pod_set.request.get(CPU, 0)
     return TypicalTask(pod_set.gpu, cpu, demand.selector, demand.tolerations, demand.affinity)
 
 
 class RequestClass:
-    """One class: its need as a row of amounts, and its cached scores per ledger."""
+    """One class: its need as a row of amounts, and its cached scores per ledger.
+
+    What some tasks take depends on the hardware where they land, as a share by memory does. Such a class is not
+    ``fixed``: :meth:`on` gives the fixed class that its tasks are on hardware of some kind, and :meth:`at` the one by
+    which ledgers count a task that is there. Its own amounts are then the most that any known hardware makes of them:
+    by these caps are asked before a place is known.
+    """
 
     __slots__ = (
+        "_astray",
+        "_on",
         "charged",
         "count",
         "counted",
@@ -68,12 +82,15 @@ class RequestClass:
         "dev",
         "eligible",
         "fit",
+        "fixed",
         "gpu",
         "hint",
         "key",
+        "least",
         "mix",
         "need",
         "needs",
+        "nodes",
         "scores",
         "seen",
         "share",
@@ -82,32 +99,47 @@ class RequestClass:
         "typical",
         "used",
         "version",
+        "width",
     )
 
-    def __init__(self, key: ClassKey, column: dict[str, int], typical: TypicalTask, *, exclusive: bool) -> None:
+    def __init__(
+        self, key: ClassKey, column: dict[str, int], typical: TypicalTask | None, nodes: Nodes, *, exclusive: bool
+    ) -> None:
         self.key = key
         self.typical = typical
+        self.nodes = nodes
         self.mix = -1  # version of the mix that the scores were made with
-        self.gpu = key.gpu
-        self.count = key.gpu // WHOLE if key.gpu >= WHOLE else 0
-        self.share = WHOLE if self.count else key.gpu
+        self.fixed = not key.gpu_memory
+        self._on: dict[int, RequestClass | None] = {}
+        self._astray = self
         self.scores: list[Ints | None] = [None, None]
         self.seen = [0, 0]
         self.version = -1
         self.spec_seen = 0
         self.hint = [_NO_HINT, _NO_HINT]
-        self.steady = not key.spread and not key.fragmentation and (self.count > 0 or key.gpu == 0)
+        self.steady = self.fixed and not key.spread and not key.fragmentation and (key.gpu >= WHOLE or key.gpu == 0)
         self.eligible: Bools = np.zeros(0, np.bool_)
         self.demerits: Ints | None = None
-        self.dev = key.gpu > 0
+        self.dev = key.gpu > 0 or not self.fixed
         self.resize(column, exclusive=exclusive)
 
     def resize(self, column: dict[str, int], *, exclusive: bool) -> None:
         """Adapts the row of amounts after resources were added, or the first class that is exclusive.
 
         ``used`` are the columns that queues are charged for, ``fit`` those that a node must have free: tenancy
-        need not be looked at while nobody is exclusive.
+        need not be looked at while nobody is exclusive. ``least`` is what the most favourable hardware makes of it.
         """
+        gpus: list[int] = [self.key.gpu]
+        if not self.fixed:
+            whole = replace(self.key, gpu=WHOLE, gpu_memory=0)
+            self._astray = RequestClass(whole, column, None, self.nodes, exclusive=exclusive)
+            self._on = {kind: self._made(kind, column, exclusive=exclusive) for kind in range(len(self.nodes.kinds))}
+            known = [self._on[kind] for kind in self.nodes.known_kinds()]
+            gpus = [cls.key.gpu for cls in known if cls is not None] or [WHOLE]
+        self.gpu = max(gpus)
+        self.count = self.gpu // WHOLE if self.gpu >= WHOLE else 0
+        self.share = WHOLE if self.count else self.gpu
+        self.width = self.count or int(self.dev)  # devices that a task uses
         self.need: Ints = np.zeros(len(column), np.int64)
         for name, value in self.key.request:
             self.need[column[name]] = value
@@ -116,13 +148,39 @@ class RequestClass:
         self.counted = [column[name] for name, _ in self.key.request if name.startswith(COUNTER)]
         self.need[TENANCY] = SOLE if self.key.exclusive else 1
         self.needs: list[int] = self.need.tolist()
+        self.least = self.needs if self.fixed else [min(gpus), *self.needs[1:]]
         self.need[self.counted] = 0  # of nodes it needs the rest
         self.used: list[int] = [at for at in self.charged if at not in self.counted]
         self.fit: list[int] = [*self.used, TENANCY] if exclusive else self.used
 
+    def _made(self, kind: int, column: dict[str, int], *, exclusive: bool) -> RequestClass | None:
+        share = self.nodes.kinds[kind].share_of(self.key.gpu_memory)
+        if share is None:
+            return None
+        key = replace(self.key, gpu=share, gpu_memory=0)
+        return RequestClass(key, column, None, self.nodes, exclusive=exclusive)
+
+    def on(self, kind: int) -> RequestClass | None:
+        """The fixed class of its tasks on hardware of a kind; None = that has no place for them."""
+        return self if self.fixed else self._on[kind]
+
+    def at(self, row: int) -> RequestClass:
+        """The fixed class of a task that is on a row. Where it should not be it counts as on a whole device."""
+        if self.fixed:
+            return self
+        return self._on[int(self.nodes.kind[row])] or self._astray
+
+    def suits(self, rows: Ints) -> Bools:
+        """Of which rows the hardware has a place for its tasks."""
+        table = np.array([self.on(kind) is not None for kind in range(len(self.nodes.kinds))], np.bool_)
+        found: Bools = table[self.nodes.kind[rows]]
+        return found
+
     def accepts(self, spec: NodeSpec | None) -> bool:
-        """Whether selector, affinity and tolerations admit a node (not whether it has room)."""
-        return self.key.where.accepts(spec)
+        """Whether selector, affinity, tolerations and hardware admit a node (not whether it has room)."""
+        if not self.key.where.accepts(spec) or spec is None:
+            return False
+        return self.fixed or self._on.get(self.nodes.number(hardware_of(spec))) is not None
 
 
 class ScoreCache:
@@ -134,6 +192,8 @@ class ScoreCache:
         self.classes: dict[ClassKey, RequestClass] = {}
         self.base = 0
         self.exclusive = False  # whether any class is
+        self.loose = False  # whether any class is not fixed
+        self._kinds_seen = nodes.kinds_version
         self.eligible = EligibleRows(nodes)
         self.fragmentation = Fragmentation(nodes, self.eligible)
         self._known = [(-1, 0), (-1, 0)]  # per ledger: mix and size for which fragmentation has figures
@@ -147,9 +207,19 @@ class ScoreCache:
             if key.exclusive and not self.exclusive:
                 self.exclusive = True
                 self.resize()
-            found = RequestClass(key, self.column, typical(pod_set), exclusive=self.exclusive)
+            found = RequestClass(key, self.column, typical(pod_set), self.nodes, exclusive=self.exclusive)
             self.classes[key] = found
+            self.loose = self.loose or not found.fixed
         return found
+
+    def learn_hardware(self) -> bool:
+        """Adapts classes after kinds of hardware came or went; whether what a task counts for may have changed."""
+        if self._kinds_seen == self.nodes.kinds_version:
+            return False
+        self._kinds_seen = self.nodes.kinds_version
+        if self.loose:
+            self.resize()
+        return self.loose
 
     def resize(self) -> None:
         """Adapts every class after resources were added."""
@@ -169,7 +239,7 @@ class ScoreCache:
             cls.spec_seen = -1
         if cls.spec_seen != len(nodes.spec_log):
             cls.spec_seen = len(nodes.spec_log)
-            cls.eligible = self.eligible.of(cls.key.where)
+            cls.eligible = self.admitted(cls)
             cls.demerits = self.eligible.demerits(cls.key.where)
         if cls.key.fragmentation:
             self._measure(land=land)
@@ -193,6 +263,11 @@ class ScoreCache:
             self.base += half
             nodes.fence = len(log)
         return scores
+
+    def admitted(self, cls: RequestClass, *, cordoned: bool = False) -> Bools:
+        """Which rows admit a class, whatever room they have (do not write to it); ``cordoned``: as if no node were."""
+        found = self.eligible.if_open(cls.key.where) if cordoned else self.eligible.of(cls.key.where)
+        return found if cls.fixed else found & cls.suits(np.arange(found.size))
 
     def _measure(self, *, land: bool) -> None:
         """Lets fragmentation look at the rows that changed since it last did."""
@@ -256,6 +331,11 @@ class ScoreCache:
         The ledger still says how broken up a node is.
         """
         nodes = self.nodes
+        if not cls.fixed:
+            found = np.full(rows.size, -1, np.int64)
+            for alike, there in self._alike(cls, rows):
+                found[there] = self.score(alike, rows[there], free[there], devices[there], land=land)
+            return found
         ok = cls.eligible[rows]
         for column in cls.fit:
             ok = ok & (free[:, column] >= cls.needs[column])
@@ -291,6 +371,15 @@ class ScoreCache:
                     cost = ((np.minimum(left, 1016) // 8) << 13) + (np.minimum(gpu_left // 64, 255) << 5) + cpu_left
         return self._ranked(cls, rows, cost, ok)
 
+    def _alike(self, cls: RequestClass, rows: Ints) -> Iterator[tuple[RequestClass, Ints]]:
+        """The fixed classes that a class is on some rows, and where among these each is so."""
+        kinds = self.nodes.kind[rows]
+        for kind in np.unique(kinds).tolist():
+            alike = cls.on(kind)
+            if alike is not None:
+                alike.eligible, alike.demerits = cls.eligible, cls.demerits
+                yield alike, np.flatnonzero(kinds == kind)
+
     def _ranked(self, cls: RequestClass, rows: Ints, cost: Ints, ok: Bools) -> Ints:
         if cls.demerits is not None:
             cost = cost + (cls.demerits[rows] << _COST_BITS)
@@ -300,10 +389,10 @@ class ScoreCache:
         """How many tasks of a class fit on a node that admits it."""
         nodes = self.nodes
         ledgers = (nodes.land, nodes.dev_land) if land else (nodes.bind, nodes.dev_bind)
-        return self.fits_in(cls, ledgers[0][row], ledgers[1][row])
+        alike = cls.on(int(nodes.kind[row])) if not cls.fixed else cls
+        return self._fits_in(alike, ledgers[0][row], ledgers[1][row]) if alike is not None else 0
 
-    def fits_in(self, cls: RequestClass, free: Ints, devices_free: Ints) -> int:
-        """The same from what is said to be free on it, in all and by device."""
+    def _fits_in(self, cls: RequestClass, free: Ints, devices_free: Ints) -> int:
         most = _NONE
         amounts = free.tolist()
         for column in cls.used:
@@ -336,8 +425,17 @@ class ScoreCache:
         """
         nodes = self.nodes
         self.scores(cls, land=land)  # refreshes eligibility
+        admitted = self.admitted(cls, cordoned=True) if cordoned else nodes.open if anywhere else cls.eligible
+        if cls.fixed:
+            return self._count(cls, rows, admitted, land=land, empty=empty, shared=shared)
+        found = np.zeros(rows.size, np.int64)
+        for alike, there in self._alike(cls, rows):
+            found[there] = self._count(alike, rows[there], admitted, land=land, empty=empty, shared=shared)
+        return found
+
+    def _count(self, cls: RequestClass, rows: Ints, admitted: Bools, *, land: bool, empty: bool, shared: bool) -> Ints:
+        nodes = self.nodes
         free = (nodes.capacity if empty else nodes.land if land else nodes.bind)[rows]
-        admitted = self.eligible.if_open(cls.key.where) if cordoned else nodes.open if anywhere else cls.eligible
         most = np.where(admitted[rows], _NONE, 0)
         for column in cls.used:
             most = np.minimum(most, free[:, column] // cls.needs[column])

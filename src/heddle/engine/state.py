@@ -75,6 +75,7 @@ class Work:
         "arranged",
         "bound",
         "end",
+        "fixed",
         "groups",
         "held",
         "key",
@@ -95,6 +96,7 @@ class Work:
         self.spec = spec
         self.queue: Queue | None = None
         self.parts: list[RequestClass] = []
+        self.fixed = not any(pod_set.gpu_memory for pod_set in spec.pod_sets)  # what its tasks take is known
         self.tasks: dict[str, Task] = {}
         self.order: list[list[Task]] = []  # per pod set, in the order given
         self.bound: list[int] = []
@@ -245,6 +247,7 @@ class State:
         row = self.nodes.row.get(spec.name)
         if row is None:
             self.nodes.add(spec, self.column)
+            self._learn_hardware()
             self.topology.update()
             return ()
         old = self.nodes.specs[row]
@@ -261,6 +264,7 @@ class State:
             self.unhold(task)
         self.nodes.remove(row)
         row = self.nodes.add(spec, self.column)
+        self._learn_hardware()
         index = self.nodes.device_index[row]
         lost = []
         for task, was, ids, since in places:
@@ -298,8 +302,14 @@ class State:
             self.unhold(task)
             self._index(task.work)
         self.nodes.remove(row)
+        self._learn_hardware()
         self.tree.moved += 1
         return tuple((task.work.name, task.name) for task in here)
+
+    def _learn_hardware(self) -> None:
+        """What a task that has no place yet counts for depends on what hardware there is: all is counted anew."""
+        if self.cache.learn_hardware():
+            self.tree.stale = True
 
     def set_counters(self, counts: Mapping[str, int]) -> None:
         """Says how many there are of what no node has, replacing what was said; one that is absent is 0.
@@ -402,21 +412,22 @@ class State:
             self._index(work)
             if self.tree.counts_users:
                 for task in work.tasks.values():
-                    self._charge_user(task, _LEDGER.get(task.state), 1)
-                    self._charge_user(task, 2 if task.hold else None, 1)
+                    self._charge_user(task, task.row, _LEDGER.get(task.state), 1)
+                    self._charge_user(task, task.hold[0] if task.hold else -1, 2 if task.hold else None, 1)
         self.freed += 1
         self.tree.moved += 1
 
-    def _charge_user(self, task: Task, ledger: int | None, sign: int) -> None:
-        """Counts a task for its submitter in queues that cap submitters; ledgers as in ``Submitters.of``."""
+    def _charge_user(self, task: Task, row: int, ledger: int | None, sign: int) -> None:
+        """Counts a task on a row for its submitter in queues that cap submitters; ledgers as in ``Submitters.of``."""
         work = task.work
         if work.queue is None or ledger is None:
             return
+        cls = task.cls.at(row)
         for at in work.queue.path:
             if at.submitters is not None:
                 counter = at.submitters.of(work.spec.user)[ledger]
-                for column in task.cls.charged:
-                    counter[column] += sign * task.cls.needs[column]
+                for column in cls.charged:
+                    counter[column] += sign * cls.needs[column]
 
     def _charge(self, work: Work, sign: int) -> None:
         queue = work.queue
@@ -425,15 +436,22 @@ class State:
         fixed = not work.spec.preemptible
         for task in work.tasks.values():
             for column in task.cls.charged:
-                amount = sign * task.cls.needs[column]
-                queue.request[column] += amount
-                for at in queue.path:
-                    if task.state is TaskState.BOUND:
-                        at.running[column] += amount
-                        at.fixed[column] += amount * fixed
-                    elif task.state is TaskState.RELEASING:
-                        at.releasing[column] += amount
-                    if task.hold:
+                queue.request[column] += sign * task.cls.needs[column]
+            if task.state is not TaskState.PENDING:
+                cls = task.cls.at(task.row)
+                for column in cls.charged:
+                    amount = sign * cls.needs[column]
+                    for at in queue.path:
+                        if task.state is TaskState.BOUND:
+                            at.running[column] += amount
+                            at.fixed[column] += amount * fixed
+                        else:
+                            at.releasing[column] += amount
+            if task.hold:
+                cls = task.cls.at(task.hold[0])
+                for column in cls.charged:
+                    amount = sign * cls.needs[column]
+                    for at in queue.path:
                         at.reserved[column] += amount
                         at.fixed[column] += amount * fixed
 
@@ -475,12 +493,12 @@ class State:
             work.queue.works[work.name] = work
         self._charge(work, 1)
         for task, state, at, devices, since, hold in places:
-            if state is not TaskState.PENDING and len(devices) == (task.cls.count or int(task.cls.dev)):
+            if state is not TaskState.PENDING and len(devices) == task.cls.at(at).width:
                 self.move(task, TaskState.BOUND, at, devices, since)
                 task.ready = old is not None and old.tasks[task.name].ready
                 if state is TaskState.RELEASING:
                     self.move(task, state, at, devices, since)
-            if hold and len(hold[1]) == (task.cls.count or int(task.cls.dev)):
+            if hold and len(hold[1]) == task.cls.at(hold[0]).width:
                 self.hold(task, *hold)
         self._index(work)
         return tuple(lost)
@@ -488,7 +506,7 @@ class State:
     def _arrive(self, work: Work, sign: int) -> None:
         """Counts a workload's tasks into (or out of) the mix that fragmentation learns."""
         for cls, tasks in zip(work.parts, work.order, strict=True):
-            if tasks:
+            if tasks and cls.typical is not None:
                 self.cache.fragmentation.count(cls.typical, sign * len(tasks))
 
     def stand_in(self, spec: WorkloadSpec) -> Work:
@@ -545,13 +563,13 @@ class State:
         work, task, row, devices = self._resolve(placement)
         if task.state is not TaskState.PENDING:
             raise ValueError(f"placement.task: {task.name!r} of {work.name} already has a place; release it first")
-        nodes = self.nodes
+        nodes, share = self.nodes, task.cls.at(row).share
         for device in devices:
             held = nodes.dev_land[row, device] + nodes.dev_reserved[row, device] - nodes.dev_releasing[row, device]
-            if held < task.cls.share:
+            if held < share:
                 raise ValueError(
                     f"placement.devices: device {device} of {placement.node} has {held} thousandths free, "
-                    f"{work.name} needs {task.cls.share}; release its holder first"
+                    f"{work.name} needs {share}; release its holder first"
                 )
         if task.hold:
             self.unhold(task)
@@ -653,7 +671,7 @@ class State:
         unknown = [device for device in placement.devices if device not in index]
         if unknown:
             raise ValueError(f"placement.devices: {unknown!r} are not on {placement.node}; name its own devices")
-        wanted = task.cls.count or int(task.cls.dev)
+        wanted = task.cls.at(row).width
         if len(set(placement.devices)) != wanted or len(placement.devices) != wanted:
             raise ValueError(
                 f"placement.devices: {placement.devices!r} is not valid; {work.name} uses {wanted} devices a task"
@@ -688,6 +706,8 @@ class State:
             self._note(task)
             self._log.append((task, was, task.row, task.devices, task.since, task.hold))
         cls, work = task.cls, task.work
+        if not cls.fixed:
+            cls = cls.at(row if was is TaskState.PENDING else task.row)
         nodes = self.nodes
         self.tree.moved += 1
         if was is TaskState.PENDING:
@@ -746,8 +766,9 @@ class State:
             counters.running[column] += amount * ((to is TaskState.BOUND) - (was is TaskState.BOUND))
             counters.releasing[column] += amount * ((to is TaskState.RELEASING) - (was is TaskState.RELEASING))
         if self.tree.counts_users:
-            self._charge_user(task, _LEDGER.get(was), -1)
-            self._charge_user(task, _LEDGER.get(to), 1)
+            at_row = row if was is TaskState.PENDING else task.row
+            self._charge_user(task, at_row, _LEDGER.get(was), -1)
+            self._charge_user(task, at_row, _LEDGER.get(to), 1)
         task.state, task.row, task.devices, task.since = to, row, devices, since
 
     def hold(self, task: Task, row: int, devices: tuple[int, ...]) -> None:
@@ -755,10 +776,11 @@ class State:
         if self._log is not None:
             self._note(task)
             self._log.append((task, task.state, task.row, task.devices, task.since, task.hold))
-        self.nodes.reserve(row, task.cls.need, devices, task.cls.share)
+        cls = task.cls.at(row)
+        self.nodes.reserve(row, cls.need, devices, cls.share)
         self.holds_on_row.setdefault(row, {})[task] = None
         task.hold = (row, devices)
-        self._promise(task, 1)
+        self._promise(task, cls, row, 1)
 
     def unhold(self, task: Task) -> None:
         """Takes a promise back."""
@@ -766,13 +788,14 @@ class State:
             self._note(task)
             self._log.append((task, task.state, task.row, task.devices, task.since, task.hold))
         row, devices = task.hold or (-1, ())
-        self.nodes.reserve(row, task.cls.need, devices, task.cls.share, -1)
+        cls = task.cls.at(row)
+        self.nodes.reserve(row, cls.need, devices, cls.share, -1)
         del self.holds_on_row[row][task]
         task.hold = None
-        self._promise(task, -1)
+        self._promise(task, cls, row, -1)
         self.freed += 1
 
-    def _promise(self, task: Task, sign: int) -> None:
+    def _promise(self, task: Task, cls: RequestClass, row: int, sign: int) -> None:
         work = task.work
         self.tree.moved += 1
         work.held += sign
@@ -780,8 +803,8 @@ class State:
             self.holders[work.name] = None
         else:
             self.holders.pop(work.name, None)
-        for column in task.cls.counted:
-            self.tree.counters.reserved[column] += sign * task.cls.needs[column]
+        for column in cls.counted:
+            self.tree.counters.reserved[column] += sign * cls.needs[column]
         if work.queue is None:
             return
         if sign > 0:
@@ -789,14 +812,14 @@ class State:
         elif not (work.held or any(work.bound)):
             work.queue.live.pop(work.name, None)
         fixed = not work.spec.preemptible
-        for column in task.cls.charged:
-            amount = sign * task.cls.needs[column]
+        for column in cls.charged:
+            amount = sign * cls.needs[column]
             for at in work.queue.path:
                 at.reserved[column] += amount
                 if fixed:
                     at.fixed[column] += amount
         if self.tree.counts_users:
-            self._charge_user(task, 2, sign)
+            self._charge_user(task, row, 2, sign)
 
     def _note(self, task: Task) -> None:
         if self.touched is not None and task not in self.touched:
@@ -932,10 +955,10 @@ class State:
 
     def has_room(self, task: Task, row: int, devices: tuple[int, ...], *, land: bool) -> bool:
         """Whether a place is free for a task, down to its devices: now, or (``land``) once all who leave have left."""
-        nodes = self.nodes
+        nodes, cls = self.nodes, task.cls.at(row)
         free, dev_free = (nodes.land, nodes.dev_land) if land else (nodes.bind, nodes.dev_bind)
-        return all(free[row, column] >= task.cls.needs[column] for column in task.cls.fit) and all(
-            dev_free[row, device] >= task.cls.share for device in devices
+        return all(free[row, column] >= cls.needs[column] for column in cls.fit) and all(
+            dev_free[row, device] >= cls.share for device in devices
         )
 
     def waiting(self) -> list[str]:

@@ -32,13 +32,16 @@ def _below(queue: Queue) -> Iterator[Work]:
 
 
 def _runs(work: Work, column: int) -> int:
+    if not work.fixed:
+        runs = (task for task in work.tasks.values() if task.state is TaskState.BOUND)
+        return sum(task.cls.at(task.row).needs[column] for task in runs)
     return sum(n * cls.needs[column] for n, cls in zip(work.bound, work.parts, strict=True))
 
 
 def _has(work: Work, column: int) -> int:
     """What a workload has, of what it was told to leave too."""
-    leaving = sum(n * cls.needs[column] for n, cls in zip(work.leaving, work.parts, strict=True))
-    return _runs(work, column) + leaving
+    there = (task for task in work.tasks.values() if task.state is TaskState.RELEASING)
+    return _runs(work, column) + sum(task.cls.at(task.row).needs[column] for task in there)
 
 
 def _largest(held: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
@@ -244,15 +247,16 @@ class Verdicts:
                 fits.append(np.array([per_node.sum()], np.int64))
         enough = np.all([f >= n for f, (_, n) in zip(fits, need, strict=True)], axis=0) if fits else np.array([True])
         if enough.any():
-            if not all(work.parts[part].eligible.any() for part, _ in need):
-                return Reason(ReasonCode.NO_NODE_MATCHES, queue=work.spec.queue)
+            for part, _ in need:
+                if not work.parts[part].eligible.any():
+                    return self._nowhere(work, part)
             return self._never_arranged(work, need)
         part, count = min(
             zip(fits, need, strict=True), key=lambda item: int(item[0].max(initial=0)) - item[1][1]
         )[1]  # fmt: skip
         cls = work.parts[part]
         if not any(cls.accepts(spec) for spec in nodes.specs):
-            return Reason(ReasonCode.NO_NODE_MATCHES, queue=work.spec.queue)
+            return self._nowhere(work, part)
         fit = int(fits[[p for p, _ in need].index(part)].max(initial=0))
         return Reason(
             ReasonCode.IMPOSSIBLE,
@@ -263,6 +267,13 @@ class Verdicts:
             fits=fit,
             needed=count,
         )
+
+    def _nowhere(self, work: Work, part: int) -> Reason:
+        """No open node admits a pod set: its labels and taints are not as wished, or else its GPUs."""
+        cls, pod_set = work.parts[part], work.spec.pod_sets[part]
+        if cls.fixed or not any(cls.key.where.accepts(spec) for spec in self.state.nodes.specs):
+            return Reason(ReasonCode.NO_NODE_MATCHES, queue=work.spec.queue)
+        return Reason(ReasonCode.NO_GPU_MATCHES, queue=work.spec.queue, wanted=pod_set.gpu_memory * 2**20)
 
     def _arranged(self, work: Work, part: int, *, empty: bool) -> int:
         """How many tasks of a pod set its spread or slices would leave room for, never too few."""

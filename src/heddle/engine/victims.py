@@ -113,9 +113,9 @@ class RoomSearch:
         for victim in self.victims:
             for task in victim.tasks.values():
                 if task.state is TaskState.BOUND:
-                    room[task.row] += task.cls.need
+                    room[task.row] += task.cls.at(task.row).need
                 if task.hold:
-                    room[task.hold[0]] += task.cls.need
+                    room[task.hold[0]] += task.cls.at(task.hold[0]).need
         label = self.work.spec.topology_required
         level = state.topology.level(label) if label else None
         enough = np.ones(1 if level is None else len(level.paths), np.bool_)
@@ -124,7 +124,7 @@ class RoomSearch:
             state.cache.scores(cls, land=True)  # refreshes eligibility
             fits = np.where(cls.eligible, count, 0)
             for column in cls.fit:
-                fits = np.minimum(fits, np.maximum(room[:, column], 0) // cls.needs[column])
+                fits = np.minimum(fits, np.maximum(room[:, column], 0) // cls.least[column])
             if level is None:
                 enough &= fits.sum() >= count
             else:

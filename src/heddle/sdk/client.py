@@ -213,6 +213,7 @@ class Client:
         nodes: int = 1,
         min_nodes: int | None = None,
         gpus: float = 0,
+        gpu_memory: str | None = None,
         cpus: float | None = None,
         memory: str | None = None,
         priority: int = 0,
@@ -237,6 +238,7 @@ class Client:
             nodes: pods wished for.
             min_nodes: fewest with which it runs (elastic); None: all of them.
             gpus: GPUs of each node; below 1 a share of one.
+            gpu_memory: memory of one GPU that each node uses, such as "20Gi", in place of `gpus`.
             cpus: CPUs of each node.
             memory: memory of each node, such as "16Gi".
             priority: higher goes first in its queue.
@@ -270,6 +272,7 @@ class Client:
                 nodes=nodes,
                 min_nodes=min_nodes,
                 resources_per_node=resources,
+                gpu_memory_per_node=gpu_memory,
                 priority=priority,
                 preemptible=preemptible,
                 env=[EnvVar(name=k, value=caller.literal(v)) for k, v in caller.environment(env).items()],

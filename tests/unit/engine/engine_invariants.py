@@ -19,12 +19,13 @@ def check_state(state: State) -> None:
         for task in work.tasks.values():
             if task.state is TaskState.PENDING:
                 continue
-            used[task.row] += task.cls.need
+            cls = task.cls.at(task.row)
+            used[task.row] += cls.need
             for device in task.devices:
-                devices[task.row, device] = devices.get((task.row, device), 0) + task.cls.share
+                devices[task.row, device] = devices.get((task.row, device), 0) + cls.share
             if work.queue:
                 for at in work.queue.path:
-                    running[at.name] += np.array(task.cls.needs)
+                    running[at.name] += np.array(cls.needs)
                     running[at.name][TENANCY] = 0
     assert all(held <= 1000 for held in devices.values()), f"a device is booked beyond itself: {devices}"
     assert (used <= nodes.capacity).all(), "a node is booked beyond its capacity"
@@ -189,7 +190,7 @@ def used_by(state: State, name: str, user: str) -> int:
     """GPUs that a submitter's tasks occupy below a queue."""
     below = [w for w in state.works.values() if w.queue and w.spec.user == user]
     below = [w for w in below if w.queue and any(at.name == name for at in w.queue.path)]
-    return sum(t.cls.gpu for w in below for t in w.tasks.values() if t.state is not TaskState.PENDING)
+    return sum(t.cls.at(t.row).gpu for w in below for t in w.tasks.values() if t.state is not TaskState.PENDING)
 
 
 def kept_back(state: State, name: str) -> int:

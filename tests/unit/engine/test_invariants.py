@@ -49,11 +49,15 @@ def policies() -> st.SearchStrategy[dict[str, object]]:
 
 
 def node(at: int, gpus: int, cpu: int, rack: int) -> NodeSpec:
-    devices = tuple(Device(f"g{index}", index, link=index // 2, numa=index // 4) for index in range(gpus))
+    devices = tuple(
+        Device(f"g{index}", index, memory_mib=MEMORY[at], link=index // 2, numa=index // 4) for index in range(gpus)
+    )
     labels = {"zone": f"z{rack // 2}", "rack": f"r{rack}", "kind": "ab"[cpu // 1000 % 2], "age": str(cpu // 1000)}
     return NodeSpec(f"n{at}", {"cpu": cpu}, devices, labels, taints=TAINTS[gpus])
 
 
+MEMORY = (40_960, 81_920, 0, 40_960, 81_920)
+"""MiB of each GPU, by node; 0 = nobody knows."""
 TAINTS = {0: (), 1: (Taint("t", "x", "PreferNoSchedule"),), 2: (), 3: (Taint("t"),), 4: (), 8: ()}
 WISHES: tuple[dict[str, Any], ...] = (
     {},
@@ -70,6 +74,12 @@ WISHES: tuple[dict[str, Any], ...] = (
     {"exclusive": True, "spread": Spread("rack", most=1)},
 )
 """Where the tasks of a pod set may go, drawn with most weight on the first."""
+GPUS: tuple[dict[str, Any], ...] = (
+    {"gpu": 0, "gpu_memory": 16_000},
+    {"gpu": 0, "gpu_memory": 40_960},
+    {"gpu": 0, "gpu_memory": 70_000},
+)
+"""Other ways to ask for GPUs than by number."""
 
 
 class EngineWorld(RuleBasedStateMachine):
@@ -130,6 +140,7 @@ class EngineWorld(RuleBasedStateMachine):
         walltime=st.sampled_from([None, None, 50.0, 100.0]),
         user=st.sampled_from(["", "ann", "bob"]),
         wish=st.sampled_from((WISHES[0],) * 2 * len(WISHES) + WISHES),
+        gpus=st.sampled_from(({},) * 6 + GPUS),
         seats=st.sampled_from([0, 0, 0, 1, 2]),
     )
     def submit(
@@ -145,6 +156,7 @@ class EngineWorld(RuleBasedStateMachine):
         walltime,
         user,
         wish,
+        gpus,
         seats,
         groups,
         order,
@@ -157,7 +169,7 @@ class EngineWorld(RuleBasedStateMachine):
                 tuple(f"p{at}t{n}" for n in range(count)),
                 min(least, count),
                 {"cpu": cpu, SEATS: seats},
-                gpu,
+                **{"gpu": gpu, **gpus},
                 **wish,
             )
             for at, (count, least, gpu) in enumerate(sizes)
@@ -362,7 +374,8 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         gpu = draw.choice([0, 300, 500, 1000, 1000, 2000, 4000])
         wish = draw.choice(WISHES) if draw.random() < 0.35 else {}
         request = {"cpu": draw.choice([0, 500, 1000]), SEATS: draw.choice([0, 0, 0, 0, 1])}
-        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), request, gpu, **wish))
+        asked = {"gpu": gpu, **(draw.choice(GPUS) if draw.random() < 0.2 else {})}
+        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), request, **asked, **wish))
     spec = WorkloadSpec(
         f"x/w{number}",
         draw.choice(LEAVES),

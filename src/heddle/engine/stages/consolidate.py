@@ -40,7 +40,7 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
         demand = cycle.demand(work, need)
         fixed, user = not work.spec.preemptible, work.spec.user
         if (
-            cycle.gathers(demand)
+            cycle.gathers(work, need, demand)
             and (not within or state.tree.within(queue, demand, "share"))
             and state.tree.stopped_by(queue, demand, fixed=fixed, user=user, land=True) is None
             and _move_others(cycle, work, queue, need, demand)

@@ -93,7 +93,7 @@ def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
     places = [(task, *(task.hold or (-1, ()))) for task in group]
     for task in group:
         state.unhold(task)
-    demand = cycle.demand(work, tuple(Counter(task.part for task in group).items()))
+    demand = cycle.amounts(Counter(task.cls.at(row) for task, row, _ in places))
     fine = work.queue is not None and not state.tree.stopped_by(
         work.queue, demand, fixed=not work.spec.preemptible, user=work.spec.user, land=False
     )

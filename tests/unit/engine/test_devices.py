@@ -1,0 +1,84 @@
+"""Shares by memory: what a task takes depends on the card where it lands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from worlds import bound, codes, settle, world
+
+from heddle.engine import Device, NodeSpec, PodSet, QueueSpec, State, WorkloadSpec, explain, render, schedule
+
+
+def cards(name: str, count: int, memory: int, **labels: str) -> NodeSpec:
+    devices = tuple(Device(f"g{at}", at, memory_mib=memory) for at in range(count))
+    return NodeSpec(name, {"cpu": 64_000}, devices, labels)
+
+
+def by_memory(name: str, tasks: int, mib: int, least: int | None = None, **fields: object) -> WorkloadSpec:
+    names = tuple(f"t{at}" for at in range(tasks))
+    pods = PodSet("main", names, tasks if least is None else least, gpu_memory=mib)
+    return WorkloadSpec(name, "a", (pods,), **fields)  # type: ignore[arg-type]
+
+
+def used(state: State) -> int:
+    return state.queue_usage()["a"]["gpu"]
+
+
+def test_a_share_by_memory_is_charged_as_what_it_is_on_its_card_rounded_up() -> None:
+    state = world(cards("n0", 1, 40_000), cards("n1", 1, 81_559), a=99)
+    state.set_workload(by_memory("x/a", 2, 30_000))
+    settle(state, schedule(state, 0))
+    assert used(state) == 750 + 368  # 30000 of 81559 are 367.8 thousandths
+    assert State.rebuild(state.snapshot()).queue_usage() == state.queue_usage()
+
+
+def test_nothing_is_placed_where_memory_is_not_known_or_too_small_and_the_verdict_says_so() -> None:
+    state = world(cards("n0", 8, 0), cards("n1", 8, 16_000), a=99)
+    state.set_workload(by_memory("x/a", 1, 20_480))
+    plan = schedule(state, 0)
+    assert codes(plan, "x/a") == ["NoGpuMatches"]
+    said = render(plan.verdicts["x/a"].reasons[0])
+    assert said == "no schedulable node that it may use has GPUs known to be of 20 GiB or more each"
+    state.set_node(cards("n2", 1, 24_000))
+    assert bound(schedule(state, 0)) == [("x/a", "n2", ("g0",))]
+
+
+def test_of_cards_that_fit_the_one_of_which_least_is_left_is_taken() -> None:
+    state = world(cards("n0", 1, 80_000), cards("n1", 1, 40_000), a=99)
+    state.set_workload(by_memory("x/a", 1, 10_000))
+    assert [place[1] for place in bound(schedule(state, 0))] == ["n1"]
+
+
+def test_caps_are_asked_as_if_it_landed_on_the_smallest_card_that_could_hold_it() -> None:
+    state = world(cards("n0", 4, 80_000), cards("n1", 1, 20_000), a=99)
+    state.set_queue(QueueSpec("a", quota={"gpu": 0}, limit={"gpu": 900}))
+    state.set_workload(by_memory("x/a", 1, 40_000))  # half of a large card; the small one could not hold it
+    state.set_workload(by_memory("x/b", 1, 20_000))  # all of the small one
+    plan = schedule(state, 0)
+    assert [place[0] for place in bound(plan)] == ["x/a"]
+    assert codes(plan, "x/b")[0] == "OverLimit"
+    state.remove_node("n1")  # now nothing makes more than a quarter of it
+    assert [place[0] for place in bound(schedule(state, 0))] == ["x/a", "x/b"]
+    raised = {str(change.code) for change in explain(state, 0, "x/b").changes}
+    assert raised == set()  # it starts now
+
+
+def test_what_runs_is_counted_anew_when_cards_come_and_go() -> None:
+    state = world(cards("n0", 2, 80_000), a=99)
+    state.set_workload(by_memory("x/a", 2, 20_000))
+    settle(state, schedule(state, 0))
+    assert used(state) == 500
+    state.set_node(cards("n1", 2, 20_000))
+    assert used(state) == 500  # it has not moved
+    state.set_node(cards("n0", 2, 40_000))  # described better
+    assert used(state) == 1000
+    assert State.rebuild(state.snapshot()).queue_usage() == state.queue_usage()
+
+
+def test_the_field_is_checked() -> None:
+    pods = PodSet("main", ("t",), 1, gpu_memory=1000)
+    with pytest.raises(ValueError, match="give `gpu` or `gpu_memory`, not both"):
+        replace(pods, gpu=500)
+    with pytest.raises(ValueError, match=r"pod_set\.gpu_memory: -1"):
+        replace(pods, gpu_memory=-1)
