@@ -58,6 +58,9 @@ class TrainingJobSpec(Struct):
     spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
     slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
     exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False
+    separate_gpus: Annotated[
+        bool, Meta(description="true: no two of its pods that use a share of a GPU are on the same one.")
+    ] = False
     placement: PlacementStrategy = "Pack"
     restart_policy: Annotated[
         Literal["OnFailure", "Never"], Meta(description="Whether a failed process restarts the job.")

@@ -184,6 +184,9 @@ class WorkloadSpec(Struct):
         Meta(description="May be stopped and started elsewhere so that others fit: its owner makes its pods anew under "
              "their names, and they resume."),
     ] = False  # fmt: skip
+    separate_gpus: Annotated[
+        bool, Meta(description="true: no two of its pods that use a share of a GPU are on the same one.")
+    ] = False
     min_groups: Annotated[
         Positive | None,
         Meta(

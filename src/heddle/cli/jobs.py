@@ -24,6 +24,9 @@ def run(
     gpu_memory: Annotated[
         str | None, typer.Option(help="Memory of one GPU that each node uses, such as 20Gi, instead of --gpus.")
     ] = None,
+    separate_gpus: Annotated[
+        bool, typer.Option("--separate-gpus", help="No two nodes' shares are on the same GPU.")
+    ] = False,
     nodes: Annotated[int, typer.Option(help="Nodes (pods).", min=1)] = 1,
     min_nodes: Annotated[int | None, typer.Option(help="Elastic: runs with as few as these.")] = None,
     cpus: Annotated[float | None, typer.Option(help="CPUs of each node.")] = None,
@@ -74,6 +77,7 @@ def run(
             min_nodes=min_nodes,
             gpus=gpus_,
             gpu_memory=gpu_memory,
+            separate_gpus=separate_gpus,
             cpus=cpus,
             memory=memory,
             priority=priority,

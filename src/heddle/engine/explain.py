@@ -196,10 +196,10 @@ def _any_node(ask: _WhatIf) -> Reason | None:
 
 
 def _any_arrangement(ask: _WhatIf) -> Reason | None:
-    """Whether spread, slices and nodes of its own alone stand in the way."""
+    """Whether spread, slices, separate GPUs and nodes of its own alone stand in the way."""
     if any(ask.work.bound) or not (ask.work.arranged or any(s.exclusive for s in ask.work.spec.pod_sets)):
         return None
-    free = ask.variant(lambda pod_set: replace(pod_set, spread=None, slices=None, exclusive=False))
+    free = ask.variant(lambda pod_set: replace(pod_set, spread=None, slices=None, exclusive=False), separate_gpus=False)
     return Reason(ReasonCode.ANY_ARRANGEMENT, queue=ask.queue.name) if ask.starts(ask.need, free) else None
 
 

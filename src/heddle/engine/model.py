@@ -505,6 +505,7 @@ class WorkloadSpec:
         user: who submitted it. All work of nobody known ("") counts as one submitter's.
         gang_grace: seconds that the rest of it may wait for replacements before it is evicted (None = as the budget
             says).
+        separate_gpus: no two tasks of it that use a share of a GPU are on the same one.
         min_groups: how many groups of pod sets must run; those beyond are elastic, each as a whole. None = all must.
     """
 
@@ -524,6 +525,7 @@ class WorkloadSpec:
     user: str = ""
     min_groups: int | None = None
     gang_grace: float | None = None
+    separate_gpus: bool = False
 
     def __post_init__(self) -> None:
         _name("workload.name", self.name)

@@ -84,7 +84,7 @@ class Moves:
         for part, count in sorted(self.need, key=lambda item: (-self.work.parts[item[0]].gpu, item[0])):
             cls = self.work.parts[part]
             for task in waiting(self.work, part, count):
-                row = self.placer.best(cls, rows, land=True)
+                row = self.placer.best(self.work, cls, rows, land=True)
                 if row >= 0:
                     self.placer.put(task, row, land=True)
                 elif not self._clear_cheapest(task, rows):
@@ -140,7 +140,7 @@ class Moves:
     def _land(self, tasks: list[Task]) -> bool:
         """Promises everyone who moves a new place, the largest first; a required domain is not left."""
         for task in sorted(tasks, key=lambda task: (-task.cls.gpu, task.work.name, task.name)):
-            row = self.placer.best(task.cls, self._home(task), land=True)
+            row = self.placer.best(task.work, task.cls, self._home(task), land=True)
             if row < 0:
                 return False
             self.placer.put(task, row, land=True)

@@ -55,6 +55,7 @@ class ReasonCode(StrEnum):
     OVER_COUNTER = "OverCounter"
     WAITING_FOR_READY = "WaitingForReady"
     NO_GPU_MATCHES = "NoGpuMatches"
+    NO_SEPARATE_GPUS = "NoSeparateGpus"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -245,6 +246,8 @@ def render(reason: Reason) -> str:
             return (
                 f"each task asks for a node to itself: {r.fits} of {r.needed} find one that is empty and large enough"
             )
+        case ReasonCode.NO_SEPARATE_GPUS:
+            return f"its shares must be on separate GPUs: {r.fits} of {r.needed} find one that has room"
         case ReasonCode.NO_SPREAD:
             return f"not enough domains apart have room now: {_so_many(r)}, {_spread(r)}"
         case ReasonCode.NO_SLICES:
@@ -254,7 +257,7 @@ def render(reason: Reason) -> str:
         case ReasonCode.IMPOSSIBLE_SLICES:
             return f"impossible on this cluster even when empty: {_so_many(r)}, every {r.tasks} in one {r.level}"
         case ReasonCode.ANY_ARRANGEMENT:
-            return "without its spread, slices and nodes of its own it would start now"
+            return "without its spread, slices, separate GPUs and nodes of its own it would start now"
         case ReasonCode.ANY_NODE:
             return "without its node selector and affinity it would start now"
         case ReasonCode.NO_DOMAIN:

@@ -266,6 +266,7 @@ def _workload(workload: Data) -> WorkloadSpec:
         min_groups=workload.get("min_groups"),
         gang_grace=workload.get("gang_grace_s"),
         walltime=workload.get("walltime_s"),
+        separate_gpus=workload.get("separate_gpus", False),
     )
 
 

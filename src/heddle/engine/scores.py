@@ -17,7 +17,7 @@ import numpy as np
 from heddle.engine.eligible import DEMERIT_BITS, EligibleRows, Where, where
 from heddle.engine.fragmentation import Fragmentation
 from heddle.engine.hardware import hardware_of
-from heddle.engine.model import COUNTER, CPU, GPU, WHOLE, NodeSpec, PodSet, TypicalTask
+from heddle.engine.model import COUNTER, CPU, GPU, WHOLE, NodeSpec, PodSet, TypicalTask, WorkloadSpec
 from heddle.engine.nodes import LABEL_BITS, SOLE, TENANCY, Bools, Ints, Nodes
 
 _SHIFT = LABEL_BITS + 1
@@ -39,10 +39,13 @@ class ClassKey:
     fragmentation: bool = False
     exclusive: bool = False
     gpu_memory: int = 0
+    separate: bool = False
 
 
-def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
-    """The class of a pod set's tasks."""
+def class_key(pod_set: PodSet, spec: WorkloadSpec) -> ClassKey:
+    """The class of the tasks of a workload's pod set."""
+    strategy = spec.strategy
+    shares = pod_set.gpu_memory > 0 or 0 < pod_set.gpu < WHOLE
     return ClassKey(
         tuple(sorted((name, value) for name, value in pod_set.request.items() if value)),
         pod_set.gpu,
@@ -51,6 +54,7 @@ def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
         strategy == "fragmentation",
         pod_set.exclusive,
         pod_set.gpu_memory,
+        spec.separate_gpus and shares,
     )
 
 
@@ -199,9 +203,9 @@ class ScoreCache:
         self._known = [(-1, 0), (-1, 0)]  # per ledger: mix and size for which fragmentation has figures
         self._measured = [0, 0]  # per ledger: how far it has read the log
 
-    def of(self, pod_set: PodSet, strategy: str) -> RequestClass:
+    def of(self, pod_set: PodSet, spec: WorkloadSpec) -> RequestClass:
         """The class of a pod set, made when first met."""
-        key = class_key(pod_set, strategy)
+        key = class_key(pod_set, spec)
         found = self.classes.get(key)
         if found is None:
             if key.exclusive and not self.exclusive:
@@ -392,6 +396,12 @@ class ScoreCache:
         alike = cls.on(int(nodes.kind[row])) if not cls.fixed else cls
         return self._fits_in(alike, ledgers[0][row], ledgers[1][row]) if alike is not None else 0
 
+    def fits_on(self, cls: RequestClass, row: int, devices: Ints, *, land: bool) -> int:
+        """The same where so much of each device may be used."""
+        nodes = self.nodes
+        alike = cls.on(int(nodes.kind[row]))
+        return self._fits_in(alike, (nodes.land if land else nodes.bind)[row], devices) if alike is not None else 0
+
     def _fits_in(self, cls: RequestClass, free: Ints, devices_free: Ints) -> int:
         most = _NONE
         amounts = free.tolist()
@@ -403,6 +413,8 @@ class ScoreCache:
             devices = devices_free.tolist()
             if cls.count:
                 most = min(most, sum(left >= WHOLE for left in devices) // cls.count)
+            elif cls.key.separate:
+                most = min(most, sum(left >= cls.gpu for left in devices))
             else:
                 most = min(most, sum(left // cls.gpu for left in devices if left > 0))
         return max(most, 0)
@@ -448,6 +460,8 @@ class ScoreCache:
                 devices = np.where(np.arange(devices.shape[1]) < (free[:, :1] // WHOLE), WHOLE, -1)
             if cls.count:
                 most = np.minimum(most, (devices >= WHOLE).sum(axis=1) // cls.count)
+            elif cls.key.separate:
+                most = np.minimum(most, (devices >= cls.gpu).sum(axis=1))
             else:
                 most = np.minimum(most, (np.maximum(devices, 0) // cls.gpu).sum(axis=1))
         return np.maximum(most, 0)

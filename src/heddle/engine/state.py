@@ -111,7 +111,8 @@ class Work:
         self.kind: Kind | None = None  # and in Queue.kinds
         self.started = math.inf  # of the earliest task that runs; kept where a walltime is known
         self.end: tuple[float, str] | None = None  # its entry in State.ends
-        self.arranged = any(s.spread or s.slices for s in spec.pod_sets)  # its tasks' places depend on each other
+        # its tasks' places depend on each other
+        self.arranged = spec.separate_gpus or any(s.spread or s.slices for s in spec.pod_sets)
 
     def missing(self) -> list[int]:
         """Per pod set: how many more tasks must start for the minimum."""
@@ -468,7 +469,7 @@ class State:
         self.settle()
         old = self.works.get(spec.name)
         work = Work(spec)
-        work.parts = [self.cache.of(pod_set, spec.strategy) for pod_set in spec.pod_sets]
+        work.parts = [self.cache.of(pod_set, spec) for pod_set in spec.pod_sets]
         kept: list[tuple[Task, Task]] = []
         lost: list[tuple[str, str]] = []
         for part, pod_set in enumerate(spec.pod_sets):
@@ -512,7 +513,7 @@ class State:
     def stand_in(self, spec: WorkloadSpec) -> Work:
         """A workload for a what-if: it has classes and pending tasks, but the state does not know it."""
         work = Work(spec)
-        work.parts = [self.cache.of(pod_set, spec.strategy) for pod_set in spec.pod_sets]
+        work.parts = [self.cache.of(pod_set, spec) for pod_set in spec.pod_sets]
         work.queue = None  # caps are asked about separately
         for part, pod_set in enumerate(spec.pod_sets):
             tasks = [Task(name, part, work, work.parts[part]) for name in pod_set.tasks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
+from dataclasses import replace
 
 import numpy as np
 
@@ -387,6 +388,9 @@ class Verdicts:
             common["free"] = self._free_for_others(rows, column)
             if cls.key.exclusive and state.cache.count(cls, rows, land=False, shared=True).sum() >= count:
                 return Reason(ReasonCode.NO_EMPTY_NODE, fits=int(counts.sum()), **common)  # type: ignore[arg-type]
+        if cls.key.separate and self._would_fit_together(work, part, count):
+            alone = self.cycle.placer.room_apart(work, cls)
+            return Reason(ReasonCode.NO_SEPARATE_GPUS, fits=min(alone, count), **common)  # type: ignore[arg-type]
         if counts.sum() < count and not cls.eligible[state.nodes.open].all():
             elsewhere = state.cache.count(cls, rows, land=False, anywhere=True)
             if elsewhere.sum() >= count:
@@ -401,6 +405,12 @@ class Verdicts:
         elif counts.sum() >= count and (crowded := self._crowded(work, need)):
             return crowded
         return Reason(ReasonCode.NO_ROOM, fits=int(min(counts.sum(), count)), **common)  # type: ignore[arg-type]
+
+    def _would_fit_together(self, work: Work, part: int, count: int) -> bool:
+        """Whether as many tasks of a pod set would fit if several could be on one GPU."""
+        cls = self.state.cache.of(work.spec.pod_sets[part], replace(work.spec, separate_gpus=False))
+        rows = np.array(sorted(self.state.nodes.row.values()), np.int64)
+        return bool(self.state.cache.count(cls, rows, land=False).sum() >= count)
 
     def _free_for_others(self, rows: Ints, column: int) -> int:
         """What is free, but on nodes that somebody has to himself."""

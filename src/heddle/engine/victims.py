@@ -221,7 +221,7 @@ class RoomSearch:
             for inside, number in layout.get(part, ((rows, count),)):
                 for task in tasks[:number]:
                     here = inside if spreading is None else spreading.rows(inside)
-                    row = placer.best(cls, here, land=True)
+                    row = placer.best(self.work, cls, here, land=True)
                     if row < 0:
                         row = self._open_node(task, here)
                     if row < 0:
@@ -293,23 +293,23 @@ class RoomSearch:
     def _clear(self, task: Task, row: int, here: Sequence[Work], ranks: dict[Work, tuple[int, ...]]) -> bool:
         """Evicts candidates on a row, cheapest first, until the task fits there; then puts needless ones
         back."""
-        state = self.state
+        state, placer = self.state, self.cycle.placer
         mark = len(self.gone)
         in_order = sorted(here, key=lambda v: (ranks[v], v.name))
         for victim, shrink in (*((v, True) for v in in_order), *((v, False) for v in in_order)):
-            while not state.cache.fits(task.cls, row, land=True):  # all shrink before anyone stops
+            while not placer.fits(task, row, land=True):  # all shrink before anyone stops
                 if not self.rule.allows(victim) or not self._evict(victim, row, shrink=shrink):
                     break
             else:
                 break
-        if not state.cache.fits(task.cls, row, land=True):
+        if not placer.fits(task, row, land=True):
             return False
         units = self.gone[mark:]
         for unit in reversed(units) if len(units) > 1 else ():  # a single one was needed
             point = state.checkpoint()
             if not self._restore(unit):
                 continue
-            if state.cache.fits(task.cls, row, land=True):
+            if placer.fits(task, row, land=True):
                 self.gone.remove(unit)
             else:
                 state.rollback(point)

@@ -214,6 +214,7 @@ class Client:
         min_nodes: int | None = None,
         gpus: float = 0,
         gpu_memory: str | None = None,
+        separate_gpus: bool = False,
         cpus: float | None = None,
         memory: str | None = None,
         priority: int = 0,
@@ -239,6 +240,7 @@ class Client:
             min_nodes: fewest with which it runs (elastic); None: all of them.
             gpus: GPUs of each node; below 1 a share of one.
             gpu_memory: memory of one GPU that each node uses, such as "20Gi", in place of `gpus`.
+            separate_gpus: True: no two nodes' shares are on the same GPU.
             cpus: CPUs of each node.
             memory: memory of each node, such as "16Gi".
             priority: higher goes first in its queue.
@@ -273,6 +275,7 @@ class Client:
                 min_nodes=min_nodes,
                 resources_per_node=resources,
                 gpu_memory_per_node=gpu_memory,
+                separate_gpus=separate_gpus,
                 priority=priority,
                 preemptible=preemptible,
                 env=[EnvVar(name=k, value=caller.literal(v)) for k, v in caller.environment(env).items()],

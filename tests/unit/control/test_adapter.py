@@ -114,12 +114,16 @@ def test_a_job_may_be_moved_only_if_it_resumes_from_a_checkpoint() -> None:
 
 def test_a_share_by_memory_goes_all_the_way_from_job_to_engine() -> None:
     made = msgspec.convert(
-        {"metadata": {"name": "j", "namespace": "x"}, "spec": {"command": ["true"], "gpuMemoryPerNode": "1.5Gi"}},
+        {
+            "metadata": {"name": "j", "namespace": "x"},
+            "spec": {"command": ["true"], "gpuMemoryPerNode": "1.5Gi", "separateGpus": True},
+        },
         TrainingJob,
     )
     pod = pods.pod(made, 0)
     assert pod.metadata.annotations["heddle.dev/gpu-memory"] == "1.5Gi"
     spec = adapter.workload_spec(pods.workload(made), [pod])
+    assert spec.separate_gpus
     assert (spec.pod_sets[0].gpu, spec.pod_sets[0].gpu_memory) == (0, 1536)
     orphan = adapter.orphan_spec("x/j", [pod])
     assert (orphan.pod_sets[0].gpu, orphan.pod_sets[0].gpu_memory) == (0, 1536)

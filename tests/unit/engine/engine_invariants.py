@@ -116,6 +116,16 @@ def arranged(state: State, plan: Plan) -> None:
                 assert broken <= len(mine) % pod_set.slices.size, f"slices of {name} are torn: {counts}"
 
 
+def separate(state: State, plan: Plan) -> None:
+    """After the plan: shares that must be on GPUs of their own are, where the plan placed all of them."""
+    placed = {(a.placement.workload, a.placement.task) for a in plan.actions if isinstance(a, Bind)}
+    for name in {name for name, _ in placed if state.works[name].spec.separate_gpus}:
+        tasks = [t for t in state.works[name].tasks.values() if t.state is TaskState.BOUND and t.cls.key.separate]
+        if all((name, task.name) in placed for task in tasks):
+            places = [(task.row, task.devices) for task in tasks]
+            assert len(set(places)) == len(places), f"shares of {name} are on the same GPU: {places}"
+
+
 def gangs_whole(state: State, plan: Plan) -> None:
     """After the plan: whatever it touched runs with its minimum, or not at all; what is moved, once it landed."""
     touched = {a.placement.workload for a in plan.actions if isinstance(a, Bind)}
@@ -222,6 +232,7 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     caps_kept(state, plan)
     lines_kept(state, plan)
     arranged(state, plan)
+    separate(state, plan)
     if release:
         for action in plan.actions:
             if isinstance(action, Evict):

@@ -82,3 +82,33 @@ def test_the_field_is_checked() -> None:
         replace(pods, gpu=500)
     with pytest.raises(ValueError, match=r"pod_set\.gpu_memory: -1"):
         replace(pods, gpu_memory=-1)
+
+
+def shares(name: str, tasks: int, gpu: int = 500, **fields: object) -> WorkloadSpec:
+    names = tuple(f"t{at}" for at in range(tasks))
+    fields = {"separate_gpus": True, **fields}
+    return WorkloadSpec(name, "a", (PodSet("main", names, tasks, gpu=gpu),), **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("strategy", ["pack", "spread", "fragmentation"])
+def test_separate_shares_are_on_gpus_of_their_own_beside_others(strategy: str) -> None:
+    state = world(cards("n0", 3, 0), a=99)
+    state.set_workload(shares("x/a", 3, 300, strategy=strategy))
+    state.set_workload(shares("x/b", 3, 300, strategy=strategy, separate_gpus=False))
+    plan = schedule(state, 0)
+    assert sorted(place[2] for place in bound(plan) if place[0] == "x/a") == [("g0",), ("g1",), ("g2",)]
+    assert len(bound(plan)) == 6
+
+
+def test_the_verdict_says_that_shares_would_fit_together_only() -> None:
+    state = world(cards("n0", 2, 0), cards("n1", 1, 0), a=99)
+    state.set_workload(shares("x/a", 4, separate_gpus=False, preemptible=False))
+    settle(state, schedule(state, 0))
+    state.set_workload(shares("x/b", 2))
+    plan = schedule(state, 0)
+    assert codes(plan, "x/b")[0] == "NoSeparateGpus"
+    said = render(plan.verdicts["x/b"].reasons[0])
+    assert said == "its shares must be on separate GPUs: 1 of 2 find one that has room"
+    assert "AnyArrangement" in {str(change.code) for change in explain(state, 0, "x/b").changes}
+    state.set_workload(shares("x/c", 4))
+    assert codes(schedule(state, 0), "x/c") == ["Impossible"]

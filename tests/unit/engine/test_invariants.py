@@ -141,6 +141,7 @@ class EngineWorld(RuleBasedStateMachine):
         user=st.sampled_from(["", "ann", "bob"]),
         wish=st.sampled_from((WISHES[0],) * 2 * len(WISHES) + WISHES),
         gpus=st.sampled_from(({},) * 6 + GPUS),
+        separate=st.sampled_from([False, False, False, True]),
         seats=st.sampled_from([0, 0, 0, 1, 2]),
     )
     def submit(
@@ -157,6 +158,7 @@ class EngineWorld(RuleBasedStateMachine):
         user,
         wish,
         gpus,
+        separate,
         seats,
         groups,
         order,
@@ -188,6 +190,7 @@ class EngineWorld(RuleBasedStateMachine):
             user=user,
             broken_since=broken,
             gang_grace=grace,
+            separate_gpus=separate,
         )
         self.state.set_workload(in_order(in_groups(spec, groups), order))
         self.made += 1
@@ -388,6 +391,7 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         draw.choice(["pack", "pack", "spread", "fragmentation"]),
         walltime=draw.choice([None, None, 50.0, 100.0]),
         user=draw.choice(["", "ann", "bob"]),
+        separate_gpus=draw.random() < 0.15,
         broken_since=draw.choice([None, None, 0.0, 10.0]),
         gang_grace=draw.choice([None, None, 0.0, 5.0]),
     )

@@ -292,6 +292,7 @@ def workload_spec(
         awaited=frozenset(awaited),
         min_groups=spec.min_groups,
         gang_grace=spec.gang_grace_seconds,
+        separate_gpus=spec.separate_gpus,
     )
 
 

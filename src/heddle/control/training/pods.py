@@ -87,6 +87,7 @@ def workload(job: TrainingJob) -> Workload:
             preemptible=spec.preemptible,
             topology=spec.topology,
             placement=spec.placement,
+            separate_gpus=spec.separate_gpus,
             walltime_seconds=spec.walltime_seconds,
             movable=spec.movable and spec.preemptible and spec.checkpoint is not None,
         ),
