@@ -126,6 +126,14 @@ class PodSet(Struct):
         Quantity | None,
         Meta(description='Memory of one GPU that each pod uses, as "20Gi"; in place of nvidia.com/gpu.'),
     ] = None
+    gpu_models: Annotated[
+        list[str],
+        Meta(
+            description="Models of GPUs that it may use, the best first, named as by the node label "
+            "nvidia.com/gpu.product. All its pods get GPUs of one model. Empty: any GPUs.",
+            max_length=16,
+        ),
+    ] = []
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
     node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
         default_factory=NodeAffinity

@@ -24,6 +24,10 @@ def run(
     gpu_memory: Annotated[
         str | None, typer.Option(help="Memory of one GPU that each node uses, such as 20Gi, instead of --gpus.")
     ] = None,
+    gpu_model: Annotated[
+        list[str] | None,
+        typer.Option(help="Model of GPUs, as nodes are labelled (heddle nodes -o wide). Repeatable: the best first."),
+    ] = None,
     separate_gpus: Annotated[
         bool, typer.Option("--separate-gpus", help="No two nodes' shares are on the same GPU.")
     ] = False,
@@ -77,6 +81,7 @@ def run(
             min_nodes=min_nodes,
             gpus=gpus_,
             gpu_memory=gpu_memory,
+            gpu_models=gpu_model or (),
             separate_gpus=separate_gpus,
             cpus=cpus,
             memory=memory,

@@ -231,26 +231,28 @@ class Cycle:
             shadow.charge(queue, demand, fixed=fixed)
         return True
 
-    def keep_ahead(self, work: Work, queue: Queue, need: Need, demand: list[int], *, within: bool) -> None:
-        """Keeps room ahead of time for a claim that cannot start, as far as the budget goes.
+    def keep_ahead(self, work: Work, queue: Queue, need: Need, *, within: bool) -> bool:
+        """Keeps room ahead of time for a claim that cannot start, as far as the budget goes; True when it does.
 
         ``within``: only if the claim will then keep its queue, and all above it, within share.
         """
         budget = self.budget
         if len(self.shadows) >= budget.shadows or self._shadow_searches >= budget.shadow_searches:
-            return
+            return False
         if work.held or work.name in self.shadows:
-            return
+            return False
         if not self.state.ends and not self._timed:
-            return
+            return False
         started = [other for other in self._timed if any(other.bound)]
         ends = known_ends(self.state, started, self.now, budget.overdue)
         if not ends:
-            return
+            return False
         self._shadow_searches += 1
-        shadow = find_shadow(self.placer, work, queue, need, demand, ends, within=within)
-        if shadow is not None:
-            self.shadows[work.name] = shadow
+        shadow = find_shadow(self.placer, work, queue, need, self.demand(work, need), ends, within=within)
+        if shadow is None:
+            return False
+        self.shadows[work.name] = shadow
+        return True
 
     def started(self, task: Task, reason: Reason) -> None:
         """Notes why a task got its place; binds are carried out in the order of these notes."""

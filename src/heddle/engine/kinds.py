@@ -39,9 +39,9 @@ def kind_of(work: Work) -> Kind:
             return (SHORT,)
         what = START
     else:
-        if bound and (spec.topology_required is not None or spec.walltime is not None):
+        if bound and (spec.topology_required is not None or spec.walltime is not None or work.chooses):
             return (work.name,)
         what, missing = GROW, 1
     user = spec.user if any(at.submitters is not None for at in queue.path) else ""
     wish = (spec.topology_required, spec.topology_preferred)
-    return (what, work.parts[0], missing, spec.preemptible, spec.priority, spec.walltime, wish, user)
+    return (what, work.bases[0], missing, spec.preemptible, spec.priority, spec.walltime, wish, user)

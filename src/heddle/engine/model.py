@@ -432,6 +432,7 @@ class PodSet:
         request: what one task needs of everything but GPUs.
         gpu: milli-devices of one task: below 1000 a share of ONE device, else a multiple of 1000.
         gpu_memory: MiB of ONE device, in place of ``gpu``: the share that this is depends on where it lands.
+        gpu_models: models of GPUs that it may use, the best first (none = any). All its tasks are on GPUs of one.
         node_selector: labels that a node must have.
         tolerations: taints that it accepts.
         node_affinity: a node must meet one of these terms (none = any node will do).
@@ -460,6 +461,7 @@ class PodSet:
     group: str = ""
     after: tuple[str, ...] = ()
     gpu_memory: int = 0
+    gpu_models: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)
@@ -473,6 +475,10 @@ class PodSet:
         _amount("pod_set.gpu_memory", self.gpu_memory)
         if self.gpu and self.gpu_memory:
             raise _fault("pod_set.gpu_memory", self.gpu_memory, "give `gpu` or `gpu_memory`, not both")
+        if len(set(self.gpu_models)) != len(self.gpu_models) or not all(self.gpu_models):
+            raise _fault("pod_set.gpu_models", self.gpu_models, "name each model once")
+        if self.gpu_models and not (self.gpu or self.gpu_memory):
+            raise _fault("pod_set.gpu_models", self.gpu_models, "ask for GPUs too, with `gpu` or `gpu_memory`")
         if len(set(self.tasks)) != len(self.tasks):
             raise _fault("pod_set.tasks", self.tasks, "name each task once")
         if not all(self.node_affinity):

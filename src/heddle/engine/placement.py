@@ -189,10 +189,11 @@ class Placer:
 
     def fits(self, task: Task, row: int, *, land: bool) -> bool:
         """Whether a task fits on a node that admits it."""
-        if not task.cls.key.separate:
-            return self.state.cache.fits(task.cls, row, land=land) > 0
-        devices = self._devices(task.work, task.cls, row, land=land)
-        return self.state.cache.fits_on(task.cls, row, devices, land=land) > 0
+        cls = task.work.parts[task.part]
+        if not cls.key.separate:
+            return self.state.cache.fits(cls, row, land=land) > 0
+        devices = self._devices(task.work, cls, row, land=land)
+        return self.state.cache.fits_on(cls, row, devices, land=land) > 0
 
     def room_apart(self, work: Work, cls: RequestClass) -> int:
         """How many tasks of a class fit now on GPUs of their own, beside what a workload has already."""

@@ -107,6 +107,7 @@ class Reason:
         head: workload at the head of the line.
         pod_set: the pod set that waits.
         awaits: the pod set for which it waits.
+        models: GPU models that it may use.
     """
 
     code: ReasonCode
@@ -128,6 +129,7 @@ class Reason:
     head: str = ""
     pod_set: str = ""
     awaits: str = ""
+    models: tuple[str, ...] = ()
 
 
 def moment(at: float) -> str:
@@ -189,7 +191,8 @@ def _spread(reason: Reason) -> str:
 
 
 def _wanted_gpu(reason: Reason) -> str:
-    return f"of {amount(MEMORY, reason.wanted)} or more each"
+    models = f"GPUs of model {' or '.join(reason.models)}" if reason.models else "GPUs"
+    return f"{models} known to have {amount(MEMORY, reason.wanted)} or more each" if reason.wanted else models
 
 
 def render(reason: Reason) -> str:
@@ -234,7 +237,7 @@ def render(reason: Reason) -> str:
         case ReasonCode.NO_NODE_MATCHES:
             return "no schedulable node matches its node selector, affinity and tolerations"
         case ReasonCode.NO_GPU_MATCHES:
-            return f"no schedulable node that it may use has GPUs known to be {_wanted_gpu(r)}"
+            return f"no schedulable node that it may use has {_wanted_gpu(r)}"
         case ReasonCode.NO_ROOM:
             return f"{r.fits} of {r.needed} tasks fit now; it asks for {asked}, {free} are free"
         case ReasonCode.NO_MATCHING_ROOM:

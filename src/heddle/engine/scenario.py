@@ -160,7 +160,10 @@ def build_state(data: Data) -> State:
     state = State()
     state.set_topology(data.get("topology", {}).get("levels", ()))
     for node in data["nodes"]:
-        devices = tuple(Device(f"g{at:03}", at, memory_mib=node.get("gpu_memory_mib", 0)) for at in range(node["gpus"]))
+        devices = tuple(
+            Device(f"g{at:03}", at, node.get("gpu_model", ""), node.get("gpu_memory_mib", 0))
+            for at in range(node["gpus"])
+        )
         resources = {
             "cpu": node.get("cpu_milli", _PLENTY),
             "memory": node["memory_mib"] * _MIB if "memory_mib" in node else _PLENTY,
@@ -244,6 +247,8 @@ def _workload(workload: Data) -> WorkloadSpec:
             request[MODEL + model] = gpu
             asked["node_selector"] = {**asked.get("node_selector", {}), "model": model}
         after = tuple(workload.get("after", {}).get(name, ()))
+        if gpu or share:
+            asked["gpu_models"] = tuple(workload.get("gpu_models", ()))
         asked |= {"group": group, "after": after, "gpu_memory": share}
         pod_sets.append(PodSet(name or f"p{at}", tuple(tasks), least, request, gpu, **asked))
     runs = {task["name"] for task in workload["tasks"] if task["state"] == "running"}

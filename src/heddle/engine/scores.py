@@ -17,7 +17,7 @@ import numpy as np
 from heddle.engine.eligible import DEMERIT_BITS, EligibleRows, Where, where
 from heddle.engine.fragmentation import Fragmentation
 from heddle.engine.hardware import hardware_of
-from heddle.engine.model import COUNTER, CPU, GPU, WHOLE, NodeSpec, PodSet, TypicalTask, WorkloadSpec
+from heddle.engine.model import COUNTER, CPU, GPU, MODEL, WHOLE, NodeSpec, PodSet, TypicalTask, WorkloadSpec
 from heddle.engine.nodes import LABEL_BITS, SOLE, TENANCY, Bools, Ints, Nodes
 
 _SHIFT = LABEL_BITS + 1
@@ -40,6 +40,7 @@ class ClassKey:
     exclusive: bool = False
     gpu_memory: int = 0
     separate: bool = False
+    models: tuple[str, ...] = ()
 
 
 def class_key(pod_set: PodSet, spec: WorkloadSpec) -> ClassKey:
@@ -55,6 +56,7 @@ def class_key(pod_set: PodSet, spec: WorkloadSpec) -> ClassKey:
         pod_set.exclusive,
         pod_set.gpu_memory,
         spec.separate_gpus and shares,
+        pod_set.gpu_models,
     )
 
 
@@ -95,6 +97,7 @@ class RequestClass:
         "need",
         "needs",
         "nodes",
+        "options",
         "scores",
         "seen",
         "share",
@@ -103,6 +106,7 @@ class RequestClass:
         "typical",
         "used",
         "version",
+        "wanted",
         "width",
     )
 
@@ -113,7 +117,8 @@ class RequestClass:
         self.typical = typical
         self.nodes = nodes
         self.mix = -1  # version of the mix that the scores were made with
-        self.fixed = not key.gpu_memory
+        self.fixed = not key.gpu_memory and not key.models
+        self.options: tuple[RequestClass, ...] = ()  # where several models may do: the class of each, best first
         self._on: dict[int, RequestClass | None] = {}
         self._astray = self
         self.scores: list[Ints | None] = [None, None]
@@ -121,7 +126,8 @@ class RequestClass:
         self.version = -1
         self.spec_seen = 0
         self.hint = [_NO_HINT, _NO_HINT]
-        self.steady = self.fixed and not key.spread and not key.fragmentation and (key.gpu >= WHOLE or key.gpu == 0)
+        whole = not key.gpu_memory and (key.gpu >= WHOLE or key.gpu == 0)
+        self.steady = whole and not key.spread and not key.fragmentation
         self.eligible: Bools = np.zeros(0, np.bool_)
         self.demerits: Ints | None = None
         self.dev = key.gpu > 0 or not self.fixed
@@ -134,8 +140,10 @@ class RequestClass:
         need not be looked at while nobody is exclusive. ``least`` is what the most favourable hardware makes of it.
         """
         gpus: list[int] = [self.key.gpu]
+        known: list[RequestClass | None] = []
+        models = {MODEL + model for model in self.key.models}
         if not self.fixed:
-            whole = replace(self.key, gpu=WHOLE, gpu_memory=0)
+            whole = replace(self.key, gpu=self.key.gpu or WHOLE, gpu_memory=0, models=())
             self._astray = RequestClass(whole, column, None, self.nodes, exclusive=exclusive)
             self._on = {kind: self._made(kind, column, exclusive=exclusive) for kind in range(len(self.nodes.kinds))}
             known = [self._on[kind] for kind in self.nodes.known_kinds()]
@@ -148,20 +156,30 @@ class RequestClass:
         for name, value in self.key.request:
             self.need[column[name]] = value
         self.need[column[GPU]] = self.gpu
+        counted = {at for cls in known if cls is not None for at in cls.charged if self.nodes.resources[at] in models}
+        if len(self.key.models) == 1:
+            self.need[list(counted)] = self.gpu
         self.charged: list[int] = np.flatnonzero(self.need).tolist()  # to queues
+        self.wanted = sorted({*self.charged, *counted})  # of queues: GPUs of each model that it may get
         self.counted = [column[name] for name, _ in self.key.request if name.startswith(COUNTER)]
         self.need[TENANCY] = SOLE if self.key.exclusive else 1
         self.needs: list[int] = self.need.tolist()
         self.least = self.needs if self.fixed else [min(gpus), *self.needs[1:]]
         self.need[self.counted] = 0  # of nodes it needs the rest
-        self.used: list[int] = [at for at in self.charged if at not in self.counted]
+        self.used: list[int] = [at for at in self.charged if at not in self.counted and at not in counted]
         self.fit: list[int] = [*self.used, TENANCY] if exclusive else self.used
 
     def _made(self, kind: int, column: dict[str, int], *, exclusive: bool) -> RequestClass | None:
-        share = self.nodes.kinds[kind].share_of(self.key.gpu_memory)
-        if share is None:
+        hardware = self.nodes.kinds[kind]
+        if self.key.models and hardware.model not in self.key.models:
             return None
-        key = replace(self.key, gpu=share, gpu_memory=0)
+        gpu = hardware.share_of(self.key.gpu_memory) if self.key.gpu_memory else self.key.gpu
+        if gpu is None:
+            return None
+        request = dict(self.key.request)
+        if self.key.models and hardware.counted:
+            request[MODEL + hardware.model] = gpu
+        key = replace(self.key, gpu=gpu, gpu_memory=0, models=(), request=tuple(sorted(request.items())))
         return RequestClass(key, column, None, self.nodes, exclusive=exclusive)
 
     def on(self, kind: int) -> RequestClass | None:
@@ -173,6 +191,13 @@ class RequestClass:
         if self.fixed:
             return self
         return self._on[int(self.nodes.kind[row])] or self._astray
+
+    def beside(self, row: int) -> RequestClass | None:
+        """The class of further tasks of a pod set of which some are on a row; None = it may not use that model."""
+        if not self.options:
+            return self
+        model = self.nodes.kinds[int(self.nodes.kind[row])].model
+        return next((cls for cls in self.options if cls.key.models == (model,)), None)
 
     def suits(self, rows: Ints) -> Bools:
         """Of which rows the hardware has a place for its tasks."""
@@ -205,14 +230,18 @@ class ScoreCache:
 
     def of(self, pod_set: PodSet, spec: WorkloadSpec) -> RequestClass:
         """The class of a pod set, made when first met."""
-        key = class_key(pod_set, spec)
+        return self._of(class_key(pod_set, spec), typical(pod_set))
+
+    def _of(self, key: ClassKey, typical: TypicalTask | None) -> RequestClass:
         found = self.classes.get(key)
         if found is None:
             if key.exclusive and not self.exclusive:
                 self.exclusive = True
                 self.resize()
-            found = RequestClass(key, self.column, typical(pod_set), self.nodes, exclusive=self.exclusive)
+            found = RequestClass(key, self.column, typical, self.nodes, exclusive=self.exclusive)
             self.classes[key] = found
+            if len(key.models) > 1:
+                found.options = tuple(self._of(replace(key, models=(model,)), None) for model in key.models)
             self.loose = self.loose or not found.fixed
         return found
 

@@ -21,6 +21,7 @@ from heddle.engine.model import (
     CPU,
     GPU,
     MEMORY,
+    MODEL,
     NodeSpec,
     Placement,
     QueueSpec,
@@ -73,7 +74,9 @@ class Work:
     __slots__ = (
         "after",
         "arranged",
+        "bases",
         "bound",
+        "chooses",
         "end",
         "fixed",
         "groups",
@@ -95,8 +98,10 @@ class Work:
         self.name = spec.name
         self.spec = spec
         self.queue: Queue | None = None
-        self.parts: list[RequestClass] = []
-        self.fixed = not any(pod_set.gpu_memory for pod_set in spec.pod_sets)  # what its tasks take is known
+        self.bases: list[RequestClass] = []  # the class of each pod set
+        self.parts: list[RequestClass] = []  # the same, or while one of several GPU models is tried: that of the model
+        self.chooses = any(len(pod_set.gpu_models) > 1 for pod_set in spec.pod_sets)
+        self.fixed = not any(s.gpu_memory or s.gpu_models for s in spec.pod_sets)  # what its tasks take is known
         self.tasks: dict[str, Task] = {}
         self.order: list[list[Task]] = []  # per pod set, in the order given
         self.bound: list[int] = []
@@ -436,8 +441,8 @@ class State:
             return
         fixed = not work.spec.preemptible
         for task in work.tasks.values():
-            for column in task.cls.charged:
-                queue.request[column] += sign * task.cls.needs[column]
+            for column in task.cls.wanted:
+                queue.request[column] += sign * (task.cls.needs[column] or task.cls.gpu)
             if task.state is not TaskState.PENDING:
                 cls = task.cls.at(task.row)
                 for column in cls.charged:
@@ -469,7 +474,8 @@ class State:
         self.settle()
         old = self.works.get(spec.name)
         work = Work(spec)
-        work.parts = [self.cache.of(pod_set, spec) for pod_set in spec.pod_sets]
+        work.bases = [self.cache.of(pod_set, spec) for pod_set in spec.pod_sets]
+        work.parts = list(work.bases)
         kept: list[tuple[Task, Task]] = []
         lost: list[tuple[str, str]] = []
         for part, pod_set in enumerate(spec.pod_sets):
@@ -513,7 +519,8 @@ class State:
     def stand_in(self, spec: WorkloadSpec) -> Work:
         """A workload for a what-if: it has classes and pending tasks, but the state does not know it."""
         work = Work(spec)
-        work.parts = [self.cache.of(pod_set, spec) for pod_set in spec.pod_sets]
+        work.bases = [self.cache.of(pod_set, spec) for pod_set in spec.pod_sets]
+        work.parts = list(work.bases)
         work.queue = None  # caps are asked about separately
         for part, pod_set in enumerate(spec.pod_sets):
             tasks = [Task(name, part, work, work.parts[part]) for name in pod_set.tasks]
@@ -694,6 +701,8 @@ class State:
             self.resources.append(name)
             if name.startswith(COUNTER):
                 self.tree.counters.add(self.column[name])
+            if name.startswith(MODEL) and self.cache.loose:
+                self.tree.stale = True  # what runs on that model is counted by it from now on
         self.nodes.widen()
         self.tree.widen()
         self.cache.resize()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle
 from heddle.engine.model import GPU
 from heddle.engine.nodes import TENANCY, Ints
@@ -24,6 +25,13 @@ _CAPS = {
     CapKind.USER: ReasonCode.OVER_USER_LIMIT,
     CapKind.COUNTER: ReasonCode.OVER_COUNTER,
 }
+
+
+_NEVER = (ReasonCode.IMPOSSIBLE, ReasonCode.NO_NODE_MATCHES, ReasonCode.NO_GPU_MATCHES)
+
+
+def _models(work: Work) -> tuple[str, ...]:
+    return next((pod_set.gpu_models for pod_set in work.spec.pod_sets if pod_set.gpu_models), ())
 
 
 def _below(queue: Queue) -> Iterator[Work]:
@@ -175,6 +183,24 @@ class Verdicts:
         return found
 
     def _reasons(self, work: Work, need: Need) -> list[Reason]:
+        """Those of the best GPU model with which a cap, or the cluster, does not rule it out; else of the best."""
+        told: list[list[Reason]] = []
+
+        def tell() -> bool:
+            told.append(self._reasons_as_chosen(work, need))
+            return False
+
+        first_choice(work, need, tell)
+        if not told:  # what runs of it is on a model that it may not use
+            return [Reason(ReasonCode.NO_GPU_MATCHES, queue=work.spec.queue, models=_models(work))]
+        possible = [each for each in told if each and each[0].code not in _NEVER]
+        if not possible:
+            return min(
+                told, key=lambda each: (each[0].code is not ReasonCode.IMPOSSIBLE, -each[0].fits) if each else ()
+            )
+        return next((each for each in possible if each and each[0].code not in _CAPS.values()), possible[0])
+
+    def _reasons_as_chosen(self, work: Work, need: Need) -> list[Reason]:
         queue = work.queue
         if queue is None:
             return []
@@ -274,7 +300,12 @@ class Verdicts:
         cls, pod_set = work.parts[part], work.spec.pod_sets[part]
         if cls.fixed or not any(cls.key.where.accepts(spec) for spec in self.state.nodes.specs):
             return Reason(ReasonCode.NO_NODE_MATCHES, queue=work.spec.queue)
-        return Reason(ReasonCode.NO_GPU_MATCHES, queue=work.spec.queue, wanted=pod_set.gpu_memory * 2**20)
+        return Reason(
+            ReasonCode.NO_GPU_MATCHES,
+            queue=work.spec.queue,
+            wanted=pod_set.gpu_memory * 2**20,
+            models=pod_set.gpu_models,
+        )
 
     def _arranged(self, work: Work, part: int, *, empty: bool) -> int:
         """How many tasks of a pod set its spread or slices would leave room for, never too few."""

@@ -278,8 +278,9 @@ class RoomSearch:
     def _by_room(self, task: Task, rows: Ints | None) -> list[int]:
         """Rows that admit a task, those with most GPUs free first, then by name."""
         nodes = self.state.nodes
-        self.state.cache.scores(task.cls, land=True)  # refreshes eligibility
-        usable = np.flatnonzero(task.cls.eligible) if rows is None else rows[task.cls.eligible[rows]]
+        cls = task.work.parts[task.part]
+        self.state.cache.scores(cls, land=True)  # refreshes eligibility
+        usable = np.flatnonzero(cls.eligible) if rows is None else rows[cls.eligible[rows]]
         order: list[int] = usable[np.lexsort((-nodes.order[usable], -nodes.land[usable, 0]))].tolist()
         return order
 

@@ -137,3 +137,14 @@ def test_a_node_without_inventory_tells_its_cards_by_its_labels() -> None:
         ("n/0", "NVIDIA-A10", 23028),
         ("n/1", "NVIDIA-A10", 23028),
     ]
+
+
+def test_gpu_models_reach_the_engine() -> None:
+    job = {"command": ["true"], "gpuModels": ["H100", "A100"], "resourcesPerNode": {"nvidia.com/gpu": 2}}
+    made = msgspec.convert({"metadata": {"name": "j", "namespace": "x"}, "spec": job}, TrainingJob)
+    spec = adapter.workload_spec(pods.workload(made), [pods.pod(made, 0)], models=frozenset({"A100"}))
+    assert (spec.pod_sets[0].gpu, spec.pod_sets[0].gpu_models) == (2000, ("H100", "A100"))
+    assert not spec.pod_sets[0].request
+    pinned = workload(gpuMemory="1Gi", nodeSelector={"nvidia.com/gpu.product": "A100"})
+    spec = adapter.workload_spec(pinned, [member()], models=frozenset({"A100"}))
+    assert spec.pod_sets[0].gpu_models == ("A100",)

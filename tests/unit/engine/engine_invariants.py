@@ -6,6 +6,7 @@ import numpy as np
 
 from heddle.engine import Bind, Evict, Plan, ReasonCode, Reserve, State, TaskState, schedule
 from heddle.engine.nodes import TENANCY
+from heddle.engine.state import Work
 
 
 def check_state(state: State) -> None:
@@ -126,6 +127,18 @@ def separate(state: State, plan: Plan) -> None:
             assert len(set(places)) == len(places), f"shares of {name} are on the same GPU: {places}"
 
 
+def one_model(state: State, plan: Plan) -> None:
+    """After the plan: tasks of a pod set that may use several GPU models are on one, where the plan placed them all."""
+    placed = {(a.placement.workload, a.placement.task) for a in plan.actions if isinstance(a, Bind)}
+    for name in {name for name, _ in placed if state.works[name].chooses}:
+        for order in state.works[name].order:
+            tasks = [task for task in order if task.state is TaskState.BOUND]
+            if all((name, task.name) in placed for task in tasks) and tasks and tasks[0].cls.key.models:
+                models = {state.nodes.kinds[int(state.nodes.kind[task.row])].model for task in tasks}
+                assert len(models) == 1, f"{name} is on GPUs of several models: {models}"
+                assert models <= set(tasks[0].cls.key.models), f"{name} is on GPUs that it may not use: {models}"
+
+
 def gangs_whole(state: State, plan: Plan) -> None:
     """After the plan: whatever it touched runs with its minimum, or not at all; what is moved, once it landed."""
     touched = {a.placement.workload for a in plan.actions if isinstance(a, Bind)}
@@ -166,6 +179,9 @@ def caps_kept(state: State, plan: Plan) -> None:
         borrow = at.spec.borrowing_limit.get("gpu")
         used = at.running[gpu] + at.releasing[gpu]
         assert limit is None or used <= limit, f"{at.name} stands above its limit"
+        limit, model = at.spec.limit.get("gpu:A"), state.column.get("gpu:A")
+        if limit is not None and model is not None and any(counts(state, plan, w, model) for w in started):
+            assert at.running[model] + at.releasing[model] <= limit, f"{at.name} stands above its limit of one model"
         for user in {work.spec.user for work in started if work.queue and at in work.queue.path}:
             cap = at.spec.user_limit.get("gpu")
             assert cap is None or used_by(state, at.name, user) <= cap, f"{user} is above the user limit of {at.name}"
@@ -177,6 +193,13 @@ def caps_kept(state: State, plan: Plan) -> None:
     if borrowers:
         kept = sum(kept_back(state, top.name) for top in state.tree.tops)
         assert free >= kept, f"{borrowers[0].name} uses what others do not lend"
+
+
+def counts(state: State, plan: Plan, work: Work, column: int) -> bool:
+    """Whether something that the plan started of a workload is charged for a resource."""
+    places = [a.placement for a in plan.actions if isinstance(a, Bind) and a.placement.workload == work.name]
+    tasks = [work.tasks[place.task] for place in places]
+    return any(task.cls.at(task.row).needs[column] for task in tasks if task.row >= 0)
 
 
 def lines_kept(state: State, plan: Plan) -> None:
@@ -233,6 +256,7 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     lines_kept(state, plan)
     arranged(state, plan)
     separate(state, plan)
+    one_model(state, plan)
     if release:
         for action in plan.actions:
             if isinstance(action, Evict):

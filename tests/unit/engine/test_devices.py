@@ -1,4 +1,4 @@
-"""Shares by memory: what a task takes depends on the card where it lands."""
+"""Shares by memory, shares apart, models by preference: where what a task takes depends on the card."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_nothing_is_placed_where_memory_is_not_known_or_too_small_and_the_verdic
     plan = schedule(state, 0)
     assert codes(plan, "x/a") == ["NoGpuMatches"]
     said = render(plan.verdicts["x/a"].reasons[0])
-    assert said == "no schedulable node that it may use has GPUs known to be of 20 GiB or more each"
+    assert said == "no schedulable node that it may use has GPUs known to have 20 GiB or more each"
     state.set_node(cards("n2", 1, 24_000))
     assert bound(schedule(state, 0)) == [("x/a", "n2", ("g0",))]
 
@@ -112,3 +112,76 @@ def test_the_verdict_says_that_shares_would_fit_together_only() -> None:
     assert "AnyArrangement" in {str(change.code) for change in explain(state, 0, "x/b").changes}
     state.set_workload(shares("x/c", 4))
     assert codes(schedule(state, 0), "x/c") == ["Impossible"]
+
+
+def of_model(name: str, count: int, model: str, memory: int = 0) -> NodeSpec:
+    devices = tuple(Device(f"g{at}", at, model, memory) for at in range(count))
+    return NodeSpec(name, {"cpu": 64_000, f"gpu:{model}": 1000 * count}, devices)
+
+
+def choosy(name: str, tasks: int, gpu: int = 1000, least: int | None = None, **fields: object) -> WorkloadSpec:
+    names = tuple(f"t{at}" for at in range(tasks))
+    models = fields.pop("models", ("H100", "A100"))
+    pods = PodSet("main", names, tasks if least is None else least, gpu=gpu, gpu_models=models)  # type: ignore[arg-type]
+    return WorkloadSpec(name, "a", (pods,), **fields)  # type: ignore[arg-type]
+
+
+def places(state: State) -> list[str]:
+    return sorted({node for _, node, _ in bound(schedule(state, 0))})
+
+
+def test_what_comes_later_goes_to_the_model_that_runs_already() -> None:
+    state = world(of_model("n0", 2, "A100"), a=99)
+    state.set_workload(choosy("x/a", 4, least=1))
+    settle(state, schedule(state, 0))
+    state.set_node(of_model("n1", 4, "H100"))
+    plan = schedule(state, 0)
+    assert not bound(plan)  # two more would fit on H100s, beside two on A100s
+    state.set_workload(choosy("x/b", 2))
+    assert places(state) == ["n1"]
+    state.set_node(of_model("n2", 1, "A100"))
+    assert places(state) == ["n1", "n2"]
+
+
+def test_usage_by_model_follows_the_place_and_survives_a_queue_that_begins_to_count() -> None:
+    state = world(of_model("n0", 2, "A100"), of_model("n1", 1, "H100"), a=99)
+    state.set_workload(choosy("x/a", 2))
+    settle(state, schedule(state, 0))
+    state.set_queue(QueueSpec("a", quota={"gpu": 9000}, limit={"gpu:A100": 2000}))
+    assert state.queue_usage()["a"]["gpu:A100"] == 2000
+    state.set_workload(choosy("x/b", 1, models=("A100",)))
+    state.set_node(of_model("n2", 2, "A100"))
+    plan = schedule(state, 0)
+    assert codes(plan, "x/b")[0] == "OverLimit"
+    assert State.rebuild(state.snapshot()).queue_usage() == state.queue_usage()
+    raised = next(c for c in explain(state, 0, "x/b").changes if str(c.code) == "RaiseLimit")
+    assert (raised.resource, raised.wanted) == ("gpu:A100", 3000)
+
+
+def test_several_pod_sets_choose_each_for_themselves() -> None:
+    state = world(of_model("n0", 2, "A100"), of_model("n1", 1, "H100"), a=99)
+    sets = tuple(
+        PodSet(name, tuple(f"{name}{at}" for at in range(count)), count, gpu=1000, gpu_models=("H100", "A100"))
+        for name, count in (("one", 1), ("two", 2))
+    )
+    state.set_workload(WorkloadSpec("x/a", "a", sets))
+    assert sorted(place[1] for place in bound(schedule(state, 0))) == ["n0", "n0", "n1"]
+
+
+def test_a_share_by_memory_on_the_better_model() -> None:
+    state = world(of_model("n0", 1, "A100", 40_000), of_model("n1", 1, "H100", 80_000), a=99)
+    pods = PodSet("main", ("t0",), 1, gpu_memory=20_000, gpu_models=("H100", "A100"))
+    state.set_queue(QueueSpec("a", quota={"gpu": 9000, "gpu:H100": 1000}))
+    state.set_workload(WorkloadSpec("x/a", "a", (pods,)))
+    settle(state, schedule(state, 0))
+    assert (state.queue_usage()["a"]["gpu"], state.queue_usage()["a"]["gpu:H100"]) == (250, 250)
+
+
+def test_the_verdict_names_the_models_that_are_not_there() -> None:
+    state = world(of_model("n0", 2, "T4"), a=99)
+    state.set_workload(choosy("x/a", 1))
+    said = render(schedule(state, 0).verdicts["x/a"].reasons[0])
+    assert said == "no schedulable node that it may use has GPUs of model H100 or A100"
+    state.set_node(of_model("n1", 1, "A100"))
+    state.set_workload(choosy("x/b", 2))
+    assert codes(schedule(state, 0), "x/b") == ["Impossible"]

@@ -50,14 +50,15 @@ def policies() -> st.SearchStrategy[dict[str, object]]:
 
 def node(at: int, gpus: int, cpu: int, rack: int) -> NodeSpec:
     devices = tuple(
-        Device(f"g{index}", index, memory_mib=MEMORY[at], link=index // 2, numa=index // 4) for index in range(gpus)
+        Device(f"g{index}", index, CARDS[at][0], CARDS[at][1], index // 4, index // 2) for index in range(gpus)
     )
     labels = {"zone": f"z{rack // 2}", "rack": f"r{rack}", "kind": "ab"[cpu // 1000 % 2], "age": str(cpu // 1000)}
-    return NodeSpec(f"n{at}", {"cpu": cpu}, devices, labels, taints=TAINTS[gpus])
+    counted = {f"gpu:{CARDS[at][0]}": 1000 * gpus} if CARDS[at][0] else {}
+    return NodeSpec(f"n{at}", {"cpu": cpu, **counted}, devices, labels, taints=TAINTS.get(gpus, ()))
 
 
-MEMORY = (40_960, 81_920, 0, 40_960, 81_920)
-"""MiB of each GPU, by node; 0 = nobody knows."""
+CARDS = (("A", 40_960), ("B", 81_920), ("", 0), ("B", 40_960), ("A", 81_920))
+"""Model and MiB of the GPUs of each node; "" and 0 = nobody knows."""
 TAINTS = {0: (), 1: (Taint("t", "x", "PreferNoSchedule"),), 2: (), 3: (Taint("t"),), 4: (), 8: ()}
 WISHES: tuple[dict[str, Any], ...] = (
     {},
@@ -78,6 +79,10 @@ GPUS: tuple[dict[str, Any], ...] = (
     {"gpu": 0, "gpu_memory": 16_000},
     {"gpu": 0, "gpu_memory": 40_960},
     {"gpu": 0, "gpu_memory": 70_000},
+    {"gpu": 1000, "gpu_models": ("A",)},
+    {"gpu": 1000, "gpu_models": ("B", "A")},
+    {"gpu": 2000, "gpu_models": ("A", "B")},
+    {"gpu": 0, "gpu_memory": 20_000, "gpu_models": ("A", "B")},
 )
 """Other ways to ask for GPUs than by number."""
 
@@ -217,7 +222,7 @@ class EngineWorld(RuleBasedStateMachine):
             self.state.remove_node(f"n{at}")
         else:
             spec = node(at, gpus, 9000, at)
-            self.state.set_node(NodeSpec(spec.name, spec.resources, spec.devices, spec.labels, schedulable=not cordon))
+            self.state.set_node(replace(spec, taints=(), schedulable=not cordon))
 
     @rule(name=st.sampled_from(("a", *LEAVES)), at=st.floats(0, NOW), gpus=st.floats(0, 8000))
     def remember(self, name: str, at: float, gpus: float) -> None:
@@ -314,13 +319,14 @@ def change_nodes(draw: random.Random, state: State, sizes: list[tuple[int, int]]
     elif what < 0.8:
         state.set_node(replace(spec, schedulable=False))
     else:
-        state.set_node(replace(spec, devices=spec.devices[: len(spec.devices) // 2]))
+        state.set_node(node(at, len(spec.devices) // 2, spec.resources["cpu"], at))
 
 
 def random_queue(draw: random.Random, name: str, parent: str | None, *, policies: bool) -> QueueSpec:
     limit = draw.choice([None, None, None, draw.choice(AMOUNTS)])
+    limits = {"gpu": limit, "gpu:A": draw.choice([None, None, 2000])}
     quota, weight, priority = draw.choice(AMOUNTS), draw.choice([0, 1, 2]), draw.choice([0, 0, 1])
-    spec = QueueSpec(name, parent, {"gpu": quota}, {"gpu": limit}, weight, priority)
+    spec = QueueSpec(name, parent, {"gpu": quota}, limits, weight, priority)
     return with_policy(spec, random_policy(draw)) if policies else spec
 
 
@@ -335,7 +341,8 @@ def crowded_world(seed: int) -> None:
     for name, parent in TREE:
         quota, weight, priority = draw.choice(AMOUNTS), draw.choice([0, 1, 2]), draw.choice([0, 0, 1])
         limit = draw.choice([None, None, None, draw.choice(AMOUNTS)])
-        spec = QueueSpec(name, parent, {"gpu": quota}, {"gpu": limit}, weight, priority)
+        owed = {"gpu": quota, "gpu:A": draw.choice([None, None, None, 1000])}
+        spec = QueueSpec(name, parent, owed, {"gpu": limit, "gpu:A": draw.choice([None, None, 2000])}, weight, priority)
         state.set_queue(with_policy(spec, random_policy(draw)) if seed % 2 else spec)
     made = 0
     for _ in range(10):

@@ -225,7 +225,7 @@ def workload_spec(
     A pod that has ended needs no place any more, so that the minimum shrinks with it; a workload of which pods have
     ended well is ending, and grows no more. One that is not `admitted` keeps what it holds (a place that is taken is
     taken, whoever may submit now) and gets nothing new. GPUs of a pod set whose node selector pins one of `models` are
-    counted by model too.
+    counted by model too; those of one that may use several models, once it has a place.
 
     A pod of a movable workload that has a place reserved but does not exist is on its way there: its owner makes it
     anew, and its place is kept meanwhile.
@@ -251,8 +251,12 @@ def workload_spec(
         coming = coming[: pod_set.count - len(mine)] if admitted and workload.spec.movable else []
         awaited.update(coming)
         asked = amounts(pod_set.resources)
-        if (model := pod_set.node_selector.get(GPU_PRODUCT_LABEL)) in models and asked.get("gpu"):
-            asked[f"{MODEL}{model}"] = asked["gpu"]
+        chosen = tuple(pod_set.gpu_models)
+        if (model := pod_set.node_selector.get(GPU_PRODUCT_LABEL)) in models:
+            if asked.get("gpu"):
+                asked[f"{MODEL}{model}"] = asked["gpu"]
+            elif pod_set.gpu_memory is not None and model:  # what share it is, its card will tell
+                chosen = (model,)
         sets.append(
             PodSet(
                 name=pod_set.name,
@@ -271,6 +275,7 @@ def workload_spec(
                 exclusive=pod_set.exclusive,
                 group=pod_set.group,
                 after=tuple(pod_set.after),
+                gpu_models=chosen,
                 gpu_memory=mebibytes(pod_set.gpu_memory) if pod_set.gpu_memory is not None else 0,
             )
         )

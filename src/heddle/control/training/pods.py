@@ -66,6 +66,7 @@ def workload(job: TrainingJob) -> Workload:
         min_count=spec.min_nodes,
         resources=spec.resources_per_node,
         gpu_memory=spec.gpu_memory_per_node,
+        gpu_models=spec.gpu_models,
         node_selector=spec.node_selector,
         node_affinity=spec.node_affinity,
         spread=spec.spread,
