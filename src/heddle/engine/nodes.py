@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from heddle.engine.hardware import NONE, Hardware, hardware_of
+from heddle.engine.hardware import NONE, Hardware, hardware_of, in_order, slots_of
+from heddle.engine.mig import geometry_of
 from heddle.engine.model import WHOLE, NodeSpec
 
 Ints = npt.NDArray[np.int64]
@@ -30,6 +31,9 @@ SOLE = 1 << 20
 LABEL_BITS = 34
 _STEP = 1 << 12
 _TOP = (1 << LABEL_BITS) - 1
+
+
+_DEVICES = ("dev_capacity", "dev_bind", "dev_land", "dev_releasing", "dev_reserved")
 
 
 class Nodes:
@@ -48,6 +52,7 @@ class Nodes:
         self.land: Ints = np.zeros((0, width), np.int64)
         self.releasing: Ints = np.zeros((0, width), np.int64)
         self.reserved: Ints = np.zeros((0, width), np.int64)
+        self.dev_capacity: Ints = np.zeros((0, 1), np.int64)
         self.dev_bind: Ints = np.zeros((0, 1), np.int64)
         self.dev_land: Ints = np.zeros((0, 1), np.int64)
         self.dev_releasing: Ints = np.zeros((0, 1), np.int64)
@@ -87,8 +92,8 @@ class Nodes:
             more = max(16, row)
             for name in ("capacity", "bind", "land", "releasing", "reserved"):
                 setattr(self, name, np.pad(getattr(self, name), ((0, more), (0, 0))))
-            for name in ("dev_bind", "dev_land", "dev_releasing", "dev_reserved"):
-                fill = -1 if name in ("dev_bind", "dev_land") else 0
+            for name in _DEVICES:
+                fill = 0 if name in ("dev_releasing", "dev_reserved") else -1
                 setattr(self, name, np.pad(getattr(self, name), ((0, more), (0, 0)), constant_values=fill))
             self.open = np.pad(self.open, (0, more))
             self.order = np.pad(self.order, (0, more))
@@ -102,8 +107,8 @@ class Nodes:
     def _deepen(self, devices: int) -> None:
         extra = devices - self.dev_bind.shape[1]
         if extra > 0:
-            for name in ("dev_bind", "dev_land", "dev_releasing", "dev_reserved"):
-                fill = -1 if name in ("dev_bind", "dev_land") else 0
+            for name in _DEVICES:
+                fill = 0 if name in ("dev_releasing", "dev_reserved") else -1
                 setattr(self, name, np.pad(getattr(self, name), ((0, 0), (0, extra)), constant_values=fill))
 
     def _place_in_order(self, name: str, row: int) -> None:
@@ -127,7 +132,8 @@ class Nodes:
     def add(self, spec: NodeSpec, column: dict[str, int]) -> int:
         """Adds an empty node and returns its row."""
         row = self._grow()
-        self._deepen(len(spec.devices))
+        slots = slots_of(spec)
+        self._deepen(len(slots))
         self._place_in_order(spec.name, row)
         self.row[spec.name] = row
         self.names[row] = spec.name
@@ -138,8 +144,9 @@ class Nodes:
         self.capacity[row, TENANCY] = SOLE
         self.bind[row] = self.land[row] = self.capacity[row]
         self.releasing[row] = self.reserved[row] = 0
-        self.dev_bind[row] = self.dev_land[row] = -1
-        self.dev_bind[row, : len(spec.devices)] = self.dev_land[row, : len(spec.devices)] = WHOLE
+        self.dev_capacity[row] = -1
+        self.dev_capacity[row, : len(slots)] = [free for _, free in slots]
+        self.dev_bind[row] = self.dev_land[row] = self.dev_capacity[row]
         self.dev_releasing[row] = self.dev_reserved[row] = 0
         self._describe(row, spec)
         return row
@@ -151,11 +158,14 @@ class Nodes:
         self.open[row] = spec.schedulable
         if spec.schedulable:
             self.total += self.capacity[row]
-        devices = sorted(spec.devices, key=lambda device: (device.index, device.id))
-        self.device_index[row] = {device.id: at for at, device in enumerate(devices)}
+        self.device_index[row] = {name: at for at, (name, _) in enumerate(slots_of(spec))}
         self._count_kind(int(self.kind[row]), hardware_of(spec))
         self.kind[row] = self._kind_of[hardware_of(spec)]
-        groups = tuple((device.link, device.numa) for device in devices)
+        groups = tuple(
+            (device.link, device.numa)
+            for device in in_order(spec)
+            for _ in range(1 if device.mig is None else geometry_of(device.mig.geometry).slots)
+        )
         self.links[row] = groups if len(set(groups)) > 1 else None
         self.spec_log.append(row)
         self.dirty.append(row)
@@ -198,7 +208,7 @@ class Nodes:
         self.names[row] = ""
         self.specs[row] = None
         self.capacity[row] = self.bind[row] = self.land[row] = 0
-        self.dev_bind[row] = self.dev_land[row] = -1
+        self.dev_bind[row] = self.dev_land[row] = self.dev_capacity[row] = -1
         self.open[row] = False
         self.free_rows.append(row)
         self.spec_log.append(row)

@@ -69,7 +69,8 @@ class Fence:
             for each in self.kept:
                 found = each.spare.get(row)
                 if found is not None and (
-                    any(found[0][column] < 0 for column in cls.fit) or any(found[1][at] < 0 for at in devices)
+                    any(found[0][column] < 0 for column in cls.fit)
+                    or any(found[1][at] < cls.floor - cls.share for at in devices)
                 ):
                     return True
         return False
@@ -113,7 +114,7 @@ class Placer:
         if len(need) == 1:
             return self._place_in_order(work, need, rows, land=land, fence=fence)
         # the largest first: they are the hardest to fit, but not always, as what is short may be something else
-        largest = sorted(need, key=lambda item: (-work.parts[item[0]].gpu, work.parts[item[0]].needs, item[0]))
+        largest = sorted(need, key=lambda item: (*work.parts[item[0]].size, item[0]))
         for order in islice(permutations(largest), _ORDERS):
             placed = self._place_in_order(work, order, rows, land=land, fence=fence)
             if placed is not None:
@@ -170,8 +171,10 @@ class Placer:
     def put(self, task: Task, row: int, *, land: bool) -> None:
         """Gives one task its devices on a node that has room for it."""
         cls = task.cls.at(row)
-        if cls.key.fragmentation and 0 < cls.gpu < WHOLE and not cls.key.separate:
-            devices: tuple[int, ...] = (self.state.cache.least_broken(cls, row, land=land),)
+        if cls.key.mig:
+            devices: tuple[int, ...] = cls.cut(self._devices(task.work, cls, row, land=land))
+        elif cls.key.fragmentation and 0 < cls.gpu < WHOLE and not cls.key.separate:
+            devices = (self.state.cache.least_broken(cls, row, land=land),)
         else:
             nodes = self.state.nodes
             free = self._devices(task.work, cls, row, land=land).tolist() if cls.dev else []
@@ -246,7 +249,10 @@ class Placer:
         cls = task.cls.at(row)
         nodes = self.state.nodes
         free = np.minimum(fence.free(row)[1], self._devices(task.work, cls, row, land=False))
-        devices = nodes.choose_devices(row, cls.gpu, free.tolist(), spread=cls.key.spread)
+        if cls.key.mig:
+            devices = cls.cut(free)
+        else:
+            devices = nodes.choose_devices(row, cls.gpu, free.tolist(), spread=cls.key.spread)
         self.state.move(task, TaskState.BOUND, row, devices)
         fence.take(cls, row, devices)
 

@@ -108,6 +108,7 @@ class Reason:
         pod_set: the pod set that waits.
         awaits: the pod set for which it waits.
         models: GPU models that it may use.
+        profile: MIG profile that it asks for.
     """
 
     code: ReasonCode
@@ -130,6 +131,7 @@ class Reason:
     pod_set: str = ""
     awaits: str = ""
     models: tuple[str, ...] = ()
+    profile: str = ""
 
 
 def moment(at: float) -> str:
@@ -192,6 +194,8 @@ def _spread(reason: Reason) -> str:
 
 def _wanted_gpu(reason: Reason) -> str:
     models = f"GPUs of model {' or '.join(reason.models)}" if reason.models else "GPUs"
+    if reason.profile:
+        return f"{models} in MIG mode with {reason.profile}"
     return f"{models} known to have {amount(MEMORY, reason.wanted)} or more each" if reason.wanted else models
 
 

@@ -24,6 +24,7 @@ from heddle.engine.model import (
     Ageing,
     Device,
     LabelMatch,
+    Mig,
     NodePreference,
     NodeSpec,
     Placement,
@@ -161,7 +162,7 @@ def build_state(data: Data) -> State:
     state.set_topology(data.get("topology", {}).get("levels", ()))
     for node in data["nodes"]:
         devices = tuple(
-            Device(f"g{at:03}", at, node.get("gpu_model", ""), node.get("gpu_memory_mib", 0))
+            Device(f"g{at:03}", at, node.get("gpu_model", ""), node.get("gpu_memory_mib", 0), mig=_mig(node))
             for at in range(node["gpus"])
         )
         resources = {
@@ -216,14 +217,23 @@ def _counted(values: Data) -> dict[str, int]:
     return {COUNTER + name: int(value) for name, value in values.items()}
 
 
-def _gpu(task: Data) -> tuple[int, int]:
-    """GPUs in thousandths, and MiB of one, of which a task asks for either."""
+def _mig(node: Data) -> Mig | None:
+    if "mig" not in node:
+        return None
+    cut = node.get("mig_instances")
+    return Mig(node["mig"], None if cut is None else tuple((str(profile), int(start)) for profile, start in cut))
+
+
+def _gpu(task: Data) -> tuple[int, int, str]:
+    """GPUs in thousandths, MiB of one, and MIG profile, of which a task asks for one."""
     wanted = task.get("gpu_memory_mib", 0)
-    return (int(task["gpu"] * WHOLE + 0.5), 0) if task["gpu"] or not wanted else (0, int(wanted))
+    if task["gpu"] or not wanted:
+        return int(task["gpu"] * WHOLE + 0.5), 0, task.get("mig", "")
+    return 0, int(wanted), ""
 
 
 def _workload(workload: Data) -> WorkloadSpec:
-    groups: dict[tuple[tuple[int, int], int, int, tuple[tuple[str, int], ...], str, str], list[str]] = {}
+    groups: dict[tuple[tuple[int, int, str], int, int, tuple[tuple[str, int], ...], str, str], list[str]] = {}
     for task in workload["tasks"]:
         counters = tuple(_counted(task.get("counters", {})).items())
         key = (
@@ -238,7 +248,7 @@ def _workload(workload: Data) -> WorkloadSpec:
     left = workload["min_members"]
     pod_sets = []
     wishes = _wishes(workload)
-    for at, (((gpu, share), cpu, memory, counters, group, name), tasks) in enumerate(groups.items()):
+    for at, (((gpu, share, mig), cpu, memory, counters, group, name), tasks) in enumerate(groups.items()):
         least = len(tasks) if group else min(left, len(tasks))
         left -= 0 if group else least
         request = {"cpu": cpu, "memory": memory, **dict(counters)}
@@ -247,9 +257,9 @@ def _workload(workload: Data) -> WorkloadSpec:
             request[MODEL + model] = gpu
             asked["node_selector"] = {**asked.get("node_selector", {}), "model": model}
         after = tuple(workload.get("after", {}).get(name, ()))
-        if gpu or share:
+        if gpu or share or mig:
             asked["gpu_models"] = tuple(workload.get("gpu_models", ()))
-        asked |= {"group": group, "after": after, "gpu_memory": share}
+        asked |= {"group": group, "after": after, "gpu_memory": share, "mig": mig}
         pod_sets.append(PodSet(name or f"p{at}", tuple(tasks), least, request, gpu, **asked))
     runs = {task["name"] for task in workload["tasks"] if task["state"] == "running"}
     running = sum(len(runs.intersection(p.tasks)) for p in pod_sets if not p.group)
@@ -312,8 +322,11 @@ def _start(state: State, data: Data) -> None:
             devices = tuple(idle[:count])
         used.update(devices)
         pod_set = work.spec.pod_sets[found.part].name
+        instance = None
+        if "mig" in task:
+            devices, instance = (f"g{task['gpu_index']:03}",), (task["mig"], int(task["mig_start"]))
         since = NOW - workload["running_for_s"] if "running_for_s" in workload else float(workload["created"])
-        state.bind(Placement(work.name, pod_set, task["name"], task["node"], devices), since)
+        state.bind(Placement(work.name, pod_set, task["name"], task["node"], devices, instance), since)
 
 
 def _get_ready(state: State, data: Data) -> None:

@@ -9,14 +9,15 @@ node name. -1 = does not fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from heddle.engine.eligible import DEMERIT_BITS, EligibleRows, Where, where
 from heddle.engine.fragmentation import Fragmentation
-from heddle.engine.hardware import hardware_of
+from heddle.engine.hardware import FREE, TAKEN, Hardware, hardware_of
+from heddle.engine.mig import NEVER, Geometry, Profile, Table, table
 from heddle.engine.model import COUNTER, CPU, GPU, MODEL, WHOLE, NodeSpec, PodSet, TypicalTask, WorkloadSpec
 from heddle.engine.nodes import LABEL_BITS, SOLE, TENANCY, Bools, Ints, Nodes
 
@@ -41,6 +42,28 @@ class ClassKey:
     gpu_memory: int = 0
     separate: bool = False
     models: tuple[str, ...] = ()
+    mig: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A GPU in MIG mode that has a profile: its first slot, what it is, and where instances go on it."""
+
+    first: int
+    geometry: Geometry
+    profile: Profile
+    table: Table
+
+    def slots(self, start: int) -> tuple[int, ...]:
+        """The slots of an instance."""
+        return tuple(self.first + slot for slot in self.profile.slots(start, self.geometry.slices))
+
+    def free(self, devices: Ints) -> Ints:
+        """The free slots as bits, per row of what is free of devices."""
+        slots = self.geometry.slots
+        weights = 1 << np.arange(slots)
+        found: Ints = (devices[..., self.first : self.first + slots] == FREE) @ weights
+        return found
 
 
 def class_key(pod_set: PodSet, spec: WorkloadSpec) -> ClassKey:
@@ -57,12 +80,13 @@ def class_key(pod_set: PodSet, spec: WorkloadSpec) -> ClassKey:
         pod_set.gpu_memory,
         spec.separate_gpus and shares,
         pod_set.gpu_models,
+        pod_set.mig,
     )
 
 
 def typical(pod_set: PodSet) -> TypicalTask | None:
     """What a pod set's tasks add to the learned mix; None = nothing, as their size depends on where they are."""
-    if pod_set.gpu_memory:
+    if pod_set.gpu_memory or pod_set.mig:
         return None
     demand = where(pod_set.node_selector, pod_set.tolerations, pod_set.node_affinity)
     cpu = pod_set.request.get(CPU, 0)
@@ -84,11 +108,13 @@ class RequestClass:
         "charged",
         "count",
         "counted",
+        "cuts",
         "demerits",
         "dev",
         "eligible",
         "fit",
         "fixed",
+        "floor",
         "gpu",
         "hint",
         "key",
@@ -111,13 +137,21 @@ class RequestClass:
     )
 
     def __init__(
-        self, key: ClassKey, column: dict[str, int], typical: TypicalTask | None, nodes: Nodes, *, exclusive: bool
+        self,
+        key: ClassKey,
+        column: dict[str, int],
+        typical: TypicalTask | None,
+        nodes: Nodes,
+        *,
+        exclusive: bool,
+        cuts: tuple[Cut, ...] | None = None,
     ) -> None:
         self.key = key
         self.typical = typical
         self.nodes = nodes
         self.mix = -1  # version of the mix that the scores were made with
-        self.fixed = not key.gpu_memory and not key.models
+        self.fixed = not key.gpu_memory and not key.models and (not key.mig or cuts is not None)
+        self.cuts = cuts or ()
         self.options: tuple[RequestClass, ...] = ()  # where several models may do: the class of each, best first
         self._on: dict[int, RequestClass | None] = {}
         self._astray = self
@@ -126,7 +160,7 @@ class RequestClass:
         self.version = -1
         self.spec_seen = 0
         self.hint = [_NO_HINT, _NO_HINT]
-        whole = not key.gpu_memory and (key.gpu >= WHOLE or key.gpu == 0)
+        whole = not key.gpu_memory and not key.mig and (key.gpu >= WHOLE or key.gpu == 0)
         self.steady = whole and not key.spread and not key.fragmentation
         self.eligible: Bools = np.zeros(0, np.bool_)
         self.demerits: Ints | None = None
@@ -144,13 +178,14 @@ class RequestClass:
         models = {MODEL + model for model in self.key.models}
         if not self.fixed:
             whole = replace(self.key, gpu=self.key.gpu or WHOLE, gpu_memory=0, models=())
-            self._astray = RequestClass(whole, column, None, self.nodes, exclusive=exclusive)
+            self._astray = RequestClass(whole, column, None, self.nodes, exclusive=exclusive, cuts=())
             self._on = {kind: self._made(kind, column, exclusive=exclusive) for kind in range(len(self.nodes.kinds))}
             known = [self._on[kind] for kind in self.nodes.known_kinds()]
             gpus = [cls.key.gpu for cls in known if cls is not None] or [WHOLE]
         self.gpu = max(gpus)
-        self.count = self.gpu // WHOLE if self.gpu >= WHOLE else 0
-        self.share = WHOLE if self.count else self.gpu
+        self.count = self.gpu // WHOLE if self.gpu >= WHOLE and not self.key.mig else 0
+        self.share = WHOLE if self.count else FREE - TAKEN if self.key.mig else self.gpu  # taken of each device
+        self.floor = FREE if self.key.mig else self.share  # what is free of a device that may be taken
         self.width = self.count or int(self.dev)  # devices that a task uses
         self.need: Ints = np.zeros(len(column), np.int64)
         for name, value in self.key.request:
@@ -169,6 +204,11 @@ class RequestClass:
         self.used: list[int] = [at for at in self.charged if at not in self.counted and at not in counted]
         self.fit: list[int] = [*self.used, TENANCY] if exclusive else self.used
 
+    @property
+    def size(self) -> tuple[object, ...]:
+        """Sorts the largest first; which resource was heard of first is of no account."""
+        return (-self.gpu, self.needs[: TENANCY + 1], self.key.request)
+
     def _made(self, kind: int, column: dict[str, int], *, exclusive: bool) -> RequestClass | None:
         hardware = self.nodes.kinds[kind]
         if self.key.models and hardware.model not in self.key.models:
@@ -176,11 +216,38 @@ class RequestClass:
         gpu = hardware.share_of(self.key.gpu_memory) if self.key.gpu_memory else self.key.gpu
         if gpu is None:
             return None
+        cuts = self._cuts(hardware)
+        if self.key.mig:
+            if not cuts:
+                return None
+            gpu = max(cut.geometry.share(cut.profile) for cut in cuts)
         request = dict(self.key.request)
         if self.key.models and hardware.counted:
             request[MODEL + hardware.model] = gpu
         key = replace(self.key, gpu=gpu, gpu_memory=0, models=(), request=tuple(sorted(request.items())))
-        return RequestClass(key, column, None, self.nodes, exclusive=exclusive)
+        return RequestClass(key, column, None, self.nodes, exclusive=exclusive, cuts=cuts)
+
+    def _cuts(self, hardware: Hardware) -> tuple[Cut, ...]:
+        """The GPUs of a node that have, or can have, instances of its profile."""
+        found = []
+        for first, geometry in hardware.cut if self.key.mig else ():
+            profile, there = geometry.profile(self.key.mig), table(geometry, self.key.mig)
+            if profile is not None and there is not None:
+                found.append(Cut(first, geometry, profile, there))
+        return tuple(found)
+
+    def cut(self, free: Ints) -> tuple[int, ...]:
+        """The slots of the instance of its profile that spoils least, where so much is free of devices."""
+        bits = [int(cut.free(free)) for cut in self.cuts]
+        at = min(range(len(bits)), key=lambda at: (int(self.cuts[at].table.spoils[bits[at]]), at))
+        return self.cuts[at].slots(int(self.cuts[at].table.start[bits[at]]))
+
+    def holds(self, row: int, devices: Sequence[int]) -> bool:
+        """Whether these devices of a row are what one of its tasks takes there."""
+        cls = self.at(row)
+        if cls.key.mig:
+            return any(tuple(devices) == cut.slots(at) for cut in cls.cuts for at in cut.geometry.starts(cut.profile))
+        return len(devices) == cls.width and all(self.nodes.dev_capacity[row, at] == WHOLE for at in devices)
 
     def on(self, kind: int) -> RequestClass | None:
         """The fixed class of its tasks on hardware of a kind; None = that has no place for them."""
@@ -372,6 +439,8 @@ class ScoreCache:
         ok = cls.eligible[rows]
         for column in cls.fit:
             ok = ok & (free[:, column] >= cls.needs[column])
+        if cls.key.mig:
+            return self._ranked(cls, rows, *self._cut_cost(cls, rows, free, devices, ok))
         if cls.key.fragmentation:
             if cls.dev:
                 ok = ok & ((devices >= cls.share).sum(axis=1) >= max(cls.count, 1))
@@ -403,6 +472,20 @@ class ScoreCache:
                 else:
                     cost = ((np.minimum(left, 1016) // 8) << 13) + (np.minimum(gpu_left // 64, 255) << 5) + cpu_left
         return self._ranked(cls, rows, cost, ok)
+
+    def _cut_cost(self, cls: RequestClass, rows: Ints, free: Ints, devices: Ints, ok: Bools) -> tuple[Ints, Bools]:
+        """What a MIG instance spoils, then how full the node is; and where there is room for it."""
+        spoils = np.full(rows.size, NEVER)
+        for cut in cls.cuts:
+            spoils = np.minimum(spoils, cut.table.spoils[cut.free(devices)])
+        gpu_left = np.clip((free[:, 0] - cls.gpu) // 64, 0, 255)
+        cpu_left = np.minimum((free[:, 1] - cls.needs[1]) * 31 // np.maximum(self.nodes.capacity[rows, 1], 1), 31)
+        worse = np.minimum(spoils, 127)
+        if cls.key.spread:
+            cost = (255 - gpu_left << 12) + (worse << 5) + (31 - cpu_left)
+        else:
+            cost = (worse << 13) + (gpu_left << 5) + cpu_left
+        return cost, ok & (spoils < NEVER)
 
     def _alike(self, cls: RequestClass, rows: Ints) -> Iterator[tuple[RequestClass, Ints]]:
         """The fixed classes that a class is on some rows, and where among these each is so."""
@@ -438,6 +521,8 @@ class ScoreCache:
             most = min(most, amounts[column] // cls.needs[column])
         if self.exclusive:  # how many tenants there are is of no account, only whether one is exclusive
             most = min(most, int(amounts[TENANCY] >= SOLE)) if cls.key.exclusive else most * (amounts[TENANCY] > 0)
+        if cls.key.mig and most > 0:
+            return max(0, min(most, sum(int(cut.table.fits[cut.free(devices_free)]) for cut in cls.cuts)))
         if cls.dev and most > 0:
             devices = devices_free.tolist()
             if cls.count:
@@ -486,8 +571,11 @@ class ScoreCache:
         if cls.dev:
             devices = (nodes.dev_land if land else nodes.dev_bind)[rows]
             if empty:
-                devices = np.where(np.arange(devices.shape[1]) < (free[:, :1] // WHOLE), WHOLE, -1)
-            if cls.count:
+                devices = nodes.dev_capacity[rows]
+            if cls.key.mig:
+                instances = sum((cut.table.fits[cut.free(devices)] for cut in cls.cuts), np.zeros(rows.size, np.int64))
+                most = np.minimum(most, instances)
+            elif cls.count:
                 most = np.minimum(most, (devices >= WHOLE).sum(axis=1) // cls.count)
             elif cls.key.separate:
                 most = np.minimum(most, (devices >= cls.gpu).sum(axis=1))

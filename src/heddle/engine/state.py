@@ -101,7 +101,8 @@ class Work:
         self.bases: list[RequestClass] = []  # the class of each pod set
         self.parts: list[RequestClass] = []  # the same, or while one of several GPU models is tried: that of the model
         self.chooses = any(len(pod_set.gpu_models) > 1 for pod_set in spec.pod_sets)
-        self.fixed = not any(s.gpu_memory or s.gpu_models for s in spec.pod_sets)  # what its tasks take is known
+        # whether what its tasks take is known before they have a place
+        self.fixed = not any(s.gpu_memory or s.gpu_models or s.mig for s in spec.pod_sets)
         self.tasks: dict[str, Task] = {}
         self.order: list[list[Task]] = []  # per pod set, in the order given
         self.bound: list[int] = []
@@ -274,7 +275,7 @@ class State:
         index = self.nodes.device_index[row]
         lost = []
         for task, was, ids, since in places:
-            if not all(i in index for i in ids):
+            if not all(i in index for i in ids) or not task.cls.holds(row, [index[i] for i in ids]):
                 task.ready = False
                 lost.append((task.work.name, task.name))
                 continue
@@ -283,7 +284,7 @@ class State:
             if was is TaskState.RELEASING:
                 self.move(task, was, row, devices, since)
         for task, ids in promises:
-            if all(i in index for i in ids):
+            if all(i in index for i in ids) and task.cls.holds(row, [index[i] for i in ids]):
                 self.hold(task, row, tuple(index[i] for i in ids))
         for task in {**dict.fromkeys(here), **dict.fromkeys(held)}:
             self._index(task.work)
@@ -500,12 +501,12 @@ class State:
             work.queue.works[work.name] = work
         self._charge(work, 1)
         for task, state, at, devices, since, hold in places:
-            if state is not TaskState.PENDING and len(devices) == task.cls.at(at).width:
+            if state is not TaskState.PENDING and task.cls.holds(at, devices):
                 self.move(task, TaskState.BOUND, at, devices, since)
                 task.ready = old is not None and old.tasks[task.name].ready
                 if state is TaskState.RELEASING:
                     self.move(task, state, at, devices, since)
-            if hold and len(hold[1]) == task.cls.at(hold[0]).width:
+            if hold and task.cls.holds(*hold):
                 self.hold(task, *hold)
         self._index(work)
         return tuple(lost)
@@ -571,13 +572,17 @@ class State:
         work, task, row, devices = self._resolve(placement)
         if task.state is not TaskState.PENDING:
             raise ValueError(f"placement.task: {task.name!r} of {work.name} already has a place; release it first")
-        nodes, share = self.nodes, task.cls.at(row).share
+        nodes, cls = self.nodes, task.cls.at(row)
         for device in devices:
             held = nodes.dev_land[row, device] + nodes.dev_reserved[row, device] - nodes.dev_releasing[row, device]
-            if held < share:
+            if held < cls.floor:
+                name, slot, _ = nodes.device_ids(row, (device,))[0].partition("#")
                 raise ValueError(
-                    f"placement.devices: device {device} of {placement.node} has {held} thousandths free, "
-                    f"{work.name} needs {share}; release its holder first"
+                    f"placement.devices: MIG slice of {name} on {placement.node} is taken, {work.name} needs it; "
+                    "release its holder first"
+                    if slot and cls.key.mig
+                    else f"placement.devices: device {device} of {placement.node} has {held} thousandths free, "
+                    f"{work.name} needs {cls.share}; release its holder first"
                 )
         if task.hold:
             self.unhold(task)
@@ -676,6 +681,8 @@ class State:
         if row is None:
             raise ValueError(f"placement.node: {placement.node!r} is not known; set the node first")
         index = self.nodes.device_index[row]
+        if task.cls.key.mig or placement.instance is not None:
+            return work, task, row, self._slots(placement, task, row)
         unknown = [device for device in placement.devices if device not in index]
         if unknown:
             raise ValueError(f"placement.devices: {unknown!r} are not on {placement.node}; name its own devices")
@@ -686,11 +693,31 @@ class State:
             )
         return work, task, row, tuple(sorted(index[device] for device in placement.devices))
 
+    def _slots(self, placement: Placement, task: Task, row: int) -> tuple[int, ...]:
+        """The slots of a MIG instance."""
+        wanted, index = task.cls.key.mig, self.nodes.device_index[row]
+        if placement.instance is None or placement.instance[0] != wanted or len(placement.devices) != 1:
+            remedy = f"give one device and ({wanted!r}, start)" if wanted else "leave it out: it uses no MIG profile"
+            raise ValueError(f"placement.instance: {placement.instance!r} is not valid; {remedy}")
+        first, start = index.get(f"{placement.devices[0]}#0", -1), placement.instance[1]
+        for cut in task.cls.at(row).cuts:
+            if cut.first == first and start in cut.geometry.starts(cut.profile):
+                return cut.slots(start)
+        raise ValueError(
+            f"placement.instance: {wanted} at {start} is not on {placement.devices[0]!r} of {placement.node}; "
+            "name a GPU in MIG mode, and a start at which it has or can have the profile"
+        )
+
     def place_of(self, task: Task, row: int, devices: tuple[int, ...]) -> Placement:
         """A place in the words of callers."""
         work = task.work
         ids = self.nodes.device_ids(row, devices)
-        return Placement(work.name, work.spec.pod_sets[task.part].name, task.name, self.nodes.names[row], ids)
+        instance = None
+        if task.cls.key.mig:
+            name, _, start = ids[0].rpartition("#")
+            ids, instance = (name,), (task.cls.key.mig, int(start))
+        name = work.spec.pod_sets[task.part].name
+        return Placement(work.name, name, task.name, self.nodes.names[row], ids, instance)
 
     def _learn(self, *amounts: Mapping[str, object]) -> None:
         new = sorted({name for part in amounts for name in part if name not in self.column})
@@ -968,7 +995,7 @@ class State:
         nodes, cls = self.nodes, task.cls.at(row)
         free, dev_free = (nodes.land, nodes.dev_land) if land else (nodes.bind, nodes.dev_bind)
         return all(free[row, column] >= cls.needs[column] for column in cls.fit) and all(
-            dev_free[row, device] >= cls.share for device in devices
+            dev_free[row, device] >= cls.floor for device in devices
         )
 
     def waiting(self) -> list[str]:

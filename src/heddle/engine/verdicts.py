@@ -305,6 +305,7 @@ class Verdicts:
             queue=work.spec.queue,
             wanted=pod_set.gpu_memory * 2**20,
             models=pod_set.gpu_models,
+            profile=pod_set.mig,
         )
 
     def _arranged(self, work: Work, part: int, *, empty: bool) -> int:

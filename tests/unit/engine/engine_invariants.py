@@ -28,7 +28,9 @@ def check_state(state: State) -> None:
                 for at in work.queue.path:
                     running[at.name] += np.array(cls.needs)
                     running[at.name][TENANCY] = 0
-    assert all(held <= 1000 for held in devices.values()), f"a device is booked beyond itself: {devices}"
+    for (row, device), held in devices.items():
+        most = 1000 if nodes.dev_capacity[row, device] == 1000 else 1
+        assert held <= most, f"device {device} of {nodes.names[row]} is booked beyond itself: {held}"
     assert (used <= nodes.capacity).all(), "a node is booked beyond its capacity"
     for queue in state.tree.queues.values():
         counted = [a + b for a, b in zip(queue.running, queue.releasing, strict=True)]

@@ -1,4 +1,4 @@
-"""Shares by memory, shares apart, models by preference: where what a task takes depends on the card."""
+"""Shares by memory, shares apart, models by preference, MIG: where what a task takes depends on the card."""
 
 from __future__ import annotations
 
@@ -7,7 +7,20 @@ from dataclasses import replace
 import pytest
 from worlds import bound, codes, settle, world
 
-from heddle.engine import Device, NodeSpec, PodSet, QueueSpec, State, WorkloadSpec, explain, render, schedule
+from heddle.engine import (
+    Device,
+    Mig,
+    NodeSpec,
+    Placement,
+    PodSet,
+    QueueSpec,
+    State,
+    WorkloadSpec,
+    explain,
+    render,
+    schedule,
+)
+from heddle.engine.plan import Bind
 
 
 def cards(name: str, count: int, memory: int, **labels: str) -> NodeSpec:
@@ -185,3 +198,118 @@ def test_the_verdict_names_the_models_that_are_not_there() -> None:
     state.set_node(of_model("n1", 1, "A100"))
     state.set_workload(choosy("x/b", 2))
     assert codes(schedule(state, 0), "x/b") == ["Impossible"]
+
+
+def cut(name: str, count: int = 1, geometry: str = "A100-40GB", **fields: object) -> NodeSpec:
+    devices = tuple(Device(f"g{at}", at, mig=Mig(geometry, **fields)) for at in range(count))  # type: ignore[arg-type]
+    return NodeSpec(name, {"cpu": 64_000}, devices)
+
+
+def instance(name: str, profile: str, tasks: int = 1, **fields: object) -> WorkloadSpec:
+    names = tuple(f"t{at}" for at in range(tasks))
+    return WorkloadSpec(name, "a", (PodSet("main", names, tasks, mig=profile),), **fields)  # type: ignore[arg-type]
+
+
+def instances(state: State) -> list[tuple[str, str, int]]:
+    """Where the coming cycle puts MIG instances: node, device, start."""
+    found = [a.placement for a in schedule(state, 0).actions if isinstance(a, Bind)]
+    return [(place.node, place.devices[0], place.instance[1]) for place in found if place.instance]
+
+
+def test_an_instance_goes_where_it_spoils_least() -> None:
+    state = world(cut("n0"), cut("n1"), a=99)
+    state.set_workload(instance("x/a", "1g.5gb"))
+    assert instances(state) == [("n0", "g0", 6)]
+    settle(state, schedule(state, 0))
+    state.set_workload(instance("x/b", "2g.10gb"))
+    state.set_workload(instance("x/c", "1g.5gb"))
+    assert instances(state) == [("n0", "g0", 4), ("n0", "g0", 3)]  # 14 slices spoilt there, 16 on the empty one
+    settle(state, schedule(state, 0))
+    state.set_workload(instance("x/d", "7g.40gb"))
+    state.set_workload(instance("x/e", "4g.20gb"))
+    assert State.rebuild(state.snapshot()).snapshot() == state.snapshot()
+    assert schedule(State.rebuild(state.snapshot()), 0) == schedule(state, 0)
+
+
+def test_an_instance_counts_for_its_part_of_the_memory() -> None:
+    state = world(cut("n0"), cut("n1", geometry="A30"), a=99)
+    state.set_workload(instance("x/a", "3g.20gb"))
+    state.set_workload(instance("x/b", "2g.12gb"))
+    state.set_workload(instance("x/c", "1g.5gb"))
+    settle(state, schedule(state, 0))
+    assert used(state) == 500 + 500 + 125
+
+
+def test_a_gpu_may_have_one_instance_with_media_engines() -> None:
+    state = world(cut("n0"), a=99)
+    state.set_workload(instance("x/a", "1g.5gb+me"))
+    state.set_workload(instance("x/b", "1g.5gb+me"))
+    settle(state, schedule(state, 0))
+    assert codes(schedule(state, 0), "x/b")[0] == "NoRoom"
+    state.set_workload(instance("x/c", "1g.5gb", 6))
+    assert len(instances(state)) == 6
+
+
+def test_the_place_of_an_instance_that_leaves_is_promised_and_then_taken() -> None:
+    state = world(cut("n0"), a=99)
+    state.set_workload(instance("x/a", "3g.20gb", priority=1))
+    state.set_workload(instance("x/b", "3g.20gb", priority=1))
+    settle(state, schedule(state, 0))
+    state.set_workload(instance("x/c", "4g.20gb", priority=5))
+    settle(state, schedule(state, 0), release=False)
+    assert not bound(schedule(state, 0))
+    assert codes(schedule(state, 0), "x/c") == ["WaitingForRelease"]
+    rebuilt = State.rebuild(state.snapshot())
+    assert schedule(rebuilt, 0) == schedule(state, 0)
+    for work in state.works.values():
+        for task in work.tasks.values():
+            if task.state.name == "RELEASING":
+                state.release_task(work.name, task.name)
+    assert instances(state) == [("n0", "g0", 0)]
+
+
+def test_the_verdict_says_that_no_gpu_is_cut_like_this() -> None:
+    state = world(cards("n0", 4, 80_000), cut("n1", instances=(("3g.20gb", 0),)), a=99)
+    state.set_workload(instance("x/a", "4g.20gb"))
+    said = render(schedule(state, 0).verdicts["x/a"].reasons[0])
+    assert said == "no schedulable node that it may use has GPUs in MIG mode with 4g.20gb"
+    state.set_workload(instance("x/b", "3g.20gb", 2))
+    assert codes(schedule(state, 0), "x/b") == ["Impossible"]
+
+
+def test_a_gpu_that_is_cut_anew_loses_the_instances_that_are_no_more() -> None:
+    state = world(cut("n0"), a=99)
+    state.set_workload(instance("x/a", "3g.20gb"))
+    state.set_workload(instance("x/b", "3g.20gb"))
+    settle(state, schedule(state, 0))
+    assert state.set_node(cut("n0", instances=(("3g.20gb", 0), ("1g.5gb", 4)))) == (("x/a", "t0"),)
+    assert state.set_node(cards("n0", 1, 40_000)) == (("x/b", "t0"),)
+    assert used(state) == 0
+
+
+def test_bad_instances_are_refused_with_a_remedy() -> None:
+    state = world(cut("n0"), cards("n1", 1, 0), a=99)
+    state.set_workload(instance("x/a", "3g.20gb"))
+    for place, remedy in (
+        (Placement("x/a", "main", "t0", "n0", ("g0",)), "give one device and"),
+        (Placement("x/a", "main", "t0", "n0", ("g0",), ("4g.20gb", 0)), "give one device and"),
+        (Placement("x/a", "main", "t0", "n0", ("g0",), ("3g.20gb", 2)), "a start at which it has or can have"),
+        (Placement("x/a", "main", "t0", "n1", ("g0",), ("3g.20gb", 0)), "name a GPU in MIG mode"),
+    ):
+        with pytest.raises(ValueError, match=remedy):
+            state.bind(place)
+    state.bind(Placement("x/a", "main", "t0", "n0", ("g0",), ("3g.20gb", 4)))
+    state.set_workload(instance("x/b", "1g.5gb"))
+    with pytest.raises(ValueError, match="MIG slice of g0 on n0 is taken"):
+        state.bind(Placement("x/b", "main", "t0", "n0", ("g0",), ("1g.5gb", 5)))
+    state.set_workload(by_memory("x/c", 1, 100))
+    with pytest.raises(ValueError, match="leave it out"):
+        state.bind(Placement("x/c", "main", "t0", "n0", ("g0",), ("1g.5gb", 5)))
+    with pytest.raises(ValueError, match="use one of A30, A100-40GB"):
+        Mig("A100")
+    with pytest.raises(ValueError, match="overlaps another"):
+        Mig("A30", (("2g.12gb", 0), ("1g.6gb", 1)))
+    with pytest.raises(ValueError, match="is not possible on A30"):
+        Mig("A30", (("2g.12gb", 1),))
+    with pytest.raises(ValueError, match="name a profile as NVIDIA does"):
+        PodSet("main", ("t",), 1, mig="5g.20gb")

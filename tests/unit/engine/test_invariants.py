@@ -18,6 +18,7 @@ from heddle.engine import (
     Device,
     Evict,
     LabelMatch,
+    Mig,
     NodePreference,
     NodeSpec,
     PastUsage,
@@ -50,7 +51,7 @@ def policies() -> st.SearchStrategy[dict[str, object]]:
 
 def node(at: int, gpus: int, cpu: int, rack: int) -> NodeSpec:
     devices = tuple(
-        Device(f"g{index}", index, CARDS[at][0], CARDS[at][1], index // 4, index // 2) for index in range(gpus)
+        Device(f"g{index}", index, *CARDS[at], index // 4, index // 2, MIG.get((at, index))) for index in range(gpus)
     )
     labels = {"zone": f"z{rack // 2}", "rack": f"r{rack}", "kind": "ab"[cpu // 1000 % 2], "age": str(cpu // 1000)}
     counted = {f"gpu:{CARDS[at][0]}": 1000 * gpus} if CARDS[at][0] else {}
@@ -59,6 +60,12 @@ def node(at: int, gpus: int, cpu: int, rack: int) -> NodeSpec:
 
 CARDS = (("A", 40_960), ("B", 81_920), ("", 0), ("B", 40_960), ("A", 81_920))
 """Model and MiB of the GPUs of each node; "" and 0 = nobody knows."""
+MIG = {
+    (1, 0): Mig("A100-40GB"),
+    (1, 2): Mig("A100-40GB", (("3g.20gb", 0), ("2g.10gb", 4), ("1g.5gb", 6))),
+    (3, 1): Mig("A100-40GB"),
+}
+"""GPUs in MIG mode, by node and index."""
 TAINTS = {0: (), 1: (Taint("t", "x", "PreferNoSchedule"),), 2: (), 3: (Taint("t"),), 4: (), 8: ()}
 WISHES: tuple[dict[str, Any], ...] = (
     {},
@@ -83,6 +90,11 @@ GPUS: tuple[dict[str, Any], ...] = (
     {"gpu": 1000, "gpu_models": ("B", "A")},
     {"gpu": 2000, "gpu_models": ("A", "B")},
     {"gpu": 0, "gpu_memory": 20_000, "gpu_models": ("A", "B")},
+    {"gpu": 0, "mig": "1g.5gb"},
+    {"gpu": 0, "mig": "2g.10gb"},
+    {"gpu": 0, "mig": "3g.20gb"},
+    {"gpu": 0, "mig": "7g.40gb", "gpu_models": ("B", "A")},
+    {"gpu": 0, "mig": "1g.5gb+me"},
 )
 """Other ways to ask for GPUs than by number."""
 

@@ -78,10 +78,12 @@ def _stands(cycle: Cycle, task: Task) -> bool:
     capacity."""
     nodes = cycle.state.nodes
     row, devices = task.hold or (-1, ())
+    cls = task.cls.at(row)
+    floor = cls.floor - cls.share
     return (
         task.cls.accepts(nodes.specs[row])
         and all(nodes.land[row, column] >= 0 for column in task.cls.fit)
-        and all(nodes.dev_land[row, device] >= 0 for device in devices)
+        and all(nodes.dev_land[row, device] >= floor for device in devices)
     )
 
 
