@@ -19,6 +19,7 @@ import numpy.typing as npt
 from heddle.engine.hardware import NONE, Hardware, hardware_of, in_order, slots_of
 from heddle.engine.mig import geometry_of
 from heddle.engine.model import WHOLE, NodeSpec
+from heddle.engine.together import close_together
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -279,38 +280,22 @@ class Nodes:
         several. ``free``: thousandths that may be used of each device."""
         if not gpu:
             return ()
+        groups = self.links[row]
         if gpu < WHOLE:
             fitting = [(left, at) for at, left in enumerate(free) if left >= gpu]
             if spread:
                 return (min(fitting, key=lambda item: (-item[0], item[1]))[1],)
-            return (min(fitting)[1],)
+            left, at = min(fitting)
+            if left < WHOLE or groups is None:
+                return (at,)
+            gpu = WHOLE  # none that is in use has room: the idle one whose going spoils least
         count = gpu // WHOLE
         idle = [at for at, left in enumerate(free) if left >= WHOLE]
-        groups = self.links[row]
         if groups is None or len(idle) == count:
             return tuple(idle[:count])
-        return _close_together(idle, groups, count)
+        return close_together(tuple(idle), groups, count)
 
     def device_ids(self, row: int, devices: Sequence[int]) -> tuple[str, ...]:
         """Ids for device numbers."""
         ids = list(self.device_index[row])
         return tuple(ids[at] for at in devices)
-
-
-def _close_together(idle: list[int], groups: tuple[tuple[int, int], ...], count: int) -> tuple[int, ...]:
-    """The tightest link group that holds all; else the tightest NUMA node; else whole groups, largest
-    first."""
-    for part in (0, 1):
-        by_group: dict[int, list[int]] = {}
-        for device in idle:
-            group = groups[device][part]
-            if group >= 0:
-                by_group.setdefault(group, []).append(device)
-        fitting = [(len(members), members) for members in by_group.values() if len(members) >= count]
-        if fitting:
-            return tuple(min(fitting)[1][:count])
-    clusters: dict[tuple[int, int], list[int]] = {}
-    for device in idle:
-        clusters.setdefault(groups[device], []).append(device)
-    ordered = sorted(clusters.values(), key=lambda members: (-len(members), members))
-    return tuple(sorted([device for members in ordered for device in members][:count]))
