@@ -26,7 +26,7 @@ def run(
     ] = None,
     gpu_model: Annotated[
         list[str] | None,
-        typer.Option(help="Model of GPUs, as nodes are labelled (heddle nodes -o wide). Repeatable: the best first."),
+        typer.Option(help="Model of GPUs, as nodes are labelled (heddle top -o wide). Repeatable: the best first."),
     ] = None,
     separate_gpus: Annotated[
         bool, typer.Option("--separate-gpus", help="No two nodes' shares are on the same GPU.")
@@ -174,7 +174,8 @@ def _row(job: TrainingJob) -> list[Any]:
     active = "-" if status.phase in ENDED else status.active_nodes
     return [
         job.metadata.name, job.spec.queue, status.phase or "Pending", f"{active}/{job.spec.nodes}",
-        gpus(job.spec.resources_per_node), status.restarts, ago(job.metadata.creation_timestamp), status.message,
+        job.spec.gpu_memory_per_node or gpus(job.spec.resources_per_node), status.restarts,
+        ago(job.metadata.creation_timestamp), status.message,
     ]  # fmt: skip
 
 

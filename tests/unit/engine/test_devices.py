@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from engine_invariants import check_state
 from worlds import bound, codes, settle, world
 
 from heddle.engine import (
@@ -313,3 +317,70 @@ def test_bad_instances_are_refused_with_a_remedy() -> None:
         Mig("A30", (("2g.12gb", 1),))
     with pytest.raises(ValueError, match="name a profile as NVIDIA does"):
         PodSet("main", ("t",), 1, mig="5g.20gb")
+
+
+SHAPES = ("A30", "A100-40GB")
+
+
+def tiny(draw: random.Random, at: int) -> NodeSpec:
+    model, memory = draw.choice([("A", 40_000), ("B", 80_000), ("", 0)])
+    devices = []
+    for index in range(draw.randint(1, 3)):
+        mig = Mig(draw.choice(SHAPES)) if draw.random() < 0.4 else None
+        if mig is not None and draw.random() < 0.3:
+            mig = Mig("A100-40GB", (("3g.20gb", 0), ("1g.5gb", 4), ("1g.5gb", 6)))
+        devices.append(Device(f"g{index}", index, model, memory, mig=mig))
+    return NodeSpec(f"n{at}", {"cpu": 64_000}, tuple(devices))
+
+
+def room(spec: NodeSpec, pods: PodSet, *, separate: bool) -> int:
+    """How many tasks an empty node holds, worked out by hand."""
+    if pods.gpu_models and spec.devices[0].model not in pods.gpu_models:
+        return 0
+    if pods.mig:
+        return sum(most_instances(device.mig, pods.mig) for device in spec.devices if device.mig)
+    whole = [device for device in spec.devices if device.mig is None]
+    if pods.gpu >= 1000:
+        return len(whole) // (pods.gpu // 1000)
+    for device in whole:
+        if pods.gpu_memory and not 0 < pods.gpu_memory <= device.memory_mib:
+            return 0
+    shares = [pods.gpu or math.ceil(pods.gpu_memory * 1000 / device.memory_mib) for device in whole]
+    return sum(1 if separate else 1000 // share for share in shares)
+
+
+def most_instances(mig: Mig, profile: str) -> int:
+    if mig.instances is not None:
+        return sum(name == profile for name, _ in mig.instances)
+    known = {"1g.5gb": 7, "2g.10gb": 3, "3g.20gb": 2, "4g.20gb": 1, "7g.40gb": 1, "1g.5gb+me": 1, "1g.10gb": 4}
+    small = {"1g.6gb": 4, "2g.12gb": 2, "4g.24gb": 1}
+    return (small if mig.geometry == "A30" else known).get(profile, 0)
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_job_alone_starts_just_when_there_is_room(seed: int) -> None:
+    draw = random.Random(seed)
+    nodes = [tiny(draw, at) for at in range(draw.randint(1, 3))]
+    asked: dict[str, Any] = draw.choice(
+        [{"gpu_memory": 10_000}, {"gpu_memory": 30_000}, {"gpu_memory": 50_000}, {"gpu": 400}, {"gpu": 2000}]
+        + [{"mig": name} for name in ("1g.5gb", "2g.10gb", "3g.20gb", "7g.40gb", "1g.10gb", "1g.6gb", "1g.5gb+me")]
+    )
+    models = draw.choice([(), (), ("A",), ("B", "A")])
+    count, separate = draw.randint(1, 9), draw.random() < 0.3
+    pods = PodSet("main", tuple(f"t{at}" for at in range(count)), count, gpu_models=models, **asked)
+    state = world(*nodes, a=99)
+    state.set_workload(WorkloadSpec("x/a", "a", (pods,), separate_gpus=separate))
+    plan = schedule(state, 0)
+    by_model: dict[str, int] = {}
+    for spec in nodes:
+        model = spec.devices[0].model if models else ""
+        by_model[model] = by_model.get(model, 0) + room(spec, pods, separate=separate)
+    fits = max(by_model.values()) >= count
+    assert len(bound(plan)) == (count if fits else 0), f"{by_model}"
+    assert fits or codes(plan, "x/a")[0] in ("Impossible", "NoGpuMatches")
+    if fits:
+        first = next(m for m in models or ("",) if by_model.get(m, 0) >= count)
+        used_models = {state.nodes.specs[state.nodes.row[node]].devices[0].model for _, node, _ in bound(plan)}  # type: ignore[union-attr]
+        assert not models or used_models == {first}
+        settle(state, plan)
+        check_state(state)
