@@ -8,6 +8,8 @@ from heddle.api.meta import Condition, Kind, ObjectMeta, Resources, Struct
 
 GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
 """Label of a node: model of its GPUs, as NVIDIA's feature discovery writes it."""
+GPU_MEMORY_LABEL = "nvidia.com/gpu.memory"
+"""Label of a node: MiB of each of its GPUs, as NVIDIA's feature discovery writes it."""
 GPU_RESOURCE = "nvidia.com/gpu"
 DEVICES_INVENTORY_ANNOTATION = "heddle.dev/device-inventory"
 """Annotation of a Node: its GPUs as a JSON list of {id, index, model, memoryMiB, numa, link}."""

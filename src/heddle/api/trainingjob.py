@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from heddle.api.meta import Condition, Count, Kind, Positive, Resources, Struct
+from heddle.api.meta import Condition, Count, Kind, Positive, Quantity, Resources, Struct
 from heddle.api.pod import EnvVar, PodToleration
 from heddle.api.queue import GROUP_VERSION
 from heddle.api.workload import NodeAffinity, PlacementStrategy, SliceRule, SpreadRule, TopologyWish
@@ -43,6 +43,18 @@ class TrainingJobSpec(Struct):
         Resources,
         Meta(description='Request of one node; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),
     ] = {}
+    gpu_memory_per_node: Annotated[
+        Quantity | None,
+        Meta(description='Memory of one GPU that each node uses, as "20Gi"; in place of nvidia.com/gpu.'),
+    ] = None
+    gpu_models: Annotated[
+        list[str],
+        Meta(
+            description="Models of GPUs that it may use, the best first, named as by the node label "
+            "nvidia.com/gpu.product. All its nodes get GPUs of one model. Empty: any GPUs.",
+            max_length=16,
+        ),
+    ] = []
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
     node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
         default_factory=NodeAffinity
@@ -54,6 +66,9 @@ class TrainingJobSpec(Struct):
     spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
     slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
     exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False
+    separate_gpus: Annotated[
+        bool, Meta(description="true: no two of its pods that use a share of a GPU are on the same one.")
+    ] = False
     placement: PlacementStrategy = "Pack"
     restart_policy: Annotated[
         Literal["OnFailure", "Never"], Meta(description="Whether a failed process restarts the job.")

@@ -20,7 +20,7 @@ from heddle.api import quantity
 from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.errors import Invalid
 from heddle.api.license import LICENSE_PREFIX
-from heddle.api.meta import Kind, Resources
+from heddle.api.meta import Kind, Quantity, Resources
 from heddle.api.pod import Pod
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.registry import Resource
@@ -248,6 +248,34 @@ def _gpu_share(resources: Resources, path: str) -> Iterator[Fault]:
             yield Fault(f"{path}[{GPU_RESOURCE}]", "FieldValueInvalid", asked, remedy)
 
 
+def _gpu_memory(asked: Quantity | None, resources: Resources, path: str) -> Iterator[Fault]:
+    if asked is None:
+        return
+    if quantity.whole(asked) < 2**20:
+        yield Fault(path, "FieldValueInvalid", asked, 'give 1Mi or more, for instance "20Gi"')
+    if resources.get(GPU_RESOURCE) is not None:
+        remedy = f"give this or {GPU_RESOURCE}, not both: it is a share of one GPU by itself"
+        yield Fault(path, "FieldValueForbidden", asked, remedy)
+
+
+def _gpu_models(models: list[str], *, gpus: bool, selector: dict[str, str], path: str) -> Iterator[Fault]:
+    for i, model in enumerate(models):
+        if not _LABEL.fullmatch(model) or len(model) > 63 or model in models[:i]:
+            remedy = "name each model once, as the node label does: NVIDIA-H100-80GB-HBM3"
+            yield Fault(f"{path}.gpuModels[{i}]", "FieldValueInvalid", model, remedy)
+    if models and not gpus:
+        remedy = f"ask for GPUs too, with {GPU_RESOURCE} or by memory"
+        yield Fault(f"{path}.gpuModels", "FieldValueForbidden", models, remedy)
+    if models and GPU_PRODUCT_LABEL in selector:
+        remedy = "give gpuModels or this label, not both"
+        where = f"{path}.nodeSelector[{GPU_PRODUCT_LABEL}]"
+        yield Fault(where, "FieldValueForbidden", selector[GPU_PRODUCT_LABEL], remedy)
+
+
+def _asks_gpus(resources: Resources, memory: Quantity | None) -> bool:
+    return memory is not None or quantity.milli(resources.get(GPU_RESOURCE, 0)) > 0
+
+
 def _queue(queue: Queue) -> Iterator[Fault]:
     spec = queue.spec
     for field, amounts in (("quota", spec.quota), ("limit", spec.limit), ("borrowingLimit", spec.borrowing_limit),
@@ -322,6 +350,9 @@ def _workload(workload: Workload) -> Iterator[Fault]:
             remedy = f"give at most count ({pod_set.count})"
             yield Fault(f"{where}.minCount", "FieldValueInvalid", pod_set.min_count, remedy)
         yield from _gpu_share(pod_set.resources, f"{where}.resources")
+        yield from _gpu_memory(pod_set.gpu_memory, pod_set.resources, f"{where}.gpuMemory")
+        gpus = _asks_gpus(pod_set.resources, pod_set.gpu_memory)
+        yield from _gpu_models(pod_set.gpu_models, gpus=gpus, selector=pod_set.node_selector, path=where)
         yield from _node_affinity(pod_set.node_affinity, f"{where}.nodeAffinity")
         yield from _arrangement(pod_set.spread, pod_set.slices, pod_set.count, pod_set.minimum, where)
 
@@ -361,6 +392,9 @@ def _training_job(job: TrainingJob) -> Iterator[Fault]:
         remedy = "use at most 50 characters: pods are named after the job"
         yield Fault("metadata.name", "FieldValueInvalid", job.metadata.name, remedy)
     yield from _gpu_share(spec.resources_per_node, "spec.resourcesPerNode")
+    yield from _gpu_memory(spec.gpu_memory_per_node, spec.resources_per_node, "spec.gpuMemoryPerNode")
+    gpus = _asks_gpus(spec.resources_per_node, spec.gpu_memory_per_node)
+    yield from _gpu_models(spec.gpu_models, gpus=gpus, selector=spec.node_selector, path="spec")
     yield from _node_affinity(spec.node_affinity, "spec.nodeAffinity")
     yield from _arrangement(spec.spread, spec.slices, spec.nodes, spec.minimum, "spec")
 

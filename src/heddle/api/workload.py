@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from heddle.api.meta import Condition, Count, Kind, Positive, Resources, Struct
+from heddle.api.meta import Condition, Count, Kind, Positive, Quantity, Resources, Struct
 from heddle.api.queue import GROUP_VERSION
 
 POD_GROUP_LABEL = "heddle.dev/workload"
@@ -13,6 +13,8 @@ POD_SET_LABEL = "heddle.dev/pod-set"
 """Label of a pod: its pod set in that Workload."""
 GPU_SHARE_ANNOTATION = "heddle.dev/gpu-share"
 """Annotation of a pod: share of one GPU that it uses, for instance 500m (a pod's resources are whole)."""
+GPU_MEMORY_ANNOTATION = "heddle.dev/gpu-memory"
+"""Annotation of a pod: memory of one GPU that it uses, for instance 20Gi, where it asked by memory."""
 DEVICES_ANNOTATION = "heddle.dev/devices"
 """Annotation of a bound pod: ids of its devices, comma-separated. Written by the scheduler."""
 RESTART_ANNOTATION = "heddle.dev/restart-generation"
@@ -120,6 +122,18 @@ class PodSet(Struct):
         Resources,
         Meta(description='One pod\'s request; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),
     ] = {}
+    gpu_memory: Annotated[
+        Quantity | None,
+        Meta(description='Memory of one GPU that each pod uses, as "20Gi"; in place of nvidia.com/gpu.'),
+    ] = None
+    gpu_models: Annotated[
+        list[str],
+        Meta(
+            description="Models of GPUs that it may use, the best first, named as by the node label "
+            "nvidia.com/gpu.product. All its pods get GPUs of one model. Empty: any GPUs.",
+            max_length=16,
+        ),
+    ] = []
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
     node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
         default_factory=NodeAffinity
@@ -178,6 +192,9 @@ class WorkloadSpec(Struct):
         Meta(description="May be stopped and started elsewhere so that others fit: its owner makes its pods anew under "
              "their names, and they resume."),
     ] = False  # fmt: skip
+    separate_gpus: Annotated[
+        bool, Meta(description="true: no two of its pods that use a share of a GPU are on the same one.")
+    ] = False
     min_groups: Annotated[
         Positive | None,
         Meta(

@@ -21,6 +21,16 @@ from heddle.cli.show import ago, console, gpus, serialised, table, waiting
 def run(
     command: Annotated[list[str], typer.Argument(help="Program and arguments, after --.")],
     gpus_: Annotated[float, typer.Option("--gpus", help="GPUs of each node; below 1 a share of one.", min=0)] = 0,
+    gpu_memory: Annotated[
+        str | None, typer.Option(help="Memory of one GPU that each node uses, such as 20Gi, instead of --gpus.")
+    ] = None,
+    gpu_model: Annotated[
+        list[str] | None,
+        typer.Option(help="Model of GPUs, as nodes are labelled (heddle top -o wide). Repeatable: the best first."),
+    ] = None,
+    separate_gpus: Annotated[
+        bool, typer.Option("--separate-gpus", help="No two nodes' shares are on the same GPU.")
+    ] = False,
     nodes: Annotated[int, typer.Option(help="Nodes (pods).", min=1)] = 1,
     min_nodes: Annotated[int | None, typer.Option(help="Elastic: runs with as few as these.")] = None,
     cpus: Annotated[float | None, typer.Option(help="CPUs of each node.")] = None,
@@ -70,6 +80,9 @@ def run(
             nodes=nodes,
             min_nodes=min_nodes,
             gpus=gpus_,
+            gpu_memory=gpu_memory,
+            gpu_models=gpu_model or (),
+            separate_gpus=separate_gpus,
             cpus=cpus,
             memory=memory,
             priority=priority,
@@ -161,7 +174,8 @@ def _row(job: TrainingJob) -> list[Any]:
     active = "-" if status.phase in ENDED else status.active_nodes
     return [
         job.metadata.name, job.spec.queue, status.phase or "Pending", f"{active}/{job.spec.nodes}",
-        gpus(job.spec.resources_per_node), status.restarts, ago(job.metadata.creation_timestamp), status.message,
+        job.spec.gpu_memory_per_node or gpus(job.spec.resources_per_node), status.restarts,
+        ago(job.metadata.creation_timestamp), status.message,
     ]  # fmt: skip
 
 

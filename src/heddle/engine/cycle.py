@@ -8,7 +8,7 @@ displaced leaves no trace.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
 from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.scores import RequestClass
 from heddle.engine.shadow import Shadow, find_shadow, known_ends
 from heddle.engine.state import State, Task, TaskState, Work
 
@@ -163,13 +164,26 @@ class Cycle:
         self.passed = {}
 
     def demand(self, work: Work, need: Need) -> list[int]:
-        """What a need amounts to, per resource."""
+        """What a need amounts to, per resource: at most, where that depends on the place."""
         total = [0] * len(self.total)
         for part, count in need:
             cls = work.parts[part]
             for column in cls.charged:
                 total[column] += cls.needs[column] * count
         return total
+
+    def amounts(self, tasks: Mapping[RequestClass, int]) -> list[int]:
+        """What so many tasks of some classes amount to, per resource."""
+        total = [0] * len(self.total)
+        for cls, count in tasks.items():
+            for column in cls.charged:
+                total[column] += cls.needs[column] * count
+        return total
+
+    @staticmethod
+    def gpus(work: Work, need: Need) -> int:
+        """The fewest GPUs, in thousandths, that a need takes wherever it lands."""
+        return sum(work.parts[part].least[0] * count for part, count in need)
 
     def reason(self, code: ReasonCode, queue: str) -> Reason:
         """A shared reason that names only a queue."""
@@ -191,8 +205,9 @@ class Cycle:
             self._idle = (state.freed, idle)
         return self._idle[1]
 
-    def gathers(self, demand: list[int]) -> bool:
+    def gathers(self, work: Work, need: Need, demand: list[int]) -> bool:
         """Whether what is idle would be enough in sum: moving work makes no room, it only gathers it."""
+        demand = [self.gpus(work, need), *demand[1:]]
         nodes = self.state.nodes
         rows = np.flatnonzero(nodes.open)
         counted = self.state.tree.counters.cap
@@ -239,26 +254,28 @@ class Cycle:
             shadow.charge(queue, demand, fixed=fixed)
         return True
 
-    def keep_ahead(self, work: Work, queue: Queue, need: Need, demand: list[int], *, within: bool) -> None:
-        """Keeps room ahead of time for a claim that cannot start, as far as the budget goes.
+    def keep_ahead(self, work: Work, queue: Queue, need: Need, *, within: bool) -> bool:
+        """Keeps room ahead of time for a claim that cannot start, as far as the budget goes; True when it does.
 
         ``within``: only if the claim will then keep its queue, and all above it, within share.
         """
         budget = self.budget
         if not self.may_keep_ahead():
-            return
+            return False
         if work.held or work.name in self.shadows:
-            return
+            return False
         if not self.state.ends and not self._timed:
-            return
+            return False
         started = [other for other in self._timed if any(other.bound)]
         ends = known_ends(self.state, started, self.now, budget.overdue)
         if not ends:
-            return
+            return False
         self._shadow_searches += 1
-        shadow = find_shadow(self.placer, work, queue, need, demand, ends, within=within)
-        if shadow is not None:
-            self.shadows[work.name] = shadow
+        shadow = find_shadow(self.placer, work, queue, need, self.demand(work, need), ends, within=within)
+        if shadow is None:
+            return False
+        self.shadows[work.name] = shadow
+        return True
 
     def started(self, task: Task, reason: Reason) -> None:
         """Notes why a task got its place; binds are carried out in the order of these notes."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle
 from heddle.engine.fairshare import UNBOUNDED
 from heddle.engine.model import GPU, WHOLE, PodSet, WorkloadSpec
@@ -78,12 +79,20 @@ def _likely(
         if queue is None or not cycle.active(queue) or need is None or work.held:
             return False, reasons, ()
         if cycle.behind(queue, work):
-            free = _WhatIf(cycle, work, queue, need).starts(need)
+            free = first_choice(work, need, lambda: _WhatIf(cycle, work, queue, need).starts(need))
             relaxed = Reason(ReasonCode.RELAX_ORDERING, queue=queue.name)
             return False, reasons, (relaxed,) if free else ()
-        ask = _WhatIf(cycle, work, queue, need)
-        found = [kind(ask) for kind in _KINDS]
-        leaving.update(ask.leaving)
+        found: list[Reason | None] = [None] * len(_KINDS)
+
+        def look() -> bool:
+            ask = _WhatIf(cycle, work, queue, need)
+            for at, kind in enumerate(_KINDS):
+                found[at] = found[at] or kind(ask)
+            for name, tasks in ask.leaving.items():
+                leaving.setdefault(name, tasks)
+            return False
+
+        first_choice(work, need, look)
         return False, reasons, tuple(change for change in found if change is not None)
 
 
@@ -103,7 +112,11 @@ class _WhatIf:
 
     def starts(self, need: Need, work: Work | None = None, *, ignore_caps: bool = False) -> bool:
         """Whether this need would get its places beside everything else, within every cap."""
-        asked = work or self.work
+        if work is not None and work is not self.work:
+            return first_choice(work, need, lambda: self._starts(need, work, ignore_caps=ignore_caps))
+        return self._starts(need, self.work, ignore_caps=ignore_caps)
+
+    def _starts(self, need: Need, asked: Work, *, ignore_caps: bool) -> bool:
         demand = self.cycle.demand(asked, need)
         if not ignore_caps and self.state.tree.stopped_by(
             self.queue, demand, fixed=self.fixed, user=self.user, land=False
@@ -196,10 +209,10 @@ def _any_node(ask: _WhatIf) -> Reason | None:
 
 
 def _any_arrangement(ask: _WhatIf) -> Reason | None:
-    """Whether spread, slices and nodes of its own alone stand in the way."""
+    """Whether spread, slices, separate GPUs and nodes of its own alone stand in the way."""
     if any(ask.work.bound) or not (ask.work.arranged or any(s.exclusive for s in ask.work.spec.pod_sets)):
         return None
-    free = ask.variant(lambda pod_set: replace(pod_set, spread=None, slices=None, exclusive=False))
+    free = ask.variant(lambda pod_set: replace(pod_set, spread=None, slices=None, exclusive=False), separate_gpus=False)
     return Reason(ReasonCode.ANY_ARRANGEMENT, queue=ask.queue.name) if ask.starts(ask.need, free) else None
 
 

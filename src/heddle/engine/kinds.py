@@ -42,12 +42,12 @@ def kind_of(work: Work) -> Kind:
             return (SHORT,)
         what = START
     else:
-        if bound and (spec.topology_required is not None or spec.walltime is not None):
+        if bound and (spec.topology_required is not None or spec.walltime is not None or work.chooses):
             return (work.name,)
         what, missing = GROW, 1
     user = spec.user if any(at.submitters is not None for at in queue.path) else ""
     wish = (spec.topology_required, spec.topology_preferred)
-    return (what, work.parts[0], missing, spec.preemptible, spec.priority, spec.walltime, wish, user)
+    return (what, work.bases[0], missing, spec.preemptible, spec.priority, spec.walltime, wish, user)
 
 
 def walltime_of(kind: Kind) -> object:
@@ -63,8 +63,10 @@ def least(work: Work, width: int) -> list[int]:
         return amounts
     if kind[0] == SHORT:
         return [NEVER] * width
-    cls = work.parts[0]
+    cls = work.bases[0]
     count = work.spec.pod_sets[0].min - work.bound[0] if kind[0] == START else 1
     for column in cls.used:
         amounts[column] = cls.needs[column] * count
+    if not cls.fixed:
+        amounts[0] = 0  # it depends on the hardware, also on such as comes later
     return amounts

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import floor
 
+from heddle.engine.mig import GEOMETRIES, Instance, geometry_of
+
 GPU = "gpu"
 CPU = "cpu"
 MEMORY = "memory"
@@ -85,6 +87,22 @@ def _number(where: str, value: float) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Mig:
+    """A GPU in MIG mode: it has instances, and cannot be used as a whole.
+
+    Attributes:
+        geometry: what it can be cut into, a name of :data:`heddle.engine.mig.GEOMETRIES`.
+        instances: (profile, start) of those that there are; None = whoever runs the node cuts free ranges as planned.
+    """
+
+    geometry: str
+    instances: tuple[Instance, ...] | None = None
+
+    def __post_init__(self) -> None:
+        geometry_of(self.geometry, self.instances)
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """One physical GPU.
 
@@ -95,6 +113,7 @@ class Device:
         memory_mib: device memory in MiB (0 = not known).
         numa: NUMA node it hangs on (-1 = not known).
         link: group of devices joined by fast links, such as one NVLink switch (-1 = none).
+        mig: how it is cut; None = it is not in MIG mode.
     """
 
     id: str
@@ -103,6 +122,7 @@ class Device:
     memory_mib: int = 0
     numa: int = -1
     link: int = -1
+    mig: Mig | None = None
 
     def __post_init__(self) -> None:
         _name("device.id", self.id)
@@ -431,6 +451,9 @@ class PodSet:
         min: all-or-nothing minimum; tasks beyond it are elastic.
         request: what one task needs of everything but GPUs.
         gpu: milli-devices of one task: below 1000 a share of ONE device, else a multiple of 1000.
+        gpu_memory: MiB of ONE device, in place of ``gpu``: the share that this is depends on where it lands.
+        mig: a MIG profile as ``3g.40gb``, of which each task gets one instance, in place of ``gpu``.
+        gpu_models: models of GPUs that it may use, the best first (none = any). All its tasks are on GPUs of one.
         node_selector: labels that a node must have.
         tolerations: taints that it accepts.
         node_affinity: a node must meet one of these terms (none = any node will do).
@@ -458,6 +481,9 @@ class PodSet:
     exclusive: bool = False
     group: str = ""
     after: tuple[str, ...] = ()
+    gpu_memory: int = 0
+    gpu_models: tuple[str, ...] = ()
+    mig: str = ""
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)
@@ -468,6 +494,18 @@ class PodSet:
             raise _fault("pod_set.request[gpu]", self.request[GPU], "ask for GPUs in `gpu`")
         if self.gpu > WHOLE and self.gpu % WHOLE:
             raise _fault("pod_set.gpu", self.gpu, "give a share below 1000 or a multiple of 1000")
+        _amount("pod_set.gpu_memory", self.gpu_memory)
+        if self.gpu and self.gpu_memory:
+            raise _fault("pod_set.gpu_memory", self.gpu_memory, "give `gpu` or `gpu_memory`, not both")
+        if len(set(self.gpu_models)) != len(self.gpu_models) or not all(self.gpu_models):
+            raise _fault("pod_set.gpu_models", self.gpu_models, "name each model once")
+        if self.mig:
+            if self.gpu or self.gpu_memory:
+                raise _fault("pod_set.mig", self.mig, "give only one of `gpu`, `gpu_memory` and `mig`")
+            if not any(geometry.profile(self.mig) for geometry in GEOMETRIES.values()):
+                raise _fault("pod_set.mig", self.mig, "name a profile as NVIDIA does, such as 3g.40gb")
+        if self.gpu_models and not (self.gpu or self.gpu_memory or self.mig):
+            raise _fault("pod_set.gpu_models", self.gpu_models, "ask for GPUs too: `gpu`, `gpu_memory` or `mig`")
         if len(set(self.tasks)) != len(self.tasks):
             raise _fault("pod_set.tasks", self.tasks, "name each task once")
         if not all(self.node_affinity):
@@ -507,6 +545,7 @@ class WorkloadSpec:
         user: who submitted it. All work of nobody known ("") counts as one submitter's.
         gang_grace: seconds that the rest of it may wait for replacements before it is evicted (None = as the budget
             says).
+        separate_gpus: no two tasks of it that use a share of a GPU are on the same one.
         min_groups: how many groups of pod sets must run; those beyond are elastic, each as a whole. None = all must.
     """
 
@@ -526,6 +565,7 @@ class WorkloadSpec:
     user: str = ""
     min_groups: int | None = None
     gang_grace: float | None = None
+    separate_gpus: bool = False
 
     def __post_init__(self) -> None:
         _name("workload.name", self.name)
@@ -562,13 +602,14 @@ class WorkloadSpec:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A task's place: a node and, if it uses GPUs, the ids of its devices there."""
+    """A task's place: a node, if it uses GPUs the ids of its devices there, and of a MIG instance what it is."""
 
     workload: str
     pod_set: str
     task: str
     node: str
     devices: tuple[str, ...] = ()
+    instance: Instance | None = None
 
 
 @dataclass(frozen=True, slots=True)

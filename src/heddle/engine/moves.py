@@ -84,7 +84,7 @@ class Moves:
         for part, count in sorted(self.need, key=lambda item: (-self.work.parts[item[0]].gpu, item[0])):
             cls = self.work.parts[part]
             for task in waiting(self.work, part, count):
-                row = self.placer.best(cls, rows, land=True)
+                row = self.placer.best(self.work, cls, rows, land=True)
                 if row >= 0:
                     self.placer.put(task, row, land=True)
                 elif not self._clear_cheapest(task, rows):
@@ -96,7 +96,7 @@ class Moves:
         state = self.state
         nodes = state.nodes
         inside = self._on_row if rows is None else [row for row in rows.tolist() if row in self._on_row]
-        usable = [row for row in inside if task.cls.accepts(nodes.specs[row])]
+        usable = [row for row in inside if task.work.parts[task.part].accepts(nodes.specs[row])]
         usable.sort(key=lambda row: (-int(nodes.land[row, 0]), nodes.names[row]))
         best: tuple[tuple[float, int, str], int] | None = None
         for row in usable[: self.compared]:
@@ -116,19 +116,19 @@ class Moves:
 
     def _clear(self, task: Task, row: int) -> bool:
         """Lets movable tasks step aside until the task fits on a row, puts it there, and finds them places."""
-        fits = self.state.cache.fits
+        fits = self.placer.fits
         mark = len(self.moved)
         for other in self._on_row[row]:
-            if fits(task.cls, row, land=True):
+            if fits(task, row, land=True):
                 break
             if other.state is TaskState.BOUND and len(self.moved) < self.most:
                 self.state.move(other, TaskState.RELEASING, other.row, other.devices, other.since)
                 self.moved.append(other)
-        if not fits(task.cls, row, land=True):
+        if not fits(task, row, land=True):
             return False
         for other in reversed(self.moved[mark:]):  # a later, larger one may have been enough by itself
             self.state.move(other, TaskState.BOUND, other.row, other.devices, other.since)
-            if fits(task.cls, row, land=True):
+            if fits(task, row, land=True):
                 self.moved.remove(other)
             else:
                 self.state.move(other, TaskState.RELEASING, other.row, other.devices, other.since)
@@ -140,7 +140,8 @@ class Moves:
     def _land(self, tasks: list[Task]) -> bool:
         """Promises everyone who moves a new place, the largest first; a required domain is not left."""
         for task in sorted(tasks, key=lambda task: (-task.cls.gpu, task.work.name, task.name)):
-            row = self.placer.best(task.cls, self._home(task), land=True)
+            cls = task.cls.beside(task.row) or task.cls  # on GPUs of the same model
+            row = self.placer.best(task.work, cls, self._home(task), land=True)
             if row < 0:
                 return False
             self.placer.put(task, row, land=True)

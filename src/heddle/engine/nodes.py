@@ -16,7 +16,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from heddle.engine.hardware import NONE, Hardware, hardware_of, in_order, slots_of
+from heddle.engine.mig import geometry_of
 from heddle.engine.model import WHOLE, NodeSpec
+from heddle.engine.together import close_together
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -29,6 +32,9 @@ SOLE = 1 << 20
 LABEL_BITS = 34
 _STEP = 1 << 12
 _TOP = (1 << LABEL_BITS) - 1
+
+
+_DEVICES = ("dev_capacity", "dev_bind", "dev_land", "dev_releasing", "dev_reserved")
 
 
 class Nodes:
@@ -47,12 +53,18 @@ class Nodes:
         self.land: Ints = np.zeros((0, width), np.int64)
         self.releasing: Ints = np.zeros((0, width), np.int64)
         self.reserved: Ints = np.zeros((0, width), np.int64)
+        self.dev_capacity: Ints = np.zeros((0, 1), np.int64)
         self.dev_bind: Ints = np.zeros((0, 1), np.int64)
         self.dev_land: Ints = np.zeros((0, 1), np.int64)
         self.dev_releasing: Ints = np.zeros((0, 1), np.int64)
         self.dev_reserved: Ints = np.zeros((0, 1), np.int64)
         self.open: Bools = np.zeros(0, np.bool_)
         self.order: Ints = np.zeros(0, np.int64)  # larger = earlier by name
+        self.kind: Ints = np.zeros(0, np.int64)  # number of the row's hardware in `kinds`
+        self.kinds: list[Hardware] = [NONE]
+        self._kind_of = {NONE: 0}
+        self._there: list[int] = [0]  # nodes of each kind
+        self.kinds_version = 0  # moves when there is a kind that there was not, or no longer
         self.device_index: list[dict[str, int]] = []
         self.links: list[tuple[tuple[int, int], ...] | None] = []
         self.dirty: list[int] = []
@@ -81,11 +93,12 @@ class Nodes:
             more = max(16, row)
             for name in ("capacity", "bind", "land", "releasing", "reserved"):
                 setattr(self, name, np.pad(getattr(self, name), ((0, more), (0, 0))))
-            for name in ("dev_bind", "dev_land", "dev_releasing", "dev_reserved"):
-                fill = -1 if name in ("dev_bind", "dev_land") else 0
+            for name in _DEVICES:
+                fill = 0 if name in ("dev_releasing", "dev_reserved") else -1
                 setattr(self, name, np.pad(getattr(self, name), ((0, more), (0, 0)), constant_values=fill))
             self.open = np.pad(self.open, (0, more))
             self.order = np.pad(self.order, (0, more))
+            self.kind = np.pad(self.kind, (0, more))
         self.names.append("")
         self.specs.append(None)
         self.device_index.append({})
@@ -95,8 +108,8 @@ class Nodes:
     def _deepen(self, devices: int) -> None:
         extra = devices - self.dev_bind.shape[1]
         if extra > 0:
-            for name in ("dev_bind", "dev_land", "dev_releasing", "dev_reserved"):
-                fill = -1 if name in ("dev_bind", "dev_land") else 0
+            for name in _DEVICES:
+                fill = 0 if name in ("dev_releasing", "dev_reserved") else -1
                 setattr(self, name, np.pad(getattr(self, name), ((0, 0), (0, extra)), constant_values=fill))
 
     def _place_in_order(self, name: str, row: int) -> None:
@@ -120,7 +133,8 @@ class Nodes:
     def add(self, spec: NodeSpec, column: dict[str, int]) -> int:
         """Adds an empty node and returns its row."""
         row = self._grow()
-        self._deepen(len(spec.devices))
+        slots = slots_of(spec)
+        self._deepen(len(slots))
         self._place_in_order(spec.name, row)
         self.row[spec.name] = row
         self.names[row] = spec.name
@@ -131,8 +145,9 @@ class Nodes:
         self.capacity[row, TENANCY] = SOLE
         self.bind[row] = self.land[row] = self.capacity[row]
         self.releasing[row] = self.reserved[row] = 0
-        self.dev_bind[row] = self.dev_land[row] = -1
-        self.dev_bind[row, : len(spec.devices)] = self.dev_land[row, : len(spec.devices)] = WHOLE
+        self.dev_capacity[row] = -1
+        self.dev_capacity[row, : len(slots)] = [free for _, free in slots]
+        self.dev_bind[row] = self.dev_land[row] = self.dev_capacity[row]
         self.dev_releasing[row] = self.dev_reserved[row] = 0
         self._describe(row, spec)
         return row
@@ -144,12 +159,39 @@ class Nodes:
         self.open[row] = spec.schedulable
         if spec.schedulable:
             self.total += self.capacity[row]
-        devices = sorted(spec.devices, key=lambda device: (device.index, device.id))
-        self.device_index[row] = {device.id: at for at, device in enumerate(devices)}
-        groups = tuple((device.link, device.numa) for device in devices)
+        self.device_index[row] = {name: at for at, (name, _) in enumerate(slots_of(spec))}
+        self._count_kind(int(self.kind[row]), hardware_of(spec))
+        self.kind[row] = self._kind_of[hardware_of(spec)]
+        groups = tuple(
+            (device.link, device.numa)
+            for device in in_order(spec)
+            for _ in range(1 if device.mig is None else geometry_of(device.mig.geometry).slots)
+        )
         self.links[row] = groups if len(set(groups)) > 1 else None
         self.spec_log.append(row)
         self.dirty.append(row)
+
+    def _count_kind(self, old: int, new: Hardware | None) -> None:
+        """A node's hardware is now this (None = the node is gone)."""
+        at = self._kind_of.get(new, -1) if new is not None else 0
+        if new is not None and at < 0:
+            at = self._kind_of[new] = len(self.kinds)
+            self.kinds.append(new)
+            self._there.append(0)
+        if at == old:
+            return
+        for kind, count in ((old, -1), (at, 1)):
+            if kind:  # none at all is always there
+                self._there[kind] += count
+                self.kinds_version += self._there[kind] == (count > 0)
+
+    def number(self, hardware: Hardware) -> int:
+        """The number of a kind of hardware; -1 = no node was ever of it."""
+        return self._kind_of.get(hardware, -1)
+
+    def known_kinds(self) -> list[int]:
+        """Numbers of the kinds that some node is of."""
+        return [kind for kind, count in enumerate(self._there) if count]
 
     def relabel(self, row: int, spec: NodeSpec) -> None:
         """New labels, taints or schedulability for a node whose capacity stays."""
@@ -160,12 +202,14 @@ class Nodes:
         name = self.names[row]
         if self.open[row]:
             self.total -= self.capacity[row]
+        self._count_kind(int(self.kind[row]), None)
+        self.kind[row] = 0
         del self._sorted[bisect_left(self._sorted, name)]
         del self.row[name]
         self.names[row] = ""
         self.specs[row] = None
         self.capacity[row] = self.bind[row] = self.land[row] = 0
-        self.dev_bind[row] = self.dev_land[row] = -1
+        self.dev_bind[row] = self.dev_land[row] = self.dev_capacity[row] = -1
         self.open[row] = False
         self.free_rows.append(row)
         self.spec_log.append(row)
@@ -236,38 +280,22 @@ class Nodes:
         several. ``free``: thousandths that may be used of each device."""
         if not gpu:
             return ()
+        groups = self.links[row]
         if gpu < WHOLE:
             fitting = [(left, at) for at, left in enumerate(free) if left >= gpu]
             if spread:
                 return (min(fitting, key=lambda item: (-item[0], item[1]))[1],)
-            return (min(fitting)[1],)
+            left, at = min(fitting)
+            if left < WHOLE or groups is None:
+                return (at,)
+            gpu = WHOLE  # none that is in use has room: the idle one whose going spoils least
         count = gpu // WHOLE
         idle = [at for at, left in enumerate(free) if left >= WHOLE]
-        groups = self.links[row]
         if groups is None or len(idle) == count:
             return tuple(idle[:count])
-        return _close_together(idle, groups, count)
+        return close_together(tuple(idle), groups, count)
 
     def device_ids(self, row: int, devices: Sequence[int]) -> tuple[str, ...]:
         """Ids for device numbers."""
         ids = list(self.device_index[row])
         return tuple(ids[at] for at in devices)
-
-
-def _close_together(idle: list[int], groups: tuple[tuple[int, int], ...], count: int) -> tuple[int, ...]:
-    """The tightest link group that holds all; else the tightest NUMA node; else whole groups, largest
-    first."""
-    for part in (0, 1):
-        by_group: dict[int, list[int]] = {}
-        for device in idle:
-            group = groups[device][part]
-            if group >= 0:
-                by_group.setdefault(group, []).append(device)
-        fitting = [(len(members), members) for members in by_group.values() if len(members) >= count]
-        if fitting:
-            return tuple(min(fitting)[1][:count])
-    clusters: dict[tuple[int, int], list[int]] = {}
-    for device in idle:
-        clusters.setdefault(groups[device], []).append(device)
-    ordered = sorted(clusters.values(), key=lambda members: (-len(members), members))
-    return tuple(sorted([device for members in ordered for device in members][:count]))

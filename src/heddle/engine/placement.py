@@ -55,6 +55,7 @@ class Fence:
 
     def take(self, cls: RequestClass, row: int, devices: tuple[int, ...], sign: int = 1) -> None:
         """A task of the claim was placed (``sign=-1``: was not, after all)."""
+        cls = cls.at(row)
         if sign > 0:
             self._taken.append((cls, row, devices))
         for each in self.kept:
@@ -69,7 +70,8 @@ class Fence:
             for each in self.kept:
                 found = each.spare.get(row)
                 if found is not None and (
-                    any(found[0][column] < 0 for column in cls.fit) or any(found[1][at] < 0 for at in devices)
+                    any(found[0][column] < 0 for column in cls.fit)
+                    or any(found[1][at] < cls.floor - cls.share for at in devices)
                 ):
                     return True
         return False
@@ -113,7 +115,7 @@ class Placer:
         if len(need) == 1:
             return self._place_in_order(work, need, rows, land=land, fence=fence)
         # the largest first: they are the hardest to fit, but not always, as what is short may be something else
-        largest = sorted(need, key=lambda item: (-work.parts[item[0]].gpu, work.parts[item[0]].needs, item[0]))
+        largest = sorted(need, key=lambda item: (*work.parts[item[0]].size, item[0]))
         for order in islice(permutations(largest), _ORDERS):
             placed = self._place_in_order(work, order, rows, land=land, fence=fence)
             if placed is not None:
@@ -148,9 +150,9 @@ class Placer:
         spreading = self.spreading(work, part, rows, land=land)
         while tasks:
             if spreading is None and fence is None:
-                row = self.best(cls, rows, land=land, task=tasks[0])
+                row = self.best(work, cls, rows, land=land, task=tasks[0])
             else:
-                scores = self.state.cache.scores(cls, land=land) if fence is None else self._beside(cls, fence)
+                scores = self._scores(work, cls, land=land) if fence is None else self._beside(work, cls, fence)
                 row = spreading.choose(scores, rows) if spreading is not None else _highest(scores, rows)
             if row < 0:
                 return False
@@ -169,12 +171,14 @@ class Placer:
 
     def put(self, task: Task, row: int, *, land: bool) -> None:
         """Gives one task its devices on a node that has room for it."""
-        cls = task.cls
-        if cls.key.fragmentation and 0 < cls.gpu < WHOLE:
-            devices: tuple[int, ...] = (self.state.cache.least_broken(cls, row, land=land),)
+        cls = task.cls.at(row)
+        if cls.key.mig:
+            devices: tuple[int, ...] = cls.cut(self._devices(task.work, cls, row, land=land))
+        elif cls.key.fragmentation and 0 < cls.gpu < WHOLE and not cls.key.separate:
+            devices = (self.state.cache.least_broken(cls, row, land=land),)
         else:
             nodes = self.state.nodes
-            free = (nodes.dev_land if land else nodes.dev_bind)[row].tolist() if cls.dev else []
+            free = self._devices(task.work, cls, row, land=land).tolist() if cls.dev else []
             if cls.key.ranking == "random" and 0 < cls.gpu < WHOLE:
                 devices = (draw_device(f"{task.work.name}/{task.name}", cls.gpu, free),)
             else:
@@ -184,30 +188,79 @@ class Placer:
         else:
             self.state.move(task, TaskState.BOUND, row, devices)
 
-    def best(self, cls: RequestClass, rows: Ints | None, *, land: bool, task: Task | None = None) -> int:
-        """The best row for a task of a class; -1 = none. Only a ranking at random asks which task."""
+    def best(self, work: Work, cls: RequestClass, rows: Ints | None, *, land: bool, task: Task | None = None) -> int:
+        """The best row for one task of a workload; -1 = none. Only a ranking at random asks which task."""
         if task is not None and cls.key.ranking == "random":
-            scores = self.state.cache.scores(cls, land=land)
+            scores = self._scores(work, cls, land=land)
             at = draw(f"{task.work.name}/{task.name}", (scores if rows is None else scores[rows]) >= 0)
             return at if rows is None or at < 0 else int(rows[at])
-        if rows is None:
+        if rows is None and not cls.key.separate:
             return self.state.cache.best(cls, land=land)
-        return _highest(self.state.cache.scores(cls, land=land), rows)
+        return _highest(self._scores(work, cls, land=land), rows)
 
-    def _beside(self, cls: RequestClass, fence: Fence) -> Ints:
+    def fits(self, task: Task, row: int, *, land: bool) -> bool:
+        """Whether a task fits on a node that admits it."""
+        cls = task.work.parts[task.part]
+        if not cls.key.separate:
+            return self.state.cache.fits(cls, row, land=land) > 0
+        devices = self._devices(task.work, cls, row, land=land)
+        return self.state.cache.fits_on(cls, row, devices, land=land) > 0
+
+    def room_apart(self, work: Work, cls: RequestClass) -> int:
+        """How many tasks of a class fit now on GPUs of their own, beside what a workload has already."""
+        rows = np.flatnonzero(self.state.cache.scores(cls, land=False) >= 0)
+        room = int(np.minimum(self.state.cache.count(cls, rows, land=False), 1 << 20).sum())
+        for row in _shared_by(work, land=False):
+            devices = self._devices(work, cls, row, land=False)
+            room -= self.state.cache.fits(cls, row, land=False)
+            room += self.state.cache.fits_on(cls, row, devices, land=False)
+        return room
+
+    def _devices(self, work: Work, cls: RequestClass, row: int, *, land: bool) -> Ints:
+        """What a task of a workload may use of each device of a row."""
+        nodes = self.state.nodes
+        free: Ints = (nodes.dev_land if land else nodes.dev_bind)[row]
+        if cls.key.separate and (taken := _shared_by(work, land=land).get(row)):
+            free = free.copy()
+            free[taken] = -1
+        return free
+
+    def _scores(self, work: Work, cls: RequestClass, *, land: bool) -> Ints:
+        """Scores of a class for a workload: of shares that are to be on separate GPUs without those it is on."""
+        scores = self.state.cache.scores(cls, land=land)
+        taken = _shared_by(work, land=land) if cls.key.separate else {}
+        if not taken:
+            return scores
+        nodes, rows = self.state.nodes, np.array(sorted(taken), np.int64)
+        devices = np.array([self._devices(work, cls, row, land=land) for row in sorted(taken)])
+        scores = scores.copy()
+        amounts = (nodes.land if land else nodes.bind)[rows]
+        scores[rows] = self.state.cache.score(cls, rows, amounts, devices, land=land)
+        return scores
+
+    def _beside(self, work: Work, cls: RequestClass, fence: Fence) -> Ints:
         """Scores of a class for tasks that start now beside what is kept."""
-        scores = self.state.cache.scores(cls, land=False).copy()
+        scores = self._scores(work, cls, land=False).copy()
         if fence.rows.size:
             free = [fence.free(row) for row in fence.rows.tolist()]
             amounts = np.array([each for each, _ in free])
-            devices = np.array([each for _, each in free])
+            devices = np.array(
+                [
+                    np.minimum(each, self._devices(work, cls, row, land=False))
+                    for row, (_, each) in zip(fence.rows.tolist(), free, strict=True)
+                ]
+            )
             scores[fence.rows] = self.state.cache.score(cls, fence.rows, amounts, devices, land=False)
         return scores
 
     def _put_beside(self, task: Task, row: int, fence: Fence) -> None:
-        cls = task.cls
+        cls = task.cls.at(row)
         nodes = self.state.nodes
-        devices = nodes.choose_devices(row, cls.gpu, fence.free(row)[1].tolist(), spread=cls.key.spread)
+        free = np.minimum(fence.free(row)[1], self._devices(task.work, cls, row, land=False))
+        if cls.key.mig:
+            devices = cls.cut(free)
+        else:
+            devices = nodes.choose_devices(row, cls.gpu, free.tolist(), spread=cls.key.spread)
         self.state.move(task, TaskState.BOUND, row, devices)
         fence.take(cls, row, devices)
 
@@ -229,7 +282,7 @@ class Placer:
         rows = [task.row for task in work.order[part] if task.row >= 0 and not (land and leaves(task))]
         rows += [task.hold[0] for task in work.order[part] if task.hold]
         cls = work.parts[part]
-        eligible = self.state.cache.eligible.if_open(cls.key.where) if cordoned else cls.eligible
+        eligible = self.state.cache.admitted(cls, cordoned=True) if cordoned else cls.eligible
         outer = self.state.topology.level(work.spec.topology_required) if work.spec.topology_required else None
         if outer is not None and within is not None and within.size:
             eligible = eligible & (outer.domain == outer.domain[within[0]])
@@ -370,6 +423,19 @@ class Placer:
     def _outside(self, inner: str, outer: str) -> bool:
         """Whether a domain of the level meant to be inner holds whole domains of the outer one."""
         return self.state.topology.depth(inner) <= self.state.topology.depth(outer)
+
+
+def _shared_by(work: Work, *, land: bool) -> dict[int, list[int]]:
+    """By row, the devices of which a workload has a share, or will have."""
+    found: dict[int, list[int]] = {}
+    for task in work.tasks.values():
+        if not task.cls.key.separate:
+            continue
+        if task.state is TaskState.BOUND or (leaves(task) and not land):
+            found.setdefault(task.row, []).extend(task.devices)
+        if task.hold:
+            found.setdefault(task.hold[0], []).extend(task.hold[1])
+    return found
 
 
 def arrangement(work: Work, need: Need) -> tuple[object, ...]:

@@ -54,6 +54,8 @@ class ReasonCode(StrEnum):
     IMPOSSIBLE_SLICES = "ImpossibleSlices"
     OVER_COUNTER = "OverCounter"
     WAITING_FOR_READY = "WaitingForReady"
+    NO_GPU_MATCHES = "NoGpuMatches"
+    NO_SEPARATE_GPUS = "NoSeparateGpus"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -105,6 +107,8 @@ class Reason:
         head: workload at the head of the line.
         pod_set: the pod set that waits.
         awaits: the pod set for which it waits.
+        models: GPU models that it may use.
+        profile: MIG profile that it asks for.
     """
 
     code: ReasonCode
@@ -126,6 +130,8 @@ class Reason:
     head: str = ""
     pod_set: str = ""
     awaits: str = ""
+    models: tuple[str, ...] = ()
+    profile: str = ""
 
 
 def moment(at: float) -> str:
@@ -186,6 +192,13 @@ def _spread(reason: Reason) -> str:
     return " and ".join(rules)
 
 
+def _wanted_gpu(reason: Reason) -> str:
+    models = f"GPUs of model {' or '.join(reason.models)}" if reason.models else "GPUs"
+    if reason.profile:
+        return f"{models} in MIG mode with {reason.profile}"
+    return f"{models} known to have {amount(MEMORY, reason.wanted)} or more each" if reason.wanted else models
+
+
 def render(reason: Reason) -> str:
     """The sentence for a reason."""
     r = reason
@@ -227,6 +240,8 @@ def render(reason: Reason) -> str:
             return f"{r.level} is not a level of the cluster's topology"
         case ReasonCode.NO_NODE_MATCHES:
             return "no schedulable node matches its node selector, affinity and tolerations"
+        case ReasonCode.NO_GPU_MATCHES:
+            return f"no schedulable node that it may use has {_wanted_gpu(r)}"
         case ReasonCode.NO_ROOM:
             return f"{r.fits} of {r.needed} tasks fit now; it asks for {asked}, {free} are free"
         case ReasonCode.NO_MATCHING_ROOM:
@@ -238,6 +253,8 @@ def render(reason: Reason) -> str:
             return (
                 f"each task asks for a node to itself: {r.fits} of {r.needed} find one that is empty and large enough"
             )
+        case ReasonCode.NO_SEPARATE_GPUS:
+            return f"its shares must be on separate GPUs: {r.fits} of {r.needed} find one that has room"
         case ReasonCode.NO_SPREAD:
             return f"not enough domains apart have room now: {_so_many(r)}, {_spread(r)}"
         case ReasonCode.NO_SLICES:
@@ -247,7 +264,7 @@ def render(reason: Reason) -> str:
         case ReasonCode.IMPOSSIBLE_SLICES:
             return f"impossible on this cluster even when empty: {_so_many(r)}, every {r.tasks} in one {r.level}"
         case ReasonCode.ANY_ARRANGEMENT:
-            return "without its spread, slices and nodes of its own it would start now"
+            return "without its spread, slices, separate GPUs and nodes of its own it would start now"
         case ReasonCode.ANY_NODE:
             return "without its node selector and affinity it would start now"
         case ReasonCode.NO_DOMAIN:

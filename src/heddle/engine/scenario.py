@@ -24,6 +24,7 @@ from heddle.engine.model import (
     Ageing,
     Device,
     LabelMatch,
+    Mig,
     NodePreference,
     NodeSpec,
     Placement,
@@ -160,7 +161,10 @@ def build_state(data: Data) -> State:
     state = State()
     state.set_topology(data.get("topology", {}).get("levels", ()))
     for node in data["nodes"]:
-        devices = tuple(Device(f"g{at:03}", at, memory_mib=node.get("gpu_memory_mib", 0)) for at in range(node["gpus"]))
+        devices = tuple(
+            Device(f"g{at:03}", at, node.get("gpu_model", ""), node.get("gpu_memory_mib", 0), mig=_mig(node))
+            for at in range(node["gpus"])
+        )
         resources = {
             "cpu": node.get("cpu_milli", _PLENTY),
             "memory": node["memory_mib"] * _MIB if "memory_mib" in node else _PLENTY,
@@ -193,9 +197,8 @@ def build_state(data: Data) -> State:
         if "past_usage" in queue:
             past = {name: float(value or 0) for name, value in _amounts(queue["past_usage"]).items()}
             state.set_past_usage(queue["name"], PastUsage(NOW, past))
-    sizes = {node.get("gpu_memory_mib", 0) for node in data["nodes"] if node["gpus"]}
     for workload in data["workloads"]:
-        state.set_workload(_workload(workload, sizes))
+        state.set_workload(_workload(workload))
     _start(state, data)
     return state
 
@@ -214,21 +217,27 @@ def _counted(values: Data) -> dict[str, int]:
     return {COUNTER + name: int(value) for name, value in values.items()}
 
 
-def _gpu(task: Data, sizes: set[int]) -> int:
+def _mig(node: Data) -> Mig | None:
+    if "mig" not in node:
+        return None
+    cut = node.get("mig_instances")
+    return Mig(node["mig"], None if cut is None else tuple((str(profile), int(start)) for profile, start in cut))
+
+
+def _gpu(task: Data) -> tuple[int, int, str]:
+    """GPUs in thousandths, MiB of one, and MIG profile, of which a task asks for one."""
     wanted = task.get("gpu_memory_mib", 0)
     if task["gpu"] or not wanted:
-        return int(task["gpu"] * WHOLE + 0.5)
-    if len(sizes) != 1:
-        raise UnsupportedScenarioError("shares by memory on devices of several sizes are not supported yet")
-    return -(-int(wanted) * WHOLE // max(sizes))
+        return int(task["gpu"] * WHOLE + 0.5), 0, task.get("mig", "")
+    return 0, int(wanted), ""
 
 
-def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
-    groups: dict[tuple[int, int, int, tuple[tuple[str, int], ...], str, str], list[str]] = {}
+def _workload(workload: Data) -> WorkloadSpec:
+    groups: dict[tuple[tuple[int, int, str], int, int, tuple[tuple[str, int], ...], str, str], list[str]] = {}
     for task in workload["tasks"]:
         counters = tuple(_counted(task.get("counters", {})).items())
         key = (
-            _gpu(task, sizes),
+            _gpu(task),
             task.get("cpu_milli", 0),
             task.get("memory_mib", 0) * _MIB,
             counters,
@@ -239,7 +248,7 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
     left = workload["min_members"]
     pod_sets = []
     wishes = _wishes(workload)
-    for at, ((gpu, cpu, memory, counters, group, name), tasks) in enumerate(groups.items()):
+    for at, (((gpu, share, mig), cpu, memory, counters, group, name), tasks) in enumerate(groups.items()):
         least = len(tasks) if group else min(left, len(tasks))
         left -= 0 if group else least
         request = {"cpu": cpu, "memory": memory, **dict(counters)}
@@ -248,7 +257,10 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
             request[MODEL + model] = gpu
             asked["node_selector"] = {**asked.get("node_selector", {}), "model": model}
         after = tuple(workload.get("after", {}).get(name, ()))
-        pod_sets.append(PodSet(name or f"p{at}", tuple(tasks), least, request, gpu, group=group, after=after, **asked))
+        if gpu or share or mig:
+            asked["gpu_models"] = tuple(workload.get("gpu_models", ()))
+        asked |= {"group": group, "after": after, "gpu_memory": share, "mig": mig}
+        pod_sets.append(PodSet(name or f"p{at}", tuple(tasks), least, request, gpu, **asked))
     runs = {task["name"] for task in workload["tasks"] if task["state"] == "running"}
     running = sum(len(runs.intersection(p.tasks)) for p in pod_sets if not p.group)
     grouped = {p.group: {t for other in pod_sets if other.group == p.group for t in other.tasks} for p in pod_sets}
@@ -269,6 +281,7 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         min_groups=workload.get("min_groups"),
         gang_grace=workload.get("gang_grace_s"),
         walltime=workload.get("walltime_s"),
+        separate_gpus=workload.get("separate_gpus", False),
     )
 
 
@@ -299,17 +312,21 @@ def _start(state: State, data: Data) -> None:
     for workload, task in sorted(running, key=lambda item: "gpu_index" not in item[1]):
         work = state.works[workload["name"]]
         found = work.tasks[task["name"]]
-        count = found.cls.count or int(found.cls.dev)
+        cls = found.cls.at(state.nodes.row[task["node"]])
+        count = cls.width
         used = taken[task["node"]]
         idle = [f"g{at:03}" for at in range(WHOLE) if f"g{at:03}" not in used]
-        if "gpu_index" in task and not found.cls.count and count:
+        if "gpu_index" in task and not cls.count and count:
             devices: tuple[str, ...] = (shared.setdefault((task["node"], task["gpu_index"]), idle[0]),)
         else:
             devices = tuple(idle[:count])
         used.update(devices)
         pod_set = work.spec.pod_sets[found.part].name
+        instance = None
+        if "mig" in task:
+            devices, instance = (f"g{task['gpu_index']:03}",), (task["mig"], int(task["mig_start"]))
         since = NOW - workload["running_for_s"] if "running_for_s" in workload else float(workload["created"])
-        state.bind(Placement(work.name, pod_set, task["name"], task["node"], devices), since)
+        state.bind(Placement(work.name, pod_set, task["name"], task["node"], devices, instance), since)
 
 
 def _get_ready(state: State, data: Data) -> None:

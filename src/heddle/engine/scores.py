@@ -9,13 +9,16 @@ node name. -1 = does not fit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from heddle.engine.eligible import DEMERIT_BITS, EligibleRows, Where, where
 from heddle.engine.fragmentation import PUBLISHED, Fragmentation
-from heddle.engine.model import COUNTER, CPU, GPU, WHOLE, NodeSpec, PodSet, TypicalTask
+from heddle.engine.hardware import FREE, TAKEN, Hardware, hardware_of
+from heddle.engine.mig import NEVER, Geometry, Profile, Table, table
+from heddle.engine.model import COUNTER, CPU, GPU, MODEL, WHOLE, NodeSpec, PodSet, TypicalTask, WorkloadSpec
 from heddle.engine.nodes import LABEL_BITS, SOLE, TENANCY, Bools, Ints, Nodes
 from heddle.engine.rankings import RANKINGS, Ranking, Tenants
 
@@ -37,11 +40,38 @@ class ClassKey:
     spread: bool
     fragmentation: bool = False
     exclusive: bool = False
+    gpu_memory: int = 0
+    separate: bool = False
+    models: tuple[str, ...] = ()
+    mig: str = ""
     ranking: str = ""
 
 
-def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
-    """The class of a pod set's tasks."""
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A GPU in MIG mode that has a profile: its first slot, what it is, and where instances go on it."""
+
+    first: int
+    geometry: Geometry
+    profile: Profile
+    table: Table
+
+    def slots(self, start: int) -> tuple[int, ...]:
+        """The slots of an instance."""
+        return tuple(self.first + slot for slot in self.profile.slots(start, self.geometry.slices))
+
+    def free(self, devices: Ints) -> Ints:
+        """The free slots as bits, per row of what is free of devices."""
+        slots = self.geometry.slots
+        weights = 1 << np.arange(slots)
+        found: Ints = (devices[..., self.first : self.first + slots] == FREE) @ weights
+        return found
+
+
+def class_key(pod_set: PodSet, spec: WorkloadSpec) -> ClassKey:
+    """The class of the tasks of a workload's pod set."""
+    strategy = spec.strategy
+    shares = pod_set.gpu_memory > 0 or 0 < pod_set.gpu < WHOLE
     return ClassKey(
         tuple(sorted((name, value) for name, value in pod_set.request.items() if value)),
         pod_set.gpu,
@@ -49,34 +79,54 @@ def class_key(pod_set: PodSet, strategy: str) -> ClassKey:
         strategy == "spread",
         strategy in ("fragmentation", PUBLISHED),
         pod_set.exclusive,
+        pod_set.gpu_memory,
+        spec.separate_gpus and shares,
+        pod_set.gpu_models,
+        pod_set.mig,
         strategy if strategy in RANKINGS or strategy == PUBLISHED else "",
     )
 
 
-def typical(pod_set: PodSet) -> TypicalTask:
-    """What a pod set's tasks add to the learned mix."""
+def typical(pod_set: PodSet) -> TypicalTask | None:
+    """What a pod set's tasks add to the learned mix; None = nothing, as their size depends on where they are."""
+    if pod_set.gpu_memory or pod_set.mig:
+        return None
     demand = where(pod_set.node_selector, pod_set.tolerations, pod_set.node_affinity)
     cpu = pod_set.request.get(CPU, 0)
     return TypicalTask(pod_set.gpu, cpu, demand.selector, demand.tolerations, demand.affinity)
 
 
 class RequestClass:
-    """One class: its need as a row of amounts, and its cached scores per ledger."""
+    """One class: its need as a row of amounts, and its cached scores per ledger.
+
+    What some tasks take depends on the hardware where they land, as a share by memory does. Such a class is not
+    ``fixed``: :meth:`on` gives the fixed class that its tasks are on hardware of some kind, and :meth:`at` the one by
+    which ledgers count a task that is there. Its own amounts are then the most that any known hardware makes of them:
+    by these caps are asked before a place is known.
+    """
 
     __slots__ = (
+        "_astray",
+        "_on",
         "charged",
         "count",
         "counted",
+        "cuts",
         "demerits",
         "dev",
         "eligible",
         "fit",
+        "fixed",
+        "floor",
         "gpu",
         "hint",
         "key",
+        "least",
         "mix",
         "need",
         "needs",
+        "nodes",
+        "options",
         "scores",
         "seen",
         "share",
@@ -85,48 +135,151 @@ class RequestClass:
         "typical",
         "used",
         "version",
+        "wanted",
+        "width",
     )
 
-    def __init__(self, key: ClassKey, column: dict[str, int], typical: TypicalTask, *, exclusive: bool) -> None:
+    def __init__(
+        self,
+        key: ClassKey,
+        column: dict[str, int],
+        typical: TypicalTask | None,
+        nodes: Nodes,
+        *,
+        exclusive: bool,
+        cuts: tuple[Cut, ...] | None = None,
+    ) -> None:
         self.key = key
         self.typical = typical
+        self.nodes = nodes
         self.mix = -1  # version of the mix that the scores were made with
-        self.gpu = key.gpu
-        self.count = key.gpu // WHOLE if key.gpu >= WHOLE else 0
-        self.share = WHOLE if self.count else key.gpu
+        self.fixed = not key.gpu_memory and not key.models and (not key.mig or cuts is not None)
+        self.cuts = cuts or ()
+        self.options: tuple[RequestClass, ...] = ()  # where several models may do: the class of each, best first
+        self._on: dict[int, RequestClass | None] = {}
+        self._astray = self
         self.scores: list[Ints | None] = [None, None]
         self.seen = [0, 0]
         self.version = -1
         self.spec_seen = 0
         self.hint = [_NO_HINT, _NO_HINT]
-        fixed = not key.spread and not key.fragmentation and not key.ranking
-        self.steady = fixed and (self.count > 0 or key.gpu == 0)
+        whole = not key.gpu_memory and not key.mig and (key.gpu >= WHOLE or key.gpu == 0)
+        self.steady = whole and not key.spread and not key.fragmentation and not key.ranking
         self.eligible: Bools = np.zeros(0, np.bool_)
         self.demerits: Ints | None = None
-        self.dev = key.gpu > 0
+        self.dev = key.gpu > 0 or not self.fixed
         self.resize(column, exclusive=exclusive)
 
     def resize(self, column: dict[str, int], *, exclusive: bool) -> None:
         """Adapts the row of amounts after resources were added, or the first class that is exclusive.
 
         ``used`` are the columns that queues are charged for, ``fit`` those that a node must have free: tenancy
-        need not be looked at while nobody is exclusive.
+        need not be looked at while nobody is exclusive. ``least`` is what the most favourable hardware makes of it.
         """
+        gpus: list[int] = [self.key.gpu]
+        known: list[RequestClass | None] = []
+        models = {MODEL + model for model in self.key.models}
+        if not self.fixed:
+            whole = replace(self.key, gpu=self.key.gpu or WHOLE, gpu_memory=0, models=())
+            self._astray = RequestClass(whole, column, None, self.nodes, exclusive=exclusive, cuts=())
+            self._on = {kind: self._made(kind, column, exclusive=exclusive) for kind in range(len(self.nodes.kinds))}
+            known = [self._on[kind] for kind in self.nodes.known_kinds()]
+            gpus = [cls.key.gpu for cls in known if cls is not None] or [WHOLE]
+        self.gpu = max(gpus)
+        self.count = self.gpu // WHOLE if self.gpu >= WHOLE and not self.key.mig else 0
+        self.share = WHOLE if self.count else FREE - TAKEN if self.key.mig else self.gpu  # taken of each device
+        self.floor = FREE if self.key.mig else self.share  # what is free of a device that may be taken
+        self.width = self.count or int(self.dev)  # devices that a task uses
         self.need: Ints = np.zeros(len(column), np.int64)
         for name, value in self.key.request:
             self.need[column[name]] = value
         self.need[column[GPU]] = self.gpu
+        counted = {at for cls in known if cls is not None for at in cls.charged if self.nodes.resources[at] in models}
+        if len(self.key.models) == 1:
+            self.need[list(counted)] = self.gpu
         self.charged: list[int] = np.flatnonzero(self.need).tolist()  # to queues
+        self.wanted = sorted({*self.charged, *counted})  # of queues: GPUs of each model that it may get
         self.counted = [column[name] for name, _ in self.key.request if name.startswith(COUNTER)]
         self.need[TENANCY] = SOLE if self.key.exclusive else 1
         self.needs: list[int] = self.need.tolist()
+        self.least = self.needs if self.fixed else [min(gpus), *self.needs[1:]]
         self.need[self.counted] = 0  # of nodes it needs the rest
-        self.used: list[int] = [at for at in self.charged if at not in self.counted]
+        self.used: list[int] = [at for at in self.charged if at not in self.counted and at not in counted]
         self.fit: list[int] = [*self.used, TENANCY] if exclusive else self.used
 
+    @property
+    def size(self) -> tuple[object, ...]:
+        """Sorts the largest first; which resource was heard of first is of no account."""
+        return (-self.gpu, self.needs[: TENANCY + 1], self.key.request)
+
+    def _made(self, kind: int, column: dict[str, int], *, exclusive: bool) -> RequestClass | None:
+        hardware = self.nodes.kinds[kind]
+        if self.key.models and hardware.model not in self.key.models:
+            return None
+        gpu = hardware.share_of(self.key.gpu_memory) if self.key.gpu_memory else self.key.gpu
+        if gpu is None:
+            return None
+        cuts = self._cuts(hardware)
+        if self.key.mig:
+            if not cuts:
+                return None
+            gpu = max(cut.geometry.share(cut.profile) for cut in cuts)
+        request = dict(self.key.request)
+        if self.key.models and hardware.counted:
+            request[MODEL + hardware.model] = gpu
+        key = replace(self.key, gpu=gpu, gpu_memory=0, models=(), request=tuple(sorted(request.items())))
+        return RequestClass(key, column, None, self.nodes, exclusive=exclusive, cuts=cuts)
+
+    def _cuts(self, hardware: Hardware) -> tuple[Cut, ...]:
+        """The GPUs of a node that have, or can have, instances of its profile."""
+        found = []
+        for first, geometry in hardware.cut if self.key.mig else ():
+            profile, there = geometry.profile(self.key.mig), table(geometry, self.key.mig)
+            if profile is not None and there is not None:
+                found.append(Cut(first, geometry, profile, there))
+        return tuple(found)
+
+    def cut(self, free: Ints) -> tuple[int, ...]:
+        """The slots of the instance of its profile that spoils least, where so much is free of devices."""
+        bits = [int(cut.free(free)) for cut in self.cuts]
+        at = min(range(len(bits)), key=lambda at: (int(self.cuts[at].table.spoils[bits[at]]), at))
+        return self.cuts[at].slots(int(self.cuts[at].table.start[bits[at]]))
+
+    def holds(self, row: int, devices: Sequence[int]) -> bool:
+        """Whether these devices of a row are what one of its tasks takes there."""
+        cls = self.at(row)
+        if cls.key.mig:
+            return any(tuple(devices) == cut.slots(at) for cut in cls.cuts for at in cut.geometry.starts(cut.profile))
+        return len(devices) == cls.width and all(self.nodes.dev_capacity[row, at] == WHOLE for at in devices)
+
+    def on(self, kind: int) -> RequestClass | None:
+        """The fixed class of its tasks on hardware of a kind; None = that has no place for them."""
+        return self if self.fixed else self._on[kind]
+
+    def at(self, row: int) -> RequestClass:
+        """The fixed class of a task that is on a row. Where it should not be it counts as on a whole device."""
+        if self.fixed:
+            return self
+        return self._on[int(self.nodes.kind[row])] or self._astray
+
+    def beside(self, row: int) -> RequestClass | None:
+        """The class of further tasks of a pod set of which some are on a row; None = it may not use that model."""
+        if not self.options:
+            return self
+        model = self.nodes.kinds[int(self.nodes.kind[row])].model
+        return next((cls for cls in self.options if cls.key.models == (model,)), None)
+
+    def suits(self, rows: Ints) -> Bools:
+        """Of which rows the hardware has a place for its tasks."""
+        table = np.array([self.on(kind) is not None for kind in range(len(self.nodes.kinds))], np.bool_)
+        found: Bools = table[self.nodes.kind[rows]]
+        return found
+
     def accepts(self, spec: NodeSpec | None) -> bool:
-        """Whether selector, affinity and tolerations admit a node (not whether it has room)."""
-        return self.key.where.accepts(spec)
+        """Whether selector, affinity, tolerations and hardware admit a node (not whether it has room)."""
+        if not self.key.where.accepts(spec) or spec is None:
+            return False
+        return self.fixed or self._on.get(self.nodes.number(hardware_of(spec))) is not None
 
 
 class ScoreCache:
@@ -140,22 +293,38 @@ class ScoreCache:
         self.classes: dict[ClassKey, RequestClass] = {}
         self.base = 0
         self.exclusive = False  # whether any class is
+        self.loose = False  # whether any class is not fixed
+        self._kinds_seen = nodes.kinds_version
         self.eligible = EligibleRows(nodes)
         self.fragmentation = Fragmentation(nodes, self.eligible)
         self._known = [(-1, 0), (-1, 0)]  # per ledger: mix and size for which fragmentation has figures
         self._measured = [0, 0]  # per ledger: how far it has read the log
 
-    def of(self, pod_set: PodSet, strategy: str) -> RequestClass:
+    def of(self, pod_set: PodSet, spec: WorkloadSpec) -> RequestClass:
         """The class of a pod set, made when first met."""
-        key = class_key(pod_set, strategy)
+        return self._of(class_key(pod_set, spec), typical(pod_set))
+
+    def _of(self, key: ClassKey, typical: TypicalTask | None) -> RequestClass:
         found = self.classes.get(key)
         if found is None:
             if key.exclusive and not self.exclusive:
                 self.exclusive = True
                 self.resize()
-            found = RequestClass(key, self.column, typical(pod_set), exclusive=self.exclusive)
+            found = RequestClass(key, self.column, typical, self.nodes, exclusive=self.exclusive)
             self.classes[key] = found
+            if len(key.models) > 1:
+                found.options = tuple(self._of(replace(key, models=(model,)), None) for model in key.models)
+            self.loose = self.loose or not found.fixed
         return found
+
+    def learn_hardware(self) -> bool:
+        """Adapts classes after kinds of hardware came or went; whether what a task counts for may have changed."""
+        if self._kinds_seen == self.nodes.kinds_version:
+            return False
+        self._kinds_seen = self.nodes.kinds_version
+        if self.loose:
+            self.resize()
+        return self.loose
 
     def resize(self) -> None:
         """Adapts every class after resources were added."""
@@ -175,7 +344,7 @@ class ScoreCache:
             cls.spec_seen = -1
         if cls.spec_seen != len(nodes.spec_log):
             cls.spec_seen = len(nodes.spec_log)
-            cls.eligible = self.eligible.of(cls.key.where)
+            cls.eligible = self.admitted(cls)
             cls.demerits = self.eligible.demerits(cls.key.where)
         if cls.key.fragmentation:
             self._measure(land=land)
@@ -199,6 +368,11 @@ class ScoreCache:
             self.base += half
             nodes.fence = len(log)
         return scores
+
+    def admitted(self, cls: RequestClass, *, cordoned: bool = False) -> Bools:
+        """Which rows admit a class, whatever room they have (do not write to it); ``cordoned``: as if no node were."""
+        found = self.eligible.if_open(cls.key.where) if cordoned else self.eligible.of(cls.key.where)
+        return found if cls.fixed else found & cls.suits(np.arange(found.size))
 
     def _measure(self, *, land: bool) -> None:
         """Lets fragmentation look at the rows that changed since it last did."""
@@ -262,9 +436,16 @@ class ScoreCache:
         The ledger still says how broken up a node is.
         """
         nodes = self.nodes
+        if not cls.fixed:
+            found = np.full(rows.size, -1, np.int64)
+            for alike, there in self._alike(cls, rows):
+                found[there] = self.score(alike, rows[there], free[there], devices[there], land=land)
+            return found
         ok = cls.eligible[rows]
         for column in cls.fit:
             ok = ok & (free[:, column] >= cls.needs[column])
+        if cls.key.mig:
+            return self._ranked(cls, rows, *self._cut_cost(cls, rows, free, devices, ok))
         if cls.key.fragmentation:
             if cls.dev:
                 ok = ok & ((devices >= cls.share).sum(axis=1) >= max(cls.count, 1))
@@ -312,6 +493,29 @@ class ScoreCache:
             self.rankings[name] = RANKINGS[name](self.nodes, self.tenants)
         return self.rankings[name]
 
+    def _cut_cost(self, cls: RequestClass, rows: Ints, free: Ints, devices: Ints, ok: Bools) -> tuple[Ints, Bools]:
+        """What a MIG instance spoils, then how full the node is; and where there is room for it."""
+        spoils = np.full(rows.size, NEVER)
+        for cut in cls.cuts:
+            spoils = np.minimum(spoils, cut.table.spoils[cut.free(devices)])
+        gpu_left = np.clip((free[:, 0] - cls.gpu) // 64, 0, 255)
+        cpu_left = np.minimum((free[:, 1] - cls.needs[1]) * 31 // np.maximum(self.nodes.capacity[rows, 1], 1), 31)
+        worse = np.minimum(spoils, 127)
+        if cls.key.spread:
+            cost = (255 - gpu_left << 12) + (worse << 5) + (31 - cpu_left)
+        else:
+            cost = (worse << 13) + (gpu_left << 5) + cpu_left
+        return cost, ok & (spoils < NEVER)
+
+    def _alike(self, cls: RequestClass, rows: Ints) -> Iterator[tuple[RequestClass, Ints]]:
+        """The fixed classes that a class is on some rows, and where among these each is so."""
+        kinds = self.nodes.kind[rows]
+        for kind in np.unique(kinds).tolist():
+            alike = cls.on(kind)
+            if alike is not None:
+                alike.eligible, alike.demerits = cls.eligible, cls.demerits
+                yield alike, np.flatnonzero(kinds == kind)
+
     def _ranked(self, cls: RequestClass, rows: Ints, cost: Ints, ok: Bools) -> Ints:
         if cls.demerits is not None:
             cost = cost + (cls.demerits[rows] << _COST_BITS)
@@ -321,20 +525,30 @@ class ScoreCache:
         """How many tasks of a class fit on a node that admits it."""
         nodes = self.nodes
         ledgers = (nodes.land, nodes.dev_land) if land else (nodes.bind, nodes.dev_bind)
-        return self.fits_in(cls, ledgers[0][row], ledgers[1][row])
+        alike = cls.on(int(nodes.kind[row])) if not cls.fixed else cls
+        return self._fits_in(alike, ledgers[0][row], ledgers[1][row]) if alike is not None else 0
 
-    def fits_in(self, cls: RequestClass, free: Ints, devices_free: Ints) -> int:
-        """The same from what is said to be free on it, in all and by device."""
+    def fits_on(self, cls: RequestClass, row: int, devices: Ints, *, land: bool) -> int:
+        """The same where so much of each device may be used."""
+        nodes = self.nodes
+        alike = cls.on(int(nodes.kind[row]))
+        return self._fits_in(alike, (nodes.land if land else nodes.bind)[row], devices) if alike is not None else 0
+
+    def _fits_in(self, cls: RequestClass, free: Ints, devices_free: Ints) -> int:
         most = _NONE
         amounts = free.tolist()
         for column in cls.used:
             most = min(most, amounts[column] // cls.needs[column])
         if self.exclusive:  # how many tenants there are is of no account, only whether one is exclusive
             most = min(most, int(amounts[TENANCY] >= SOLE)) if cls.key.exclusive else most * (amounts[TENANCY] > 0)
+        if cls.key.mig and most > 0:
+            return max(0, min(most, sum(int(cut.table.fits[cut.free(devices_free)]) for cut in cls.cuts)))
         if cls.dev and most > 0:
             devices = devices_free.tolist()
             if cls.count:
                 most = min(most, sum(left >= WHOLE for left in devices) // cls.count)
+            elif cls.key.separate:
+                most = min(most, sum(left >= cls.gpu for left in devices))
             else:
                 most = min(most, sum(left // cls.gpu for left in devices if left > 0))
         return max(most, 0)
@@ -357,8 +571,17 @@ class ScoreCache:
         """
         nodes = self.nodes
         self.scores(cls, land=land)  # refreshes eligibility
+        admitted = self.admitted(cls, cordoned=True) if cordoned else nodes.open if anywhere else cls.eligible
+        if cls.fixed:
+            return self._count(cls, rows, admitted, land=land, empty=empty, shared=shared)
+        found = np.zeros(rows.size, np.int64)
+        for alike, there in self._alike(cls, rows):
+            found[there] = self._count(alike, rows[there], admitted, land=land, empty=empty, shared=shared)
+        return found
+
+    def _count(self, cls: RequestClass, rows: Ints, admitted: Bools, *, land: bool, empty: bool, shared: bool) -> Ints:
+        nodes = self.nodes
         free = (nodes.capacity if empty else nodes.land if land else nodes.bind)[rows]
-        admitted = self.eligible.if_open(cls.key.where) if cordoned else nodes.open if anywhere else cls.eligible
         most = np.where(admitted[rows], _NONE, 0)
         for column in cls.used:
             most = np.minimum(most, free[:, column] // cls.needs[column])
@@ -368,9 +591,14 @@ class ScoreCache:
         if cls.dev:
             devices = (nodes.dev_land if land else nodes.dev_bind)[rows]
             if empty:
-                devices = np.where(np.arange(devices.shape[1]) < (free[:, :1] // WHOLE), WHOLE, -1)
-            if cls.count:
+                devices = nodes.dev_capacity[rows]
+            if cls.key.mig:
+                instances = sum((cut.table.fits[cut.free(devices)] for cut in cls.cuts), np.zeros(rows.size, np.int64))
+                most = np.minimum(most, instances)
+            elif cls.count:
                 most = np.minimum(most, (devices >= WHOLE).sum(axis=1) // cls.count)
+            elif cls.key.separate:
+                most = np.minimum(most, (devices >= cls.gpu).sum(axis=1))
             else:
                 most = np.minimum(most, (np.maximum(devices, 0) // cls.gpu).sum(axis=1))
         return np.maximum(most, 0)

@@ -171,7 +171,8 @@ class _Search:
 
     def _first(self, moments: Sequence[int]) -> int:
         """The first moment worth a try: before it too few GPUs are free even in sum."""
-        missing = self.demand[0] - int(np.maximum(self.state.nodes.land[:, 0], 0).sum())
+        least = sum(self.work.parts[part].least[0] * count for part, count in self.need)
+        missing = least - int(np.maximum(self.state.nodes.land[:, 0], 0).sum())
         gone = 0
         for moment, count in enumerate(moments):
             for _, name in self.ends[gone:count]:

@@ -21,6 +21,7 @@ from heddle.engine.model import (
     CPU,
     GPU,
     MEMORY,
+    MODEL,
     NodeSpec,
     Placement,
     QueueSpec,
@@ -73,8 +74,11 @@ class Work:
     __slots__ = (
         "after",
         "arranged",
+        "bases",
         "bound",
+        "chooses",
         "end",
+        "fixed",
         "groups",
         "held",
         "key",
@@ -94,7 +98,11 @@ class Work:
         self.name = spec.name
         self.spec = spec
         self.queue: Queue | None = None
-        self.parts: list[RequestClass] = []
+        self.bases: list[RequestClass] = []  # the class of each pod set
+        self.parts: list[RequestClass] = []  # the same, or while one of several GPU models is tried: that of the model
+        self.chooses = any(len(pod_set.gpu_models) > 1 for pod_set in spec.pod_sets)
+        # whether what its tasks take is known before they have a place
+        self.fixed = not any(s.gpu_memory or s.gpu_models or s.mig for s in spec.pod_sets)
         self.tasks: dict[str, Task] = {}
         self.order: list[list[Task]] = []  # per pod set, in the order given
         self.bound: list[int] = []
@@ -109,7 +117,8 @@ class Work:
         self.kind: Kind | None = None  # and in Queue.kinds
         self.started = math.inf  # of the earliest task that runs; kept where a walltime is known
         self.end: tuple[float, str] | None = None  # its entry in State.ends
-        self.arranged = any(s.spread or s.slices for s in spec.pod_sets)  # its tasks' places depend on each other
+        # its tasks' places depend on each other
+        self.arranged = spec.separate_gpus or any(s.spread or s.slices for s in spec.pod_sets)
 
     def missing(self) -> list[int]:
         """Per pod set: how many more tasks must start for the minimum."""
@@ -245,6 +254,7 @@ class State:
         row = self.nodes.row.get(spec.name)
         if row is None:
             self.nodes.add(spec, self.column)
+            self._learn_hardware()
             self.topology.update()
             return ()
         old = self.nodes.specs[row]
@@ -261,10 +271,11 @@ class State:
             self.unhold(task)
         self.nodes.remove(row)
         row = self.nodes.add(spec, self.column)
+        self._learn_hardware()
         index = self.nodes.device_index[row]
         lost = []
         for task, was, ids, since in places:
-            if not all(i in index for i in ids):
+            if not all(i in index for i in ids) or not task.cls.holds(row, [index[i] for i in ids]):
                 task.ready = False
                 lost.append((task.work.name, task.name))
                 continue
@@ -273,7 +284,7 @@ class State:
             if was is TaskState.RELEASING:
                 self.move(task, was, row, devices, since)
         for task, ids in promises:
-            if all(i in index for i in ids):
+            if all(i in index for i in ids) and task.cls.holds(row, [index[i] for i in ids]):
                 self.hold(task, row, tuple(index[i] for i in ids))
         for task in {**dict.fromkeys(here), **dict.fromkeys(held)}:
             self._index(task.work)
@@ -298,8 +309,14 @@ class State:
             self.unhold(task)
             self._index(task.work)
         self.nodes.remove(row)
+        self._learn_hardware()
         self.tree.moved += 1
         return tuple((task.work.name, task.name) for task in here)
+
+    def _learn_hardware(self) -> None:
+        """What a task that has no place yet counts for depends on what hardware there is: all is counted anew."""
+        if self.cache.learn_hardware():
+            self.tree.stale = True
 
     def set_counters(self, counts: Mapping[str, int]) -> None:
         """Says how many there are of what no node has, replacing what was said; one that is absent is 0.
@@ -406,21 +423,22 @@ class State:
             self._index(work)
             if self.tree.counts_users:
                 for task in work.tasks.values():
-                    self._charge_user(task, _LEDGER.get(task.state), 1)
-                    self._charge_user(task, 2 if task.hold else None, 1)
+                    self._charge_user(task, task.row, _LEDGER.get(task.state), 1)
+                    self._charge_user(task, task.hold[0] if task.hold else -1, 2 if task.hold else None, 1)
         self.freed += 1
         self.tree.moved += 1
 
-    def _charge_user(self, task: Task, ledger: int | None, sign: int) -> None:
-        """Counts a task for its submitter in queues that cap submitters; ledgers as in ``Submitters.of``."""
+    def _charge_user(self, task: Task, row: int, ledger: int | None, sign: int) -> None:
+        """Counts a task on a row for its submitter in queues that cap submitters; ledgers as in ``Submitters.of``."""
         work = task.work
         if work.queue is None or ledger is None:
             return
+        cls = task.cls.at(row)
         for at in work.queue.path:
             if at.submitters is not None:
                 counter = at.submitters.of(work.spec.user)[ledger]
-                for column in task.cls.charged:
-                    counter[column] += sign * task.cls.needs[column]
+                for column in cls.charged:
+                    counter[column] += sign * cls.needs[column]
 
     def _charge(self, work: Work, sign: int) -> None:
         queue = work.queue
@@ -428,16 +446,23 @@ class State:
             return
         fixed = not work.spec.preemptible
         for task in work.tasks.values():
-            for column in task.cls.charged:
-                amount = sign * task.cls.needs[column]
-                queue.request[column] += amount
-                for at in queue.path:
-                    if task.state is TaskState.BOUND:
-                        at.running[column] += amount
-                        at.fixed[column] += amount * fixed
-                    elif task.state is TaskState.RELEASING:
-                        at.releasing[column] += amount
-                    if task.hold:
+            for column in task.cls.wanted:
+                queue.request[column] += sign * (task.cls.needs[column] or task.cls.gpu)
+            if task.state is not TaskState.PENDING:
+                cls = task.cls.at(task.row)
+                for column in cls.charged:
+                    amount = sign * cls.needs[column]
+                    for at in queue.path:
+                        if task.state is TaskState.BOUND:
+                            at.running[column] += amount
+                            at.fixed[column] += amount * fixed
+                        else:
+                            at.releasing[column] += amount
+            if task.hold:
+                cls = task.cls.at(task.hold[0])
+                for column in cls.charged:
+                    amount = sign * cls.needs[column]
+                    for at in queue.path:
                         at.reserved[column] += amount
                         at.fixed[column] += amount * fixed
 
@@ -454,7 +479,8 @@ class State:
         self.settle()
         old = self.works.get(spec.name)
         work = Work(spec)
-        work.parts = [self.cache.of(pod_set, spec.strategy) for pod_set in spec.pod_sets]
+        work.bases = [self.cache.of(pod_set, spec) for pod_set in spec.pod_sets]
+        work.parts = list(work.bases)
         kept: list[tuple[Task, Task]] = []
         lost: list[tuple[str, str]] = []
         for part, pod_set in enumerate(spec.pod_sets):
@@ -479,12 +505,12 @@ class State:
             work.queue.works[work.name] = work
         self._charge(work, 1)
         for task, state, at, devices, since, hold in places:
-            if state is not TaskState.PENDING and len(devices) == (task.cls.count or int(task.cls.dev)):
+            if state is not TaskState.PENDING and task.cls.holds(at, devices):
                 self.move(task, TaskState.BOUND, at, devices, since)
                 task.ready = old is not None and old.tasks[task.name].ready
                 if state is TaskState.RELEASING:
                     self.move(task, state, at, devices, since)
-            if hold and len(hold[1]) == (task.cls.count or int(task.cls.dev)):
+            if hold and task.cls.holds(*hold):
                 self.hold(task, *hold)
         self._index(work)
         return tuple(lost)
@@ -492,13 +518,14 @@ class State:
     def _arrive(self, work: Work, sign: int) -> None:
         """Counts a workload's tasks into (or out of) the mix that fragmentation learns."""
         for cls, tasks in zip(work.parts, work.order, strict=True):
-            if tasks:
+            if tasks and cls.typical is not None:
                 self.cache.fragmentation.count(cls.typical, sign * len(tasks))
 
     def stand_in(self, spec: WorkloadSpec) -> Work:
         """A workload for a what-if: it has classes and pending tasks, but the state does not know it."""
         work = Work(spec)
-        work.parts = [self.cache.of(pod_set, spec.strategy) for pod_set in spec.pod_sets]
+        work.bases = [self.cache.of(pod_set, spec) for pod_set in spec.pod_sets]
+        work.parts = list(work.bases)
         work.queue = None  # caps are asked about separately
         for part, pod_set in enumerate(spec.pod_sets):
             tasks = [Task(name, part, work, work.parts[part]) for name in pod_set.tasks]
@@ -549,13 +576,17 @@ class State:
         work, task, row, devices = self._resolve(placement)
         if task.state is not TaskState.PENDING:
             raise ValueError(f"placement.task: {task.name!r} of {work.name} already has a place; release it first")
-        nodes = self.nodes
+        nodes, cls = self.nodes, task.cls.at(row)
         for device in devices:
             held = nodes.dev_land[row, device] + nodes.dev_reserved[row, device] - nodes.dev_releasing[row, device]
-            if held < task.cls.share:
+            if held < cls.floor:
+                name, slot, _ = nodes.device_ids(row, (device,))[0].partition("#")
                 raise ValueError(
-                    f"placement.devices: device {device} of {placement.node} has {held} thousandths free, "
-                    f"{work.name} needs {task.cls.share}; release its holder first"
+                    f"placement.devices: MIG slice of {name} on {placement.node} is taken, {work.name} needs it; "
+                    "release its holder first"
+                    if slot and cls.key.mig
+                    else f"placement.devices: device {device} of {placement.node} has {held} thousandths free, "
+                    f"{work.name} needs {cls.share}; release its holder first"
                 )
         if task.hold:
             self.unhold(task)
@@ -654,21 +685,43 @@ class State:
         if row is None:
             raise ValueError(f"placement.node: {placement.node!r} is not known; set the node first")
         index = self.nodes.device_index[row]
+        if task.cls.key.mig or placement.instance is not None:
+            return work, task, row, self._slots(placement, task, row)
         unknown = [device for device in placement.devices if device not in index]
         if unknown:
             raise ValueError(f"placement.devices: {unknown!r} are not on {placement.node}; name its own devices")
-        wanted = task.cls.count or int(task.cls.dev)
+        wanted = task.cls.at(row).width
         if len(set(placement.devices)) != wanted or len(placement.devices) != wanted:
             raise ValueError(
                 f"placement.devices: {placement.devices!r} is not valid; {work.name} uses {wanted} devices a task"
             )
         return work, task, row, tuple(sorted(index[device] for device in placement.devices))
 
+    def _slots(self, placement: Placement, task: Task, row: int) -> tuple[int, ...]:
+        """The slots of a MIG instance."""
+        wanted, index = task.cls.key.mig, self.nodes.device_index[row]
+        if placement.instance is None or placement.instance[0] != wanted or len(placement.devices) != 1:
+            remedy = f"give one device and ({wanted!r}, start)" if wanted else "leave it out: it uses no MIG profile"
+            raise ValueError(f"placement.instance: {placement.instance!r} is not valid; {remedy}")
+        first, start = index.get(f"{placement.devices[0]}#0", -1), placement.instance[1]
+        for cut in task.cls.at(row).cuts:
+            if cut.first == first and start in cut.geometry.starts(cut.profile):
+                return cut.slots(start)
+        raise ValueError(
+            f"placement.instance: {wanted} at {start} is not on {placement.devices[0]!r} of {placement.node}; "
+            "name a GPU in MIG mode, and a start at which it has or can have the profile"
+        )
+
     def place_of(self, task: Task, row: int, devices: tuple[int, ...]) -> Placement:
         """A place in the words of callers."""
         work = task.work
         ids = self.nodes.device_ids(row, devices)
-        return Placement(work.name, work.spec.pod_sets[task.part].name, task.name, self.nodes.names[row], ids)
+        instance = None
+        if task.cls.key.mig:
+            name, _, start = ids[0].rpartition("#")
+            ids, instance = (name,), (task.cls.key.mig, int(start))
+        name = work.spec.pod_sets[task.part].name
+        return Placement(work.name, name, task.name, self.nodes.names[row], ids, instance)
 
     def _learn(self, *amounts: Mapping[str, object]) -> None:
         new = sorted({name for part in amounts for name in part if name not in self.column})
@@ -679,6 +732,8 @@ class State:
             self.resources.append(name)
             if name.startswith(COUNTER):
                 self.tree.counters.add(self.column[name])
+            if name.startswith(MODEL) and self.cache.loose:
+                self.tree.stale = True  # what runs on that model is counted by it from now on
         self.nodes.widen()
         self.tree.widen()
         self.cache.resize()
@@ -692,6 +747,8 @@ class State:
             self._note(task)
             self._log.append((task, was, task.row, task.devices, task.since, task.hold))
         cls, work = task.cls, task.work
+        if not cls.fixed:
+            cls = cls.at(row if was is TaskState.PENDING else task.row)
         nodes = self.nodes
         self.tree.moved += 1
         if was is TaskState.PENDING:
@@ -750,8 +807,9 @@ class State:
             counters.running[column] += amount * ((to is TaskState.BOUND) - (was is TaskState.BOUND))
             counters.releasing[column] += amount * ((to is TaskState.RELEASING) - (was is TaskState.RELEASING))
         if self.tree.counts_users:
-            self._charge_user(task, _LEDGER.get(was), -1)
-            self._charge_user(task, _LEDGER.get(to), 1)
+            at_row = row if was is TaskState.PENDING else task.row
+            self._charge_user(task, at_row, _LEDGER.get(was), -1)
+            self._charge_user(task, at_row, _LEDGER.get(to), 1)
         task.state, task.row, task.devices, task.since = to, row, devices, since
 
     def hold(self, task: Task, row: int, devices: tuple[int, ...]) -> None:
@@ -759,10 +817,11 @@ class State:
         if self._log is not None:
             self._note(task)
             self._log.append((task, task.state, task.row, task.devices, task.since, task.hold))
-        self.nodes.reserve(row, task.cls.need, devices, task.cls.share)
+        cls = task.cls.at(row)
+        self.nodes.reserve(row, cls.need, devices, cls.share)
         self.holds_on_row.setdefault(row, {})[task] = None
         task.hold = (row, devices)
-        self._promise(task, 1)
+        self._promise(task, cls, row, 1)
 
     def unhold(self, task: Task) -> None:
         """Takes a promise back."""
@@ -770,13 +829,14 @@ class State:
             self._note(task)
             self._log.append((task, task.state, task.row, task.devices, task.since, task.hold))
         row, devices = task.hold or (-1, ())
-        self.nodes.reserve(row, task.cls.need, devices, task.cls.share, -1)
+        cls = task.cls.at(row)
+        self.nodes.reserve(row, cls.need, devices, cls.share, -1)
         del self.holds_on_row[row][task]
         task.hold = None
-        self._promise(task, -1)
+        self._promise(task, cls, row, -1)
         self.freed += 1
 
-    def _promise(self, task: Task, sign: int) -> None:
+    def _promise(self, task: Task, cls: RequestClass, row: int, sign: int) -> None:
         work = task.work
         self.tree.moved += 1
         work.held += sign
@@ -784,8 +844,8 @@ class State:
             self.holders[work.name] = None
         else:
             self.holders.pop(work.name, None)
-        for column in task.cls.counted:
-            self.tree.counters.reserved[column] += sign * task.cls.needs[column]
+        for column in cls.counted:
+            self.tree.counters.reserved[column] += sign * cls.needs[column]
         if work.queue is None:
             return
         if sign > 0:
@@ -793,14 +853,14 @@ class State:
         elif not (work.held or any(work.bound)):
             work.queue.live.pop(work.name, None)
         fixed = not work.spec.preemptible
-        for column in task.cls.charged:
-            amount = sign * task.cls.needs[column]
+        for column in cls.charged:
+            amount = sign * cls.needs[column]
             for at in work.queue.path:
                 at.reserved[column] += amount
                 if fixed:
                     at.fixed[column] += amount
         if self.tree.counts_users:
-            self._charge_user(task, 2, sign)
+            self._charge_user(task, row, 2, sign)
 
     def _note(self, task: Task) -> None:
         if self.touched is not None and task not in self.touched:
@@ -944,10 +1004,10 @@ class State:
 
     def has_room(self, task: Task, row: int, devices: tuple[int, ...], *, land: bool) -> bool:
         """Whether a place is free for a task, down to its devices: now, or (``land``) once all who leave have left."""
-        nodes = self.nodes
+        nodes, cls = self.nodes, task.cls.at(row)
         free, dev_free = (nodes.land, nodes.dev_land) if land else (nodes.bind, nodes.dev_bind)
-        return all(free[row, column] >= task.cls.needs[column] for column in task.cls.fit) and all(
-            dev_free[row, device] >= task.cls.share for device in devices
+        return all(free[row, column] >= cls.needs[column] for column in cls.fit) and all(
+            dev_free[row, device] >= cls.floor for device in devices
         )
 
     def waiting(self) -> list[str]:

@@ -63,6 +63,7 @@ class Trials:
                 return change if self.reworked(_all_sets(self.spec, node_selector={}, node_affinity=())) else None
             case ReasonCode.ANY_ARRANGEMENT:
                 free = _all_sets(self.spec, spread=None, slices=None, exclusive=False)
+                free = replace(free, separate_gpus=False)
                 return change if self.reworked(free) else None
             case ReasonCode.OTHERS_LEAVE:
                 return self._others_leave(change)

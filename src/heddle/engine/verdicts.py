@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
+from dataclasses import replace
 
 import numpy as np
 
+from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle
 from heddle.engine.model import GPU
 from heddle.engine.nodes import TENANCY, Ints
@@ -25,6 +27,13 @@ _CAPS = {
 }
 
 
+_NEVER = (ReasonCode.IMPOSSIBLE, ReasonCode.NO_NODE_MATCHES, ReasonCode.NO_GPU_MATCHES)
+
+
+def _models(work: Work) -> tuple[str, ...]:
+    return next((pod_set.gpu_models for pod_set in work.spec.pod_sets if pod_set.gpu_models), ())
+
+
 def _below(queue: Queue) -> Iterator[Work]:
     yield from queue.works.values()
     for child in queue.children:
@@ -32,13 +41,16 @@ def _below(queue: Queue) -> Iterator[Work]:
 
 
 def _runs(work: Work, column: int) -> int:
+    if not work.fixed:
+        runs = (task for task in work.tasks.values() if task.state is TaskState.BOUND)
+        return sum(task.cls.at(task.row).needs[column] for task in runs)
     return sum(n * cls.needs[column] for n, cls in zip(work.bound, work.parts, strict=True))
 
 
 def _has(work: Work, column: int) -> int:
     """What a workload has, of what it was told to leave too."""
-    leaving = sum(n * cls.needs[column] for n, cls in zip(work.leaving, work.parts, strict=True))
-    return _runs(work, column) + leaving
+    there = (task for task in work.tasks.values() if task.state is TaskState.RELEASING)
+    return _runs(work, column) + sum(task.cls.at(task.row).needs[column] for task in there)
 
 
 def _largest(held: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
@@ -171,6 +183,24 @@ class Verdicts:
         return found
 
     def _reasons(self, work: Work, need: Need) -> list[Reason]:
+        """Those of the best GPU model with which a cap, or the cluster, does not rule it out; else of the best."""
+        told: list[list[Reason]] = []
+
+        def tell() -> bool:
+            told.append(self._reasons_as_chosen(work, need))
+            return False
+
+        first_choice(work, need, tell)
+        if not told:  # what runs of it is on a model that it may not use
+            return [Reason(ReasonCode.NO_GPU_MATCHES, queue=work.spec.queue, models=_models(work))]
+        possible = [each for each in told if each and each[0].code not in _NEVER]
+        if not possible:
+            return min(
+                told, key=lambda each: (each[0].code is not ReasonCode.IMPOSSIBLE, -each[0].fits) if each else ()
+            )
+        return next((each for each in possible if each and each[0].code not in _CAPS.values()), possible[0])
+
+    def _reasons_as_chosen(self, work: Work, need: Need) -> list[Reason]:
         queue = work.queue
         if queue is None:
             return []
@@ -244,15 +274,16 @@ class Verdicts:
                 fits.append(np.array([per_node.sum()], np.int64))
         enough = np.all([f >= n for f, (_, n) in zip(fits, need, strict=True)], axis=0) if fits else np.array([True])
         if enough.any():
-            if not all(work.parts[part].eligible.any() for part, _ in need):
-                return Reason(ReasonCode.NO_NODE_MATCHES, queue=work.spec.queue)
+            for part, _ in need:
+                if not work.parts[part].eligible.any():
+                    return self._nowhere(work, part)
             return self._never_arranged(work, need)
         part, count = min(
             zip(fits, need, strict=True), key=lambda item: int(item[0].max(initial=0)) - item[1][1]
         )[1]  # fmt: skip
         cls = work.parts[part]
         if not any(cls.accepts(spec) for spec in nodes.specs):
-            return Reason(ReasonCode.NO_NODE_MATCHES, queue=work.spec.queue)
+            return self._nowhere(work, part)
         fit = int(fits[[p for p, _ in need].index(part)].max(initial=0))
         return Reason(
             ReasonCode.IMPOSSIBLE,
@@ -262,6 +293,19 @@ class Verdicts:
             wanted=cls.needs[cls.used[0]] if cls.used else 0,
             fits=fit,
             needed=count,
+        )
+
+    def _nowhere(self, work: Work, part: int) -> Reason:
+        """No open node admits a pod set: its labels and taints are not as wished, or else its GPUs."""
+        cls, pod_set = work.parts[part], work.spec.pod_sets[part]
+        if cls.fixed or not any(cls.key.where.accepts(spec) for spec in self.state.nodes.specs):
+            return Reason(ReasonCode.NO_NODE_MATCHES, queue=work.spec.queue)
+        return Reason(
+            ReasonCode.NO_GPU_MATCHES,
+            queue=work.spec.queue,
+            wanted=pod_set.gpu_memory * 2**20,
+            models=pod_set.gpu_models,
+            profile=pod_set.mig,
         )
 
     def _arranged(self, work: Work, part: int, *, empty: bool) -> int:
@@ -376,6 +420,9 @@ class Verdicts:
             common["free"] = self._free_for_others(rows, column)
             if cls.key.exclusive and state.cache.count(cls, rows, land=False, shared=True).sum() >= count:
                 return Reason(ReasonCode.NO_EMPTY_NODE, fits=int(counts.sum()), **common)  # type: ignore[arg-type]
+        if cls.key.separate and self._would_fit_together(work, part, count):
+            alone = self.cycle.placer.room_apart(work, cls)
+            return Reason(ReasonCode.NO_SEPARATE_GPUS, fits=min(alone, count), **common)  # type: ignore[arg-type]
         if counts.sum() < count and not cls.eligible[state.nodes.open].all():
             elsewhere = state.cache.count(cls, rows, land=False, anywhere=True)
             if elsewhere.sum() >= count:
@@ -390,6 +437,12 @@ class Verdicts:
         elif counts.sum() >= count and (crowded := self._crowded(work, need)):
             return crowded
         return Reason(ReasonCode.NO_ROOM, fits=int(min(counts.sum(), count)), **common)  # type: ignore[arg-type]
+
+    def _would_fit_together(self, work: Work, part: int, count: int) -> bool:
+        """Whether as many tasks of a pod set would fit if several could be on one GPU."""
+        cls = self.state.cache.of(work.spec.pod_sets[part], replace(work.spec, separate_gpus=False))
+        rows = np.array(sorted(self.state.nodes.row.values()), np.int64)
+        return bool(self.state.cache.count(cls, rows, land=False).sum() >= count)
 
     def _free_for_others(self, rows: Ints, column: int) -> int:
         """What is free, but on nodes that somebody has to himself."""

@@ -113,9 +113,9 @@ class RoomSearch:
         for victim in self.victims:
             for task in victim.tasks.values():
                 if task.state is TaskState.BOUND:
-                    room[task.row] += task.cls.need
+                    room[task.row] += task.cls.at(task.row).need
                 if task.hold:
-                    room[task.hold[0]] += task.cls.need
+                    room[task.hold[0]] += task.cls.at(task.hold[0]).need
         label = self.work.spec.topology_required
         level = state.topology.level(label) if label else None
         enough = np.ones(1 if level is None else len(level.paths), np.bool_)
@@ -124,7 +124,7 @@ class RoomSearch:
             state.cache.scores(cls, land=True)  # refreshes eligibility
             fits = np.where(cls.eligible, count, 0)
             for column in cls.fit:
-                fits = np.minimum(fits, np.maximum(room[:, column], 0) // cls.needs[column])
+                fits = np.minimum(fits, np.maximum(room[:, column], 0) // cls.least[column])
             if level is None:
                 enough &= fits.sum() >= count
             else:
@@ -221,7 +221,7 @@ class RoomSearch:
             for inside, number in layout.get(part, ((rows, count),)):
                 for task in tasks[:number]:
                     here = inside if spreading is None else spreading.rows(inside)
-                    row = placer.best(cls, here, land=True)
+                    row = placer.best(self.work, cls, here, land=True)
                     if row < 0:
                         row = self._open_node(task, here)
                     if row < 0:
@@ -278,8 +278,9 @@ class RoomSearch:
     def _by_room(self, task: Task, rows: Ints | None) -> list[int]:
         """Rows that admit a task, those with most GPUs free first, then by name."""
         nodes = self.state.nodes
-        self.state.cache.scores(task.cls, land=True)  # refreshes eligibility
-        usable = np.flatnonzero(task.cls.eligible) if rows is None else rows[task.cls.eligible[rows]]
+        cls = task.work.parts[task.part]
+        self.state.cache.scores(cls, land=True)  # refreshes eligibility
+        usable = np.flatnonzero(cls.eligible) if rows is None else rows[cls.eligible[rows]]
         order: list[int] = usable[np.lexsort((-nodes.order[usable], -nodes.land[usable, 0]))].tolist()
         return order
 
@@ -293,23 +294,23 @@ class RoomSearch:
     def _clear(self, task: Task, row: int, here: Sequence[Work], ranks: dict[Work, tuple[int, ...]]) -> bool:
         """Evicts candidates on a row, cheapest first, until the task fits there; then puts needless ones
         back."""
-        state = self.state
+        state, placer = self.state, self.cycle.placer
         mark = len(self.gone)
         in_order = sorted(here, key=lambda v: (ranks[v], v.name))
         for victim, shrink in (*((v, True) for v in in_order), *((v, False) for v in in_order)):
-            while not state.cache.fits(task.cls, row, land=True):  # all shrink before anyone stops
+            while not placer.fits(task, row, land=True):  # all shrink before anyone stops
                 if not self.rule.allows(victim) or not self._evict(victim, row, shrink=shrink):
                     break
             else:
                 break
-        if not state.cache.fits(task.cls, row, land=True):
+        if not placer.fits(task, row, land=True):
             return False
         units = self.gone[mark:]
         for unit in reversed(units) if len(units) > 1 else ():  # a single one was needed
             point = state.checkpoint()
             if not self._restore(unit):
                 continue
-            if state.cache.fits(task.cls, row, land=True):
+            if placer.fits(task, row, land=True):
                 self.gone.remove(unit)
             else:
                 state.rollback(point)

@@ -5,7 +5,7 @@ container this is an agreement, not a wall: a program that clears CUDA_VISIBLE_D
 """
 
 from heddle.api.pod import Pod
-from heddle.api.workload import DEVICES_ANNOTATION, GPU_SHARE_ANNOTATION
+from heddle.api.workload import DEVICES_ANNOTATION, GPU_MEMORY_ANNOTATION, GPU_SHARE_ANNOTATION
 
 
 def device_ids(pod: Pod) -> list[str]:
@@ -23,4 +23,6 @@ def gpu_environment(pod: Pod) -> dict[str, str]:
     env = {"CUDA_VISIBLE_DEVICES": visible, "NVIDIA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     if share := pod.metadata.annotations.get(GPU_SHARE_ANNOTATION):
         env["HEDDLE_GPU_SHARE"] = share
+    if memory := pod.metadata.annotations.get(GPU_MEMORY_ANNOTATION):
+        env["HEDDLE_GPU_MEMORY"] = memory
     return env

@@ -213,6 +213,9 @@ class Client:
         nodes: int = 1,
         min_nodes: int | None = None,
         gpus: float = 0,
+        gpu_memory: str | None = None,
+        gpu_models: Sequence[str] = (),
+        separate_gpus: bool = False,
         cpus: float | None = None,
         memory: str | None = None,
         priority: int = 0,
@@ -237,6 +240,9 @@ class Client:
             nodes: pods wished for.
             min_nodes: fewest with which it runs (elastic); None: all of them.
             gpus: GPUs of each node; below 1 a share of one.
+            gpu_memory: memory of one GPU that each node uses, such as "20Gi", in place of `gpus`.
+            gpu_models: models that it may use, the best first, as nodes are labelled; none: any GPUs.
+            separate_gpus: True: no two nodes' shares are on the same GPU.
             cpus: CPUs of each node.
             memory: memory of each node, such as "16Gi".
             priority: higher goes first in its queue.
@@ -270,6 +276,9 @@ class Client:
                 nodes=nodes,
                 min_nodes=min_nodes,
                 resources_per_node=resources,
+                gpu_memory_per_node=gpu_memory,
+                gpu_models=[*gpu_models],
+                separate_gpus=separate_gpus,
                 priority=priority,
                 preemptible=preemptible,
                 env=[EnvVar(name=k, value=caller.literal(v)) for k, v in caller.environment(env).items()],

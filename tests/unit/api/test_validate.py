@@ -176,3 +176,26 @@ def test_the_error_carries_a_cause_for_each_fault() -> None:
         cause.field for cause in caught.value.causes
     ] == ["spec.weight", "spec.priority"]
     assert caught.value.status.code == 422
+
+
+def test_gpu_memory_stands_alone() -> None:
+    resource = registry.TRAININGJOBS
+    assert not fields(resource, job(gpuMemoryPerNode="20Gi", resourcesPerNode={"cpu": 1}))
+    both = job(gpuMemoryPerNode="20Gi", resourcesPerNode={"nvidia.com/gpu": 1})
+    assert fields(resource, both) == ["spec.gpuMemoryPerNode"]
+    for wrong in ("20x", "-1", 0, "20"):
+        assert fields(resource, job(gpuMemoryPerNode=wrong)) == ["spec.gpuMemoryPerNode"]
+    sets = [{"name": "a", "count": 1, "gpuMemory": "4Gi", "resources": {"nvidia.com/gpu": "500m"}}]
+    workload = {"metadata": {"name": "w"}, "spec": {"queue": "q", "podSets": sets}}
+    assert fields(registry.WORKLOADS, workload) == ["spec.podSets[0].gpuMemory"]
+
+
+def test_gpu_models_are_named_once_and_go_with_gpus() -> None:
+    resource, gpus = registry.TRAININGJOBS, {"nvidia.com/gpu": 1}
+    assert not fields(resource, job(gpuModels=["NVIDIA-H100", "NVIDIA-A100"], resourcesPerNode=gpus))
+    assert not fields(resource, job(gpuModels=["NVIDIA-H100"], gpuMemoryPerNode="1Gi"))
+    assert fields(resource, job(gpuModels=["NVIDIA-H100"])) == ["spec.gpuModels"]
+    twice = job(gpuModels=["A", "A", "B 2"], resourcesPerNode=gpus)
+    assert fields(resource, twice) == ["spec.gpuModels[1]", "spec.gpuModels[2]"]
+    pinned = job(gpuModels=["A"], resourcesPerNode=gpus, nodeSelector={"nvidia.com/gpu.product": "A"})
+    assert fields(resource, pinned) == ["spec.nodeSelector[nvidia.com/gpu.product]"]

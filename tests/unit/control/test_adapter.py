@@ -110,3 +110,41 @@ def test_a_job_may_be_moved_only_if_it_resumes_from_a_checkpoint() -> None:
     assert not movable()
     assert not movable(checkpoint={"path": "/c"}, preemptible=False)
     assert not movable(checkpoint={"path": "/c"}, movable=False)
+
+
+def test_a_share_by_memory_goes_all_the_way_from_job_to_engine() -> None:
+    made = msgspec.convert(
+        {
+            "metadata": {"name": "j", "namespace": "x"},
+            "spec": {"command": ["true"], "gpuMemoryPerNode": "1.5Gi", "separateGpus": True},
+        },
+        TrainingJob,
+    )
+    pod = pods.pod(made, 0)
+    assert pod.metadata.annotations["heddle.dev/gpu-memory"] == "1.5Gi"
+    spec = adapter.workload_spec(pods.workload(made), [pod])
+    assert spec.separate_gpus
+    assert (spec.pod_sets[0].gpu, spec.pod_sets[0].gpu_memory) == (0, 1536)
+    orphan = adapter.orphan_spec("x/j", [pod])
+    assert (orphan.pod_sets[0].gpu, orphan.pod_sets[0].gpu_memory) == (0, 1536)
+
+
+def test_a_node_without_inventory_tells_its_cards_by_its_labels() -> None:
+    labels = {"nvidia.com/gpu.product": "NVIDIA-A10", "nvidia.com/gpu.memory": "23028"}
+    status = {"allocatable": {"nvidia.com/gpu": 2}}
+    node = msgspec.convert({"metadata": {"name": "n", "labels": labels}, "spec": {}, "status": status}, Node)
+    assert [(d.id, d.model, d.memory_mib) for d in adapter.node_spec(node).devices] == [
+        ("n/0", "NVIDIA-A10", 23028),
+        ("n/1", "NVIDIA-A10", 23028),
+    ]
+
+
+def test_gpu_models_reach_the_engine() -> None:
+    job = {"command": ["true"], "gpuModels": ["H100", "A100"], "resourcesPerNode": {"nvidia.com/gpu": 2}}
+    made = msgspec.convert({"metadata": {"name": "j", "namespace": "x"}, "spec": job}, TrainingJob)
+    spec = adapter.workload_spec(pods.workload(made), [pods.pod(made, 0)], models=frozenset({"A100"}))
+    assert (spec.pod_sets[0].gpu, spec.pod_sets[0].gpu_models) == (2000, ("H100", "A100"))
+    assert not spec.pod_sets[0].request
+    pinned = workload(gpuMemory="1Gi", nodeSelector={"nvidia.com/gpu.product": "A100"})
+    spec = adapter.workload_spec(pinned, [member()], models=frozenset({"A100"}))
+    assert spec.pod_sets[0].gpu_models == ("A100",)

@@ -106,7 +106,9 @@ def changes(state: State, name: str, said: Reason) -> tuple[list[Change], list[C
     if code == "AnyNode":
         return [one_for_all(name, node_selector={}, node_affinity=())], []
     if code == "AnyArrangement":
-        return [one_for_all(name, spread=None, slices=None, exclusive=False)], []
+        apart = one_for_all(name, spread=None, slices=None, exclusive=False)
+        together = edited(name, lambda spec: replace(spec, separate_gpus=False))
+        return [lambda state: void((apart(state), together(state)))], []
     if code == "ResumeQueue":
         return [queue(said.queue, lambda spec: replace(spec, stop_policy="None"))], []
     if code == "RelaxOrdering":

@@ -6,6 +6,7 @@ import numpy as np
 
 from heddle.engine import Bind, Evict, Plan, ReasonCode, Reserve, State, TaskState, schedule
 from heddle.engine.nodes import TENANCY
+from heddle.engine.state import Work
 
 
 def check_state(state: State) -> None:
@@ -19,14 +20,17 @@ def check_state(state: State) -> None:
         for task in work.tasks.values():
             if task.state is TaskState.PENDING:
                 continue
-            used[task.row] += task.cls.need
+            cls = task.cls.at(task.row)
+            used[task.row] += cls.need
             for device in task.devices:
-                devices[task.row, device] = devices.get((task.row, device), 0) + task.cls.share
+                devices[task.row, device] = devices.get((task.row, device), 0) + cls.share
             if work.queue:
                 for at in work.queue.path:
-                    running[at.name] += np.array(task.cls.needs)
+                    running[at.name] += np.array(cls.needs)
                     running[at.name][TENANCY] = 0
-    assert all(held <= 1000 for held in devices.values()), f"a device is booked beyond itself: {devices}"
+    for (row, device), held in devices.items():
+        most = 1000 if nodes.dev_capacity[row, device] == 1000 else 1
+        assert held <= most, f"device {device} of {nodes.names[row]} is booked beyond itself: {held}"
     assert (used <= nodes.capacity).all(), "a node is booked beyond its capacity"
     for queue in state.tree.queues.values():
         counted = [a + b for a, b in zip(queue.running, queue.releasing, strict=True)]
@@ -115,6 +119,28 @@ def arranged(state: State, plan: Plan) -> None:
                 assert broken <= len(mine) % pod_set.slices.size, f"slices of {name} are torn: {counts}"
 
 
+def separate(state: State, plan: Plan) -> None:
+    """After the plan: shares that must be on GPUs of their own are, where the plan placed all of them."""
+    placed = {(a.placement.workload, a.placement.task) for a in plan.actions if isinstance(a, Bind)}
+    for name in {name for name, _ in placed if state.works[name].spec.separate_gpus}:
+        tasks = [t for t in state.works[name].tasks.values() if t.state is TaskState.BOUND and t.cls.key.separate]
+        if all((name, task.name) in placed for task in tasks):
+            places = [(task.row, task.devices) for task in tasks]
+            assert len(set(places)) == len(places), f"shares of {name} are on the same GPU: {places}"
+
+
+def one_model(state: State, plan: Plan) -> None:
+    """After the plan: tasks of a pod set that may use several GPU models are on one, where the plan placed them all."""
+    placed = {(a.placement.workload, a.placement.task) for a in plan.actions if isinstance(a, Bind)}
+    for name in {name for name, _ in placed if state.works[name].chooses}:
+        for order in state.works[name].order:
+            tasks = [task for task in order if task.state is TaskState.BOUND]
+            if all((name, task.name) in placed for task in tasks) and tasks and tasks[0].cls.key.models:
+                models = {state.nodes.kinds[int(state.nodes.kind[task.row])].model for task in tasks}
+                assert len(models) == 1, f"{name} is on GPUs of several models: {models}"
+                assert models <= set(tasks[0].cls.key.models), f"{name} is on GPUs that it may not use: {models}"
+
+
 def gangs_whole(state: State, plan: Plan) -> None:
     """After the plan: whatever it touched runs with its minimum, or not at all; what is moved, once it landed."""
     touched = {a.placement.workload for a in plan.actions if isinstance(a, Bind)}
@@ -155,6 +181,9 @@ def caps_kept(state: State, plan: Plan) -> None:
         borrow = at.spec.borrowing_limit.get("gpu")
         used = at.running[gpu] + at.releasing[gpu]
         assert limit is None or used <= limit, f"{at.name} stands above its limit"
+        limit, model = at.spec.limit.get("gpu:A"), state.column.get("gpu:A")
+        if limit is not None and model is not None and any(counts(state, plan, w, model) for w in started):
+            assert at.running[model] + at.releasing[model] <= limit, f"{at.name} stands above its limit of one model"
         for user in {work.spec.user for work in started if work.queue and at in work.queue.path}:
             cap = at.spec.user_limit.get("gpu")
             assert cap is None or used_by(state, at.name, user) <= cap, f"{user} is above the user limit of {at.name}"
@@ -166,6 +195,13 @@ def caps_kept(state: State, plan: Plan) -> None:
     if borrowers:
         kept = sum(kept_back(state, top.name) for top in state.tree.tops)
         assert free >= kept, f"{borrowers[0].name} uses what others do not lend"
+
+
+def counts(state: State, plan: Plan, work: Work, column: int) -> bool:
+    """Whether something that the plan started of a workload is charged for a resource."""
+    places = [a.placement for a in plan.actions if isinstance(a, Bind) and a.placement.workload == work.name]
+    tasks = [work.tasks[place.task] for place in places]
+    return any(task.cls.at(task.row).needs[column] for task in tasks if task.row >= 0)
 
 
 def lines_kept(state: State, plan: Plan) -> None:
@@ -189,7 +225,7 @@ def used_by(state: State, name: str, user: str) -> int:
     """GPUs that a submitter's tasks occupy below a queue."""
     below = [w for w in state.works.values() if w.queue and w.spec.user == user]
     below = [w for w in below if w.queue and any(at.name == name for at in w.queue.path)]
-    return sum(t.cls.gpu for w in below for t in w.tasks.values() if t.state is not TaskState.PENDING)
+    return sum(t.cls.at(t.row).gpu for w in below for t in w.tasks.values() if t.state is not TaskState.PENDING)
 
 
 def kept_back(state: State, name: str) -> int:
@@ -221,6 +257,8 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     caps_kept(state, plan)
     lines_kept(state, plan)
     arranged(state, plan)
+    separate(state, plan)
+    one_model(state, plan)
     if release:
         for action in plan.actions:
             if isinstance(action, Evict):

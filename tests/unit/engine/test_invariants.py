@@ -18,6 +18,7 @@ from heddle.engine import (
     Device,
     Evict,
     LabelMatch,
+    Mig,
     NodePreference,
     NodeSpec,
     PastUsage,
@@ -49,11 +50,22 @@ def policies() -> st.SearchStrategy[dict[str, object]]:
 
 
 def node(at: int, gpus: int, cpu: int, rack: int) -> NodeSpec:
-    devices = tuple(Device(f"g{index}", index, link=index // 2, numa=index // 4) for index in range(gpus))
+    devices = tuple(
+        Device(f"g{index}", index, *CARDS[at], index // 4, index // 2, MIG.get((at, index))) for index in range(gpus)
+    )
     labels = {"zone": f"z{rack // 2}", "rack": f"r{rack}", "kind": "ab"[cpu // 1000 % 2], "age": str(cpu // 1000)}
-    return NodeSpec(f"n{at}", {"cpu": cpu}, devices, labels, taints=TAINTS[gpus])
+    counted = {f"gpu:{CARDS[at][0]}": 1000 * gpus} if CARDS[at][0] else {}
+    return NodeSpec(f"n{at}", {"cpu": cpu, **counted}, devices, labels, taints=TAINTS.get(gpus, ()))
 
 
+CARDS = (("A", 40_960), ("B", 81_920), ("", 0), ("B", 40_960), ("A", 81_920))
+"""Model and MiB of the GPUs of each node; "" and 0 = nobody knows."""
+MIG = {
+    (1, 0): Mig("A100-40GB"),
+    (1, 2): Mig("A100-40GB", (("3g.20gb", 0), ("2g.10gb", 4), ("1g.5gb", 6))),
+    (3, 1): Mig("A100-40GB"),
+}
+"""GPUs in MIG mode, by node and index."""
 TAINTS = {0: (), 1: (Taint("t", "x", "PreferNoSchedule"),), 2: (), 3: (Taint("t"),), 4: (), 8: ()}
 WISHES: tuple[dict[str, Any], ...] = (
     {},
@@ -70,6 +82,21 @@ WISHES: tuple[dict[str, Any], ...] = (
     {"exclusive": True, "spread": Spread("rack", most=1)},
 )
 """Where the tasks of a pod set may go, drawn with most weight on the first."""
+GPUS: tuple[dict[str, Any], ...] = (
+    {"gpu": 0, "gpu_memory": 16_000},
+    {"gpu": 0, "gpu_memory": 40_960},
+    {"gpu": 0, "gpu_memory": 70_000},
+    {"gpu": 1000, "gpu_models": ("A",)},
+    {"gpu": 1000, "gpu_models": ("B", "A")},
+    {"gpu": 2000, "gpu_models": ("A", "B")},
+    {"gpu": 0, "gpu_memory": 20_000, "gpu_models": ("A", "B")},
+    {"gpu": 0, "mig": "1g.5gb"},
+    {"gpu": 0, "mig": "2g.10gb"},
+    {"gpu": 0, "mig": "3g.20gb"},
+    {"gpu": 0, "mig": "7g.40gb", "gpu_models": ("B", "A")},
+    {"gpu": 0, "mig": "1g.5gb+me"},
+)
+"""Other ways to ask for GPUs than by number."""
 
 
 class EngineWorld(RuleBasedStateMachine):
@@ -130,6 +157,8 @@ class EngineWorld(RuleBasedStateMachine):
         walltime=st.sampled_from([None, None, 50.0, 100.0]),
         user=st.sampled_from(["", "ann", "bob"]),
         wish=st.sampled_from((WISHES[0],) * 2 * len(WISHES) + WISHES),
+        gpus=st.sampled_from(({},) * 6 + GPUS),
+        separate=st.sampled_from([False, False, False, True]),
         seats=st.sampled_from([0, 0, 0, 1, 2]),
     )
     def submit(
@@ -145,6 +174,8 @@ class EngineWorld(RuleBasedStateMachine):
         walltime,
         user,
         wish,
+        gpus,
+        separate,
         seats,
         groups,
         order,
@@ -157,7 +188,7 @@ class EngineWorld(RuleBasedStateMachine):
                 tuple(f"p{at}t{n}" for n in range(count)),
                 min(least, count),
                 {"cpu": cpu, SEATS: seats},
-                gpu,
+                **{"gpu": gpu, **gpus},
                 **wish,
             )
             for at, (count, least, gpu) in enumerate(sizes)
@@ -176,6 +207,7 @@ class EngineWorld(RuleBasedStateMachine):
             user=user,
             broken_since=broken,
             gang_grace=grace,
+            separate_gpus=separate,
         )
         self.state.set_workload(in_order(in_groups(spec, groups), order))
         self.made += 1
@@ -202,7 +234,7 @@ class EngineWorld(RuleBasedStateMachine):
             self.state.remove_node(f"n{at}")
         else:
             spec = node(at, gpus, 9000, at)
-            self.state.set_node(NodeSpec(spec.name, spec.resources, spec.devices, spec.labels, schedulable=not cordon))
+            self.state.set_node(replace(spec, taints=(), schedulable=not cordon))
 
     @rule(name=st.sampled_from(("a", *LEAVES)), at=st.floats(0, NOW), gpus=st.floats(0, 8000))
     def remember(self, name: str, at: float, gpus: float) -> None:
@@ -299,13 +331,14 @@ def change_nodes(draw: random.Random, state: State, sizes: list[tuple[int, int]]
     elif what < 0.8:
         state.set_node(replace(spec, schedulable=False))
     else:
-        state.set_node(replace(spec, devices=spec.devices[: len(spec.devices) // 2]))
+        state.set_node(node(at, len(spec.devices) // 2, spec.resources["cpu"], at))
 
 
 def random_queue(draw: random.Random, name: str, parent: str | None, *, policies: bool) -> QueueSpec:
     limit = draw.choice([None, None, None, draw.choice(AMOUNTS)])
+    limits = {"gpu": limit, "gpu:A": draw.choice([None, None, 2000])}
     quota, weight, priority = draw.choice(AMOUNTS), draw.choice([0, 1, 2]), draw.choice([0, 0, 1])
-    spec = QueueSpec(name, parent, {"gpu": quota}, {"gpu": limit}, weight, priority)
+    spec = QueueSpec(name, parent, {"gpu": quota}, limits, weight, priority)
     return with_policy(spec, random_policy(draw)) if policies else spec
 
 
@@ -320,7 +353,8 @@ def crowded_world(seed: int) -> None:
     for name, parent in TREE:
         quota, weight, priority = draw.choice(AMOUNTS), draw.choice([0, 1, 2]), draw.choice([0, 0, 1])
         limit = draw.choice([None, None, None, draw.choice(AMOUNTS)])
-        spec = QueueSpec(name, parent, {"gpu": quota}, {"gpu": limit}, weight, priority)
+        owed = {"gpu": quota, "gpu:A": draw.choice([None, None, None, 1000])}
+        spec = QueueSpec(name, parent, owed, {"gpu": limit, "gpu:A": draw.choice([None, None, 2000])}, weight, priority)
         state.set_queue(with_policy(spec, random_policy(draw)) if seed % 2 else spec)
     made = 0
     for _ in range(10):
@@ -362,7 +396,8 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         gpu = draw.choice([0, 300, 500, 1000, 1000, 2000, 4000])
         wish = draw.choice(WISHES) if draw.random() < 0.35 else {}
         request = {"cpu": draw.choice([0, 500, 1000]), SEATS: draw.choice([0, 0, 0, 0, 1])}
-        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), request, gpu, **wish))
+        asked = {"gpu": gpu, **(draw.choice(GPUS) if draw.random() < 0.2 else {})}
+        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), request, **asked, **wish))
     spec = WorkloadSpec(
         f"x/w{number}",
         draw.choice(LEAVES),
@@ -375,6 +410,7 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         draw.choice(["pack", "pack", "spread", "fragmentation"]),
         walltime=draw.choice([None, None, 50.0, 100.0]),
         user=draw.choice(["", "ann", "bob"]),
+        separate_gpus=draw.random() < 0.15,
         broken_since=draw.choice([None, None, 0.0, 10.0]),
         gang_grace=draw.choice([None, None, 0.0, 5.0]),
     )

@@ -8,6 +8,7 @@ from heddle.api import quantity
 from heddle.api.clock import to_seconds
 from heddle.api.core import (
     DEVICES_INVENTORY_ANNOTATION,
+    GPU_MEMORY_LABEL,
     GPU_PRODUCT_LABEL,
     GPU_RESOURCE,
     UNREACHABLE_TAINT,
@@ -15,11 +16,12 @@ from heddle.api.core import (
     Node,
 )
 from heddle.api.license import LICENSE_PREFIX, License
-from heddle.api.meta import Resources, find_condition
+from heddle.api.meta import Quantity, Resources, find_condition
 from heddle.api.pod import Pod, PodToleration
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.workload import (
     DEVICES_ANNOTATION,
+    GPU_MEMORY_ANNOTATION,
     GPU_SHARE_ANNOTATION,
     POD_SET_LABEL,
     USER_ANNOTATION,
@@ -142,7 +144,22 @@ def _devices(node: Node) -> tuple[Device, ...]:
         known = ()
     if len(known) >= count:
         return known[:count]
-    return tuple(Device(id=f"{node.metadata.name}/{i}", index=i) for i in range(count))
+    labels = node.metadata.labels
+    memory = labels.get(GPU_MEMORY_LABEL, "")
+    return tuple(
+        Device(
+            id=f"{node.metadata.name}/{i}",
+            index=i,
+            model=labels.get(GPU_PRODUCT_LABEL, ""),
+            memory_mib=int(memory) if memory.isascii() and memory.isdigit() else 0,
+        )
+        for i in range(count)
+    )
+
+
+def mebibytes(value: Quantity) -> int:
+    """A quantity of bytes in MiB, rounded up."""
+    return -(-quantity.whole(value) // 2**20)
 
 
 def queue_spec(queue: Queue) -> QueueSpec:
@@ -208,7 +225,7 @@ def workload_spec(
     A pod that has ended needs no place any more, so that the minimum shrinks with it; a workload of which pods have
     ended well is ending, and grows no more. One that is not `admitted` keeps what it holds (a place that is taken is
     taken, whoever may submit now) and gets nothing new. GPUs of a pod set whose node selector pins one of `models` are
-    counted by model too.
+    counted by model too; those of one that may use several models, once it has a place.
 
     A pod of a movable workload that has a place reserved but does not exist is on its way there: its owner makes it
     anew, and its place is kept meanwhile.
@@ -234,8 +251,12 @@ def workload_spec(
         coming = coming[: pod_set.count - len(mine)] if admitted and workload.spec.movable else []
         awaited.update(coming)
         asked = amounts(pod_set.resources)
-        if (model := pod_set.node_selector.get(GPU_PRODUCT_LABEL)) in models and asked.get("gpu"):
-            asked[f"{MODEL}{model}"] = asked["gpu"]
+        chosen = tuple(pod_set.gpu_models)
+        if (model := pod_set.node_selector.get(GPU_PRODUCT_LABEL)) in models:
+            if asked.get("gpu"):
+                asked[f"{MODEL}{model}"] = asked["gpu"]
+            elif pod_set.gpu_memory is not None and model:  # what share it is, its card will tell
+                chosen = (model,)
         sets.append(
             PodSet(
                 name=pod_set.name,
@@ -254,6 +275,8 @@ def workload_spec(
                 exclusive=pod_set.exclusive,
                 group=pod_set.group,
                 after=tuple(pod_set.after),
+                gpu_models=chosen,
+                gpu_memory=mebibytes(pod_set.gpu_memory) if pod_set.gpu_memory is not None else 0,
             )
         )
     spec = workload.spec
@@ -274,6 +297,7 @@ def workload_spec(
         awaited=frozenset(awaited),
         min_groups=spec.min_groups,
         gang_grace=spec.gang_grace_seconds,
+        separate_gpus=spec.separate_gpus,
     )
 
 
@@ -301,8 +325,9 @@ def orphan_spec(key: str, pods: Iterable[Pod]) -> WorkloadSpec:
         requests = [amounts(c.resources.requests or c.resources.limits) for c in pod.spec.containers]
         total = {name: sum(r.get(name, 0) for r in requests) for name in {n for r in requests for n in r}}
         share = pod.metadata.annotations.get(GPU_SHARE_ANNOTATION)
+        memory = pod.metadata.annotations.get(GPU_MEMORY_ANNOTATION)
         # what it was given is what it holds, whatever it says that it asked for
-        gpu = quantity.milli(share) if share else 1000 * len(devices_of(pod))
+        gpu = 0 if memory else quantity.milli(share) if share else 1000 * len(devices_of(pod))
         sets.append(
             PodSet(
                 name=f"{pod.metadata.labels.get(POD_SET_LABEL, '')}/{pod.metadata.name}",
@@ -310,6 +335,7 @@ def orphan_spec(key: str, pods: Iterable[Pod]) -> WorkloadSpec:
                 min=1,
                 request={name: value for name, value in total.items() if name != "gpu"},
                 gpu=gpu,
+                gpu_memory=mebibytes(memory) if memory else 0,
             )
         )
     return WorkloadSpec(name=key, queue=NO_QUEUE, pod_sets=tuple(sets), preemptible=False)

@@ -17,6 +17,7 @@ from heddle.api.pod import (
 )
 from heddle.api.trainingjob import TrainingJob
 from heddle.api.workload import (
+    GPU_MEMORY_ANNOTATION,
     GPU_SHARE_ANNOTATION,
     GROUPS_ANNOTATION,
     POD_GROUP_LABEL,
@@ -64,6 +65,8 @@ def workload(job: TrainingJob) -> Workload:
         count=spec.nodes,
         min_count=spec.min_nodes,
         resources=spec.resources_per_node,
+        gpu_memory=spec.gpu_memory_per_node,
+        gpu_models=spec.gpu_models,
         node_selector=spec.node_selector,
         node_affinity=spec.node_affinity,
         spread=spec.spread,
@@ -85,6 +88,7 @@ def workload(job: TrainingJob) -> Workload:
             preemptible=spec.preemptible,
             topology=spec.topology,
             placement=spec.placement,
+            separate_gpus=spec.separate_gpus,
             walltime_seconds=spec.walltime_seconds,
             movable=spec.movable and spec.preemptible and spec.checkpoint is not None,
         ),
@@ -102,6 +106,8 @@ def pod(job: TrainingJob, index: int) -> Pod:
     annotations = _submitter(job) | {RESTARTS_ANNOTATION: "OnRequest"}
     if share:
         annotations[GPU_SHARE_ANNOTATION] = share
+    if spec.gpu_memory_per_node is not None:
+        annotations[GPU_MEMORY_ANNOTATION] = str(spec.gpu_memory_per_node)
     name = pod_name(job, index)
     return Pod(
         metadata=ObjectMeta(

@@ -7,6 +7,9 @@ for them, the others last, when nobody with a better claim can use the room.
 
 from __future__ import annotations
 
+from functools import partial
+
+from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle
 from heddle.engine.moves import Moves
 from heddle.engine.placement import Need
@@ -37,19 +40,23 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
         if need is None or not cycle.active(queue) or work.arranged or work.spec.awaited:
             turns.give_up(queue, work, alike=False)
             continue
-        demand = cycle.demand(work, need)
-        fixed, user = not work.spec.preemptible, work.spec.user
-        if (
-            cycle.gathers(demand)
-            and (not within or state.tree.within(queue, demand, "share"))
-            and state.tree.stopped_by(queue, demand, fixed=fixed, user=user, land=True) is None
-            and _move_others(cycle, work, queue, need, demand)
-        ):
+        if first_choice(work, need, partial(_try, cycle, work, queue, need, within=within)):
             cycle.shadows.pop(name, None)
             turns.done(queue)
             turns.restack()
         else:
             turns.give_up(queue, work)
+
+
+def _try(cycle: Cycle, work: Work, queue: Queue, need: Need, *, within: bool) -> bool:
+    demand, tree = cycle.demand(work, need), cycle.state.tree
+    fixed, user = not work.spec.preemptible, work.spec.user
+    return (
+        cycle.gathers(work, need, demand)
+        and (not within or tree.within(queue, demand, "share"))
+        and tree.stopped_by(queue, demand, fixed=fixed, user=user, land=True) is None
+        and _move_others(cycle, work, queue, need, demand)
+    )
 
 
 def _move_others(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int]) -> bool:

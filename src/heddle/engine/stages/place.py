@@ -7,6 +7,9 @@ without them an evicted gang would win its old place back and be evicted again.
 
 from __future__ import annotations
 
+from functools import partial
+
+from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle
 from heddle.engine.placement import Fence, Need
 from heddle.engine.queues import Queue
@@ -37,7 +40,6 @@ def grow_into_idle_room(cycle: Cycle) -> None:
 
 def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     works = cycle.state.works
-    tree = cycle.state.tree
     everyone = cycle.may_keep_ahead if not grow else _nobody
     turns = Turns(cycle, grow=grow, idle=cycle.idle(), everyone=everyone)
     for queue, name in turns:
@@ -53,13 +55,10 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
             turns.give_up(queue, work, alike=False)
             continue
         held = _lift(cycle, work) if work.held else []
-        demand = cycle.demand(work, need)
-        within_share = tree.within(queue, demand, "share")
-        may = within_share or not within
-        if may and _start(cycle, work, queue, need, demand, grow=False, within=within_share):
+        if first_choice(work, need, partial(_start, cycle, work, queue, need, grow=False, within=within)):
             turns.done(queue)
             continue
-        cycle.keep_ahead(work, queue, need, demand, within=within)
+        first_choice(work, need, partial(cycle.keep_ahead, work, queue, need, within=within))
         for task, row, devices in held:
             cycle.state.hold(task, row, devices)
         turns.give_up(queue, work)
@@ -71,15 +70,18 @@ def _nobody() -> bool:
 
 def _grow(cycle: Cycle, work: Work, queue: Queue, *, within: bool) -> bool:
     """Starts one task more of the first pod set for which there is room."""
-    for need in cycle.growths(work):
-        demand = cycle.demand(work, need)
-        within_share = cycle.state.tree.within(queue, demand, "share")
-        if (within_share or not within) and _start(cycle, work, queue, need, demand, grow=True, within=within_share):
-            return True
-    return False
+    return any(
+        first_choice(work, need, partial(_start, cycle, work, queue, need, grow=True, within=within))
+        for need in cycle.growths(work)
+    )
 
 
-def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int], *, grow: bool, within: bool) -> bool:
+def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, *, grow: bool, within: bool) -> bool:
+    """Starts a need where it is idle; with ``within`` only if that keeps shares."""
+    demand = cycle.demand(work, need)
+    within_share = cycle.state.tree.within(queue, demand, "share")
+    if within and not within_share:
+        return False
     fixed = not work.spec.preemptible
     if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, user=work.spec.user, land=False):
         return False
@@ -88,13 +90,14 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int]
         return False
     placed = cycle.placer.place(work, need, fence=Fence(kept, cycle.state.nodes) if kept else None)
     if placed is None:
-        if not kept and cycle.at_start() and work.kind is not None and len(work.kind) > 1:
-            queue.asks.found_none(work.kind, cycle.state.freed)
+        alike = work.kind is not None and len(work.kind) > 1 and not work.chooses
+        if alike and not kept and cycle.at_start():
+            queue.asks.found_none(work.kind or (), cycle.state.freed)
         return False
     for shadow in kept:
         shadow.charge(queue, demand, fixed=fixed)
-    code = ReasonCode.WITHIN_SHARE if within else ReasonCode.IDLE_ROOM
-    if grow and within:
+    code = ReasonCode.WITHIN_SHARE if within_share else ReasonCode.IDLE_ROOM
+    if grow and within_share:
         code = ReasonCode.GROWN if len(placed) == 1 else ReasonCode.GROUP_GROWN
     reason = cycle.reason(code, work.spec.queue)
     for task in cycle.hold_back(placed):

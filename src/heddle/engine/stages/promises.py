@@ -78,10 +78,12 @@ def _stands(cycle: Cycle, task: Task) -> bool:
     capacity."""
     nodes = cycle.state.nodes
     row, devices = task.hold or (-1, ())
+    cls = task.cls.at(row)
+    floor = cls.floor - cls.share
     return (
         task.cls.accepts(nodes.specs[row])
         and all(nodes.land[row, column] >= 0 for column in task.cls.fit)
-        and all(nodes.dev_land[row, device] >= 0 for device in devices)
+        and all(nodes.dev_land[row, device] >= floor for device in devices)
     )
 
 
@@ -93,7 +95,7 @@ def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
     places = [(task, *(task.hold or (-1, ()))) for task in group]
     for task in group:
         state.unhold(task)
-    demand = cycle.demand(work, tuple(Counter(task.part for task in group).items()))
+    demand = cycle.amounts(Counter(task.cls.at(row) for task, row, _ in places))
     fine = work.queue is not None and not state.tree.stopped_by(
         work.queue, demand, fixed=not work.spec.preemptible, user=work.spec.user, land=False
     )

@@ -7,6 +7,9 @@ claim with a promise causes no further evictions.
 
 from __future__ import annotations
 
+from functools import partial
+
+from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle, Place
 from heddle.engine.kinds import Kind
 from heddle.engine.placement import Need, arrangement
@@ -95,18 +98,33 @@ def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
     Before anyone is evicted for it, a claim takes room that others are leaving already: within its share
     it is promised that room, beyond it waits for the room like everybody.
     """
-    demand = cycle.demand(work, need)
-    point = cycle.state.checkpoint()
-    fixed = not work.spec.preemptible
-    if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, user=work.spec.user, land=True) is None:
-        within = cycle.state.tree.within(queue, demand, "share")
-        if cycle.placer.place(work, need, land=True) is not None:
-            if within and cycle.leaves_room(work, queue, demand, held_places(work)):
-                cycle.gainers.add(work.name)
-                redeem(cycle, work)
-                return True
-            cycle.state.rollback(point)
+    gained = False
+
+    def waits_for_what_others_leave() -> bool:
+        nonlocal gained
+        demand = cycle.demand(work, need)
+        point = cycle.state.checkpoint()
+        fixed = not work.spec.preemptible
+        if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, user=work.spec.user, land=True) is not None:
             return False
+        within = cycle.state.tree.within(queue, demand, "share")
+        if cycle.placer.place(work, need, land=True) is None:
+            return False
+        gained = within and cycle.leaves_room(work, queue, demand, held_places(work))
+        if gained:
+            cycle.gainers.add(work.name)
+            redeem(cycle, work)
+        else:
+            cycle.state.rollback(point)
+        return True
+
+    if first_choice(work, need, waits_for_what_others_leave):
+        return gained
+    return first_choice(work, need, lambda: _evict_for(cycle, work, queue, need))
+
+
+def _evict_for(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
+    demand = cycle.demand(work, need)
     for rule in rules_for(cycle, work, queue, need) if work.name not in cycle.barred else ():
         point = cycle.state.checkpoint()
         if RoomSearch(cycle, work, queue, need, rule).run():
@@ -173,20 +191,25 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
         if key in tried:
             continue
         tried.add(key)
-        for rule in rules_for(cycle, rival, rival.queue, rival_need):
-            if not rule.allows(work):
-                continue
-            before = state.checkpoint()
-            bound, held = list(work.bound), work.held
-            if RoomSearch(cycle, rival, rival.queue, rival_need, rule).run():
-                taken = work.bound != bound or work.held != held
-            state.rollback(before)
-            if taken:
-                break
-        if taken:
+        if first_choice(rival, rival_need, partial(_takes, cycle, rival, rival.queue, rival_need, work)):
+            taken = True
             break
     state.rollback(point)
     return taken
+
+
+def _takes(cycle: Cycle, rival: Work, queue: Queue, need: Need, work: Work) -> bool:
+    """Whether a rival could evict something of a workload."""
+    for rule in rules_for(cycle, rival, queue, need):
+        if not rule.allows(work):
+            continue
+        before = cycle.state.checkpoint()
+        bound, held = list(work.bound), work.held
+        taken = RoomSearch(cycle, rival, queue, need, rule).run() and (work.bound != bound or work.held != held)
+        cycle.state.rollback(before)
+        if taken:
+            return True
+    return False
 
 
 def rules_for(cycle: Cycle, work: Work, queue: Queue, need: Need) -> tuple[Rule, ...]:
