@@ -105,6 +105,9 @@ class TrainingJobStatus(Struct):
     exit_code: Annotated[int | None, Meta(description="Exit code of the job once it ended.")] = None
     start_time: Annotated[str | None, Meta(description="When it first ran.")] = None
     completion_time: Annotated[str | None, Meta(description="When it ended.")] = None
+    checkpoint_time: Annotated[
+        str | None, Meta(description="When something was last written below the checkpoint's path.")
+    ] = None
     gpu_seconds: Annotated[int, Meta(description="GPU-seconds held so far.", ge=0)] = 0
     accounted_time: Annotated[str | None, Meta(description="Until when gpuSeconds counts.")] = None
     message: Annotated[str, Meta(description="The last news, for people.")] = ""

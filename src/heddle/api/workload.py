@@ -225,6 +225,13 @@ class WorkloadStatus(Struct):
     reservation: Annotated[list[ReservedPlace], Meta(description="Places held for it.")] = []
     broken_since: Annotated[str | None, Meta(description="When the running gang fell below its minimum.")] = None
     evictions: Annotated[int, Meta(description="Pods evicted so far for other work.")] = 0
+    checkpoint_time: Annotated[
+        str | None,
+        Meta(
+            description="When it last saved what it would resume from, written by its owner: of equal priority, who "
+            "has least to do again is evicted first. Absent: never."
+        ),
+    ] = None
 
 
 class Workload(Kind, kw_only=True):

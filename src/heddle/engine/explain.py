@@ -16,8 +16,8 @@ from heddle.engine.placement import Need
 from heddle.engine.plan import Budget
 from heddle.engine.queues import Cap, CapKind, Queue, QueueTree
 from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.rules import yields
 from heddle.engine.scheduler import carried_through
-from heddle.engine.stages.room import yields
 from heddle.engine.state import State, TaskState, Work
 from heddle.engine.trials import Leaving, Trials, with_gpus
 from heddle.engine.verdicts import Verdicts

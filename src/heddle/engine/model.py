@@ -501,6 +501,8 @@ class WorkloadSpec:
         gang_grace: seconds that the rest of it may wait for replacements before it is evicted (None = as the budget
             says).
         min_groups: how many groups of pod sets must run; those beyond are elastic, each as a whole. None = all must.
+        checkpointed: when it last saved what it would resume from, in seconds; None = never. Work done since is what
+            stopping it loses, which ranks victims.
     """
 
     name: str
@@ -519,6 +521,7 @@ class WorkloadSpec:
     user: str = ""
     min_groups: int | None = None
     gang_grace: float | None = None
+    checkpointed: float | None = None
 
     def __post_init__(self) -> None:
         _name("workload.name", self.name)
@@ -527,6 +530,8 @@ class WorkloadSpec:
         _number("workload.created", self.created)
         if self.broken_since is not None:
             _number("workload.broken_since", self.broken_since)
+        if self.checkpointed is not None:
+            _number("workload.checkpointed", self.checkpointed)
         if self.walltime is not None:
             _number("workload.walltime", self.walltime)
             if self.walltime <= 0:

@@ -269,6 +269,7 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
         min_groups=workload.get("min_groups"),
         gang_grace=workload.get("gang_grace_s"),
         walltime=workload.get("walltime_s"),
+        checkpointed=NOW - workload["checkpoint_age_s"] if "checkpoint_age_s" in workload else None,
     )
 
 

@@ -110,3 +110,10 @@ def test_a_job_may_be_moved_only_if_it_resumes_from_a_checkpoint() -> None:
     assert not movable()
     assert not movable(checkpoint={"path": "/c"}, preemptible=False)
     assert not movable(checkpoint={"path": "/c"}, movable=False)
+
+
+def test_a_checkpoint_reaches_the_engine_where_it_can_be_read() -> None:
+    for stamp, at in (("1970-01-01T00:01:00Z", 60.0), (None, None), ("yesterday", None)):
+        found = workload()
+        found.status.checkpoint_time = stamp
+        assert adapter.workload_spec(found, []).checkpointed == at

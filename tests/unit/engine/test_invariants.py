@@ -377,6 +377,7 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         user=draw.choice(["", "ann", "bob"]),
         broken_since=draw.choice([None, None, 0.0, 10.0]),
         gang_grace=draw.choice([None, None, 0.0, 5.0]),
+        checkpointed=draw.choice([None, None, 3.0, 20.0]),
     )
     return in_order(in_groups(spec, groups), draw.choice([0, 0, 0, 1, 2]))
 

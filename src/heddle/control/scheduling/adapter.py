@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from heddle.api import quantity
-from heddle.api.clock import to_seconds
+from heddle.api.clock import readable, to_seconds
 from heddle.api.core import (
     DEVICES_INVENTORY_ANNOTATION,
     GPU_PRODUCT_LABEL,
@@ -274,6 +274,7 @@ def workload_spec(
         awaited=frozenset(awaited),
         min_groups=spec.min_groups,
         gang_grace=spec.gang_grace_seconds,
+        checkpointed=readable(workload.status.checkpoint_time),
     )
 
 

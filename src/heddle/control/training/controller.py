@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from heddle.api.clock import to_seconds, to_text
+from heddle.api.clock import readable, to_seconds, to_text
 from heddle.api.core import ConfigMap
 from heddle.api.errors import AlreadyExists, NotFound
 from heddle.api.meta import Condition, set_condition
@@ -40,15 +40,30 @@ _BACK_OFF_MOST, _BACK_OFF_RESET = 300.0, 600.0
 Meeting = Callable[[TrainingJob, Pod], tuple[str, int]]
 """Address and port at which the first member of a job's world listens."""
 
+Saved = Callable[[TrainingJob], float | None]
+"""When something was last written below the path of a job's checkpoint, in seconds; None = nothing, or it cannot be
+seen. Called in a thread: file systems may be slow."""
+
+_LOOK_EVERY = 30.0
+"""Seconds between looks at a job's checkpoint. It only ranks victims, so that nobody waits for it."""
+
 
 class TrainingController:
     """Brings TrainingJobs from wish to result."""
 
-    def __init__(self, informers: Informers, meeting: Meeting) -> None:
-        """Reconcile the jobs of a store; `meeting` knows where processes of this place can meet."""
+    def __init__(self, informers: Informers, meeting: Meeting, saved: Saved | None = None) -> None:
+        """Reconcile the jobs of a store.
+
+        Args:
+            informers: of that store.
+            meeting: knows where processes of this place can meet.
+            saved: sees checkpoints; None: nobody here does.
+        """
         self._client = Client(informers.store)
         self._events = EventRecorder(self._client, "heddle-training")
         self._meeting = meeting
+        self._saved = saved
+        self._looked: dict[str, float] = {}
         self._ledger = ledger.Ledger(self._client)
         self._deleted: dict[str, TrainingJob] = {}
         self._queue = WorkQueue("trainingjob", self.reconcile)
@@ -84,6 +99,7 @@ class TrainingController:
             self._deleted.pop(key, None)
         job = self._jobs.objects.get(key)
         if job is None or job.metadata.deletion_timestamp:
+            self._looked.pop(key, None)
             return None
         if job.status.phase in ("Succeeded", "Failed"):
             return await self._finished(job)
@@ -108,7 +124,8 @@ class TrainingController:
             return await self._end(job, workload, mine, success=False, exit_code=_TIMED_OUT, message=text)
         await self._form(job, workload, mine, world, generation)
         await self._note(job, workload, mine)
-        return left
+        look = await self._look_at_checkpoint(job, workload)
+        return look if left is None else left if look is None else min(look, left)
 
     # parts of a reconcile
 
@@ -259,6 +276,28 @@ class TrainingController:
             reasons = "; ".join(r.message for r in workload.status.reasons)
             phase, text = "Pending", reasons
         await self._status(job, phase=phase, message=text, active_nodes=len(members))
+
+    async def _look_at_checkpoint(self, job: TrainingJob, workload: Workload) -> float | None:
+        """Tell the scheduler when the job last saved; returns seconds until the next look, None where there is none."""
+        if self._saved is None or job.spec.checkpoint is None or not self._world_members(job):
+            return None
+        now = time.monotonic()
+        if (wait := self._looked.get(job.key, -math.inf) + _LOOK_EVERY - now) > 0:
+            return wait
+        self._looked[job.key] = now
+        at = await asyncio.to_thread(self._saved, job)
+        if at is None:
+            return _LOOK_EVERY
+        stamp = to_text(at)
+        await self._status(job, checkpoint_time=stamp)
+        if to_seconds(stamp) > (
+            readable(workload.status.checkpoint_time) or 0
+        ):  # a training that saves elsewhere may have told itself
+            meta = workload.metadata
+            patch = {"status": {"checkpointTime": stamp}}
+            with contextlib.suppress(NotFound):
+                await self._client.patch(WORKLOADS, meta.name, patch, namespace=meta.namespace, subresource="status")
+        return _LOOK_EVERY
 
     async def _end(
         self,
