@@ -53,6 +53,7 @@ class Cycle:
         self.loosened = False  # room fell free at once while room was made: it may serve others yet
         self.moves_left = budget.moves
         self.shadows: dict[str, Shadow] = {}  # room kept ahead of time, by workload
+        self.spared_until = math.inf  # the earliest moment at which a minimum runtime ends that spared somebody
         self._shadow_searches = 0
         self._reasons: dict[tuple[ReasonCode, str], Reason] = {}
 

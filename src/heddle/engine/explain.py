@@ -319,6 +319,14 @@ class _AnyoneYields:
         """Anyone but the asker."""
         return victim is not self.work and yields(self.cycle, victim)
 
+    def spares(self, victim: Work) -> bool:
+        """Nobody: they were asked."""
+        return False
+
+    def kept_until(self, victim: Work) -> float:
+        """At no time."""
+        return self.cycle.now
+
     def holds(self, victims: list[Work]) -> bool:
         """Always: they were asked."""
         return True

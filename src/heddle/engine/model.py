@@ -317,6 +317,9 @@ class QueueSpec:
         ageing: lets age raise the place of the queue's own workloads in its line; None = it does not.
         usage_half_life: seconds after which use counts half; among siblings that otherwise stand equal the
             one that used less lately goes first. None = past use does not count.
+        preempt_min_runtime: seconds that work below the queue runs before its minimum may be preempted; None = as the
+            queue above says, at the top 0.
+        reclaim_min_runtime: the same before it may be reclaimed by other queues.
     """
 
     name: str
@@ -332,6 +335,8 @@ class QueueSpec:
     ordering: str = "BestEffort"
     ageing: Ageing | None = None
     usage_half_life: float | None = None
+    preempt_min_runtime: float | None = None
+    reclaim_min_runtime: float | None = None
 
     def __post_init__(self) -> None:
         _name("queue.name", self.name)
@@ -358,6 +363,12 @@ class QueueSpec:
             _number("queue.usage_half_life", self.usage_half_life)
             if self.usage_half_life <= 0:
                 raise _fault("queue.usage_half_life", self.usage_half_life, "give more than 0 seconds")
+        for where in ("preempt_min_runtime", "reclaim_min_runtime"):
+            value = getattr(self, where)
+            if value is not None:
+                _number(f"queue.{where}", value)
+                if value < 0:
+                    raise _fault(f"queue.{where}", value, "give 0 seconds or more, or None for what is said above")
         if self.ordering not in ("BestEffort", "StrictFIFO"):
             raise _fault("queue.ordering", self.ordering, "use 'BestEffort' or 'StrictFIFO'")
         if self.stop_policy not in ("None", "Hold", "HoldAndDrain"):

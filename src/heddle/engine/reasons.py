@@ -54,6 +54,7 @@ class ReasonCode(StrEnum):
     IMPOSSIBLE_SLICES = "ImpossibleSlices"
     OVER_COUNTER = "OverCounter"
     WAITING_FOR_READY = "WaitingForReady"
+    WITHIN_MIN_RUNTIME = "WithinMinRuntime"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -291,6 +292,11 @@ def render(reason: Reason) -> str:
             return f"its room is reserved; {_count(r.tasks, 'evicted task is', 'evicted tasks are')} still leaving"
         case ReasonCode.BUDGET_SPENT:
             return "not tried in this cycle: its budget of work was spent"
+        case ReasonCode.WITHIN_MIN_RUNTIME:
+            return (
+                f"it may take the room of {_names(r.holders)}, but not before {moment(r.at)}: until then the minimum "
+                "runtime of their queue protects them"
+            )
         case ReasonCode.NOTHING_TO_TAKE:
             return (
                 f"no running work may be evicted for it: queue {r.queue} uses {used} of a fair share of {cap}"

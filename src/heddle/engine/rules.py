@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from heddle.engine.cycle import Cycle
 from heddle.engine.lostwork import lost_work
+from heddle.engine.minruntime import has_more, keeps_until
 from heddle.engine.placement import Need
 from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.reasons import Reason, ReasonCode
@@ -15,11 +16,11 @@ from heddle.engine.state import TaskState, Work
 from heddle.engine.victims import Rule
 
 
-def rules_for(cycle: Cycle, work: Work, queue: Queue, need: Need) -> tuple[Rule, ...]:
-    """The rules in the order in which they are tried."""
+def rules_for(cycle: Cycle, work: Work, queue: Queue, need: Need, *, heed: bool = True) -> tuple[Rule, ...]:
+    """The rules in the order in which they are tried; without ``heed`` as if nothing protected anybody for a while."""
     return (
-        ReclaimTowardsFairShare(cycle, work, queue, cycle.demand(work, need)),
-        PreemptLowerPriorityInQueue(cycle, work, queue),
+        ReclaimTowardsFairShare(cycle, work, queue, cycle.demand(work, need), heed=heed),
+        PreemptLowerPriorityInQueue(cycle, work, queue, heed=heed),
     )
 
 
@@ -40,7 +41,8 @@ def fresh(cycle: Cycle, work: Work) -> bool:
 class PreemptLowerPriorityInQueue:
     """Work of strictly lower priority in the same queue yields, lowest first, then who loses least."""
 
-    def __init__(self, cycle: Cycle, work: Work, queue: Queue) -> None:
+    def __init__(self, cycle: Cycle, work: Work, queue: Queue, *, heed: bool = True) -> None:
+        self.heed = heed
         self.cycle = cycle
         self.state = cycle.state
         self.work = work
@@ -66,7 +68,17 @@ class PreemptLowerPriorityInQueue:
             return False
         if self.queue.spec.ageing and self.state.key_of(victim)[0] <= self.state.key_of(self.work)[0]:
             return False
+        if self.spares(victim) and not has_more(victim):
+            return False
         return victim.spec.preemptible or fresh(self.cycle, victim)
+
+    def spares(self, victim: Work) -> bool:
+        """Whether it has not run its minimum runtime against preemption."""
+        return self.heed and self.queue.preempt_min > 0 and _spared(self.cycle, victim, self.kept_until(victim))
+
+    def kept_until(self, victim: Work) -> float:
+        """When it has."""
+        return keeps_until(self.cycle, victim, self.queue.preempt_min)
 
     def holds(self, victims: list[Work]) -> bool:
         """Always: priority does not depend on what anyone uses."""
@@ -89,7 +101,8 @@ class ReclaimTowardsFairShare:
     is above its quota.
     """
 
-    def __init__(self, cycle: Cycle, work: Work, queue: Queue, demand: list[int]) -> None:
+    def __init__(self, cycle: Cycle, work: Work, queue: Queue, demand: list[int], *, heed: bool = True) -> None:
+        self.heed = heed
         self.cycle = cycle
         self.state = cycle.state
         self.work = work
@@ -142,7 +155,18 @@ class ReclaimTowardsFairShare:
             return False
         if not (victim.spec.preemptible or fresh(self.cycle, victim)):
             return False
+        if self.spares(victim) and not has_more(victim):
+            return False
         return any(cls.needs[c] for cls in victim.parts for c in self.columns)
+
+    def spares(self, victim: Work) -> bool:
+        """Whether it has not run its minimum runtime against reclaim."""
+        seconds = victim.queue.reclaim_min if victim.queue is not None else 0.0
+        return self.heed and seconds > 0 and _spared(self.cycle, victim, self.kept_until(victim))
+
+    def kept_until(self, victim: Work) -> float:
+        """When it has."""
+        return keeps_until(self.cycle, victim, victim.queue.reclaim_min if victim.queue is not None else 0.0)
 
     def holds(self, victims: list[Work]) -> bool:
         """Whether the claim's queues end within what is theirs, up to where they part from every victim's."""
@@ -197,6 +221,14 @@ class ReclaimTowardsFairShare:
     def reason(self) -> Reason:
         """Names the queue that is owed the room and the workload that gains."""
         return Reason(ReasonCode.RECLAIMED, queue=self.queue.name, beneficiary=self.work.name)
+
+
+def _spared(cycle: Cycle, victim: Work, until: float) -> bool:
+    """Whether a workload keeps its minimum beyond this moment; if so, it is noted when that ends."""
+    if until <= cycle.now:
+        return False
+    cycle.spared_until = min(cycle.spared_until, until)
+    return True
 
 
 def _dearness(victim: Work, now: float) -> tuple[int, ...]:

@@ -188,6 +188,8 @@ def build_state(data: Data) -> State:
                 ordering=queue.get("ordering", "BestEffort"),
                 ageing=Ageing(**queue["ageing"]) if "ageing" in queue else None,
                 usage_half_life=queue.get("usage_half_life"),
+                preempt_min_runtime=queue.get("preempt_min_runtime_s"),
+                reclaim_min_runtime=queue.get("reclaim_min_runtime_s"),
             )
         )
         if "past_usage" in queue:

@@ -42,6 +42,14 @@ class Rule(Protocol):
         """Whether a unit of this workload may be evicted as things stand."""
         ...
 
+    def spares(self, victim: Work) -> bool:
+        """Whether its minimum may not be taken at this moment, though what it has beyond may."""
+        ...
+
+    def kept_until(self, victim: Work) -> float:
+        """The moment, in seconds, up to which its minimum may not be taken."""
+        ...
+
     def holds(self, victims: list[Work]) -> bool:
         """Whether, with all its places and without these victims, the claim is still in the right."""
         ...
@@ -326,6 +334,9 @@ class RoomSearch:
             t.hold is not None and t.hold[0] == row for t in held
         ):  # fmt: skip
             return False
+        spared = self.rule.spares(victim)
+        if spared and not victim.whole():  # what it runs and what is promised to it is its minimum on its way
+            return False
         if held:
             promises = tuple((task, *task.hold) for task in held if task.hold)
             for task in held:
@@ -348,7 +359,7 @@ class RoomSearch:
             self._leave(victim, [newest])
         elif not shrink and groups and (spare := self._first_group(victim, groups.spare(victim.bound), row)):
             self._leave(victim, spare)
-        elif running and not shrink:
+        elif running and not shrink and not spared:
             self._leave(victim, running)
         else:
             return False

@@ -6,6 +6,7 @@ import msgspec
 
 from heddle.api.core import Node
 from heddle.api.pod import Pod
+from heddle.api.queue import Queue
 from heddle.api.trainingjob import TrainingJob
 from heddle.api.workload import ReservedPlace, Workload
 from heddle.control.scheduling import adapter
@@ -117,3 +118,11 @@ def test_a_checkpoint_reaches_the_engine_where_it_can_be_read() -> None:
         found = workload()
         found.status.checkpoint_time = stamp
         assert adapter.workload_spec(found, []).checkpointed == at
+
+
+def test_minimum_runtimes_of_a_queue_reach_the_engine_and_absent_is_not_0() -> None:
+    spec = {"preemptMinRuntimeSeconds": 0, "reclaimMinRuntimeSeconds": 60}
+    found = adapter.queue_spec(msgspec.convert({"metadata": {"name": "q"}, "spec": spec}, Queue))
+    assert (found.preempt_min_runtime, found.reclaim_min_runtime) == (0, 60)
+    plain = adapter.queue_spec(msgspec.convert({"metadata": {"name": "q"}}, Queue))
+    assert (plain.preempt_min_runtime, plain.reclaim_min_runtime) == (None, None)

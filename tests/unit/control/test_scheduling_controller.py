@@ -61,6 +61,7 @@ async def submit(
     user: str = "",
     selector: dict[str, str] | None = None,
     more: dict[str, int] | None = None,
+    priority: int = 0,
 ) -> None:
     annotations = {USER_ANNOTATION: user} if user else {}
     pod_set = PodSet(
@@ -68,7 +69,7 @@ async def submit(
     )
     workload = Workload(
         metadata=ObjectMeta(name=name, namespace="default", annotations=annotations),
-        spec=WorkloadSpec(queue=queue, pod_sets=[pod_set]),
+        spec=WorkloadSpec(queue=queue, pod_sets=[pod_set], priority=priority),
     )
     await client.create(WORKLOADS, workload)
     for index in range(pods):
@@ -404,6 +405,23 @@ async def test_the_rest_of_a_gang_is_evicted_after_the_grace_that_it_names(clien
         pod: Pod = await client.get(PODS, "gang-0", "default")
         target = find_condition(pod.status.conditions, "DisruptionTarget")
         return target is not None and target.reason == "GangBroken"
+
+    await until(told_to_leave)
+
+
+async def test_the_scheduler_wakes_when_a_minimum_runtime_ends(client: Client) -> None:
+    spec = QueueSpec(quota={"nvidia.com/gpu": 16}, preempt_min_runtime_seconds=3)
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=spec))
+    await submit(client, "low", pods=2, gpus=8)
+    await workload_with(client, "low", lambda w: w.status.phase == "Running")
+    await submit(client, "high", pods=1, gpus=8, priority=1)
+    told = await workload_with(client, "high", lambda w: "WithinMinRuntime" in [r.code for r in w.status.reasons])
+    assert any("default/low" in reason.message for reason in told.status.reasons)
+
+    async def told_to_leave() -> bool:
+        pods = await client.list(PODS, "default")
+        found = [c.reason for p in pods for c in p.status.conditions if c.type == "DisruptionTarget"]
+        return found == ["Preempted", "Preempted"]
 
     await until(told_to_leave)
 

@@ -85,9 +85,34 @@ def check_plan(state: State, plan: Plan, now: float) -> None:
             queue = work.queue
             assert queue, f"{action.placement.workload} started without a queue"
             assert not any(at.spec.stop_policy != "None" for at in queue.path), f"{queue.name} is stopped"
+    minimums_kept(state, plan, now)
+    assert plan.again_at is None or plan.again_at > now, "time alone may change a plan only later"
     verdicts = plan.verdicts
     assert {n for n, w in state.works.items() if any(w.pending)} == set(verdicts), "a waiting workload has no verdict"
     assert all(v.reasons for v in verdicts.values() if not v.admitted), "a verdict gives no reason"
+
+
+def minimums_kept(state: State, plan: Plan, now: float) -> None:
+    """Work within its minimum runtime keeps its minimum, whoever has a claim."""
+    for code, field in ((ReasonCode.PREEMPTED, "preempt_min_runtime"), (ReasonCode.RECLAIMED, "reclaim_min_runtime")):
+        gone: dict[str, list[str]] = {}
+        for action in plan.actions:
+            if isinstance(action, Evict) and action.reason.code is code:
+                gone.setdefault(action.workload, []).append(action.task)
+        for name, tasks in gone.items():
+            work = state.works[name]
+            said = [getattr(at.spec, field) for at in work.queue.path] if work.queue else []
+            least = next((seconds for seconds in said if seconds is not None), 0.0)
+            if min(t.since for t in work.tasks.values() if t.state is TaskState.BOUND) + least <= now:
+                continue
+            left = list(work.bound)
+            for task in tasks:
+                left[work.tasks[task].part] -= 1
+            if work.groups is not None:
+                assert work.groups.enough(left), f"{name} loses groups within its minimum runtime"
+            else:
+                kept = all(n >= pods.min for n, pods in zip(left, work.spec.pod_sets, strict=True))
+                assert kept, f"{name} loses its minimum within its minimum runtime"
 
 
 def arranged(state: State, plan: Plan) -> None:

@@ -162,6 +162,8 @@ def queue_spec(queue: Queue) -> QueueSpec:
         user_limit=queue_amounts(queue.spec.user_limit),
         ordering=queue.spec.ordering,
         usage_half_life=queue.spec.usage_half_life_seconds,
+        preempt_min_runtime=queue.spec.preempt_min_runtime_seconds,
+        reclaim_min_runtime=queue.spec.reclaim_min_runtime_seconds,
         ageing=None if ageing is None else Ageing(ageing.seconds_per_point, ageing.max_points),
     )
 

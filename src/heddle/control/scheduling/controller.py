@@ -163,6 +163,8 @@ class SchedulingController:
             await self._report_queues(now)
             if (ages := self._mirror.state.ages_in(now)) is not None:
                 self._wake_in(ages)
+            if plan.again_at is not None:
+                self._wake_in(plan.again_at - now)
             if any(r.code is ReasonCode.ROOM_KEPT for v in plan.verdicts.values() for r in v.reasons):
                 self._wake_in(_OVERDUE)  # room is kept against an end that may not come
             return bool(self._broken)
