@@ -54,6 +54,7 @@ class Cycle:
         self.moves_left = budget.moves
         self.shadows: dict[str, Shadow] = {}  # room kept ahead of time, by workload
         self.spared_until = math.inf  # the earliest moment at which a minimum runtime ends that spared somebody
+        self.budgets: set[str] = set()  # disruption budgets that kept somebody where he is
         self._shadow_searches = 0
         self._reasons: dict[tuple[ReasonCode, str], Reason] = {}
 

@@ -299,6 +299,8 @@ def _others_leave(ask: _WhatIf) -> Reason | None:
 class _AnyoneYields:
     """The rule of a what-if: all running work may be asked to go, lowest priority and newest first."""
 
+    heed = False
+
     def __init__(self, cycle: Cycle, work: Work) -> None:
         self.cycle = cycle
         self.work = work

@@ -9,16 +9,12 @@ from __future__ import annotations
 import math
 
 from heddle.engine.cycle import Cycle
-from heddle.engine.state import TaskState, Work
+from heddle.engine.state import Work
 
 
 def keeps_until(cycle: Cycle, work: Work, seconds: float) -> float:
     """Until when a workload keeps its minimum, if it does so for so long from its start; -inf = nothing of it ran."""
-    began = min(
-        (t.since for t in work.tasks.values() if t.state is TaskState.BOUND and not cycle.placed_now(t)),
-        default=-math.inf,
-    )
-    return began + seconds
+    return seconds + min((t.since for t in work.tasks.values() if cycle.state.ran_before(t)), default=-math.inf)
 
 
 def has_more(work: Work) -> bool:

@@ -79,6 +79,13 @@ def check_counters(counts: Mapping[str, int]) -> None:
     _amounts("counters", counts)
 
 
+def check_budgets(least: Mapping[str, int]) -> None:
+    """Refuses disruption budgets without a name, and numbers that are none."""
+    for name, value in least.items():
+        _name("disruption_budgets", name)
+        _amount(f"disruption_budgets[{name}]", value)
+
+
 def _number(where: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
         raise _fault(where, value, "give a finite number")
@@ -453,6 +460,8 @@ class PodSet:
             "" = in no group: always needed.
         after: pod sets of the workload that must be ready (as many tasks as their ``min``) before this one starts.
             Places are found for all at once; those of this one are reserved until then.
+        budgets: names of the disruption budgets against which its tasks count (see
+            :meth:`State.set_disruption_budgets`).
     """
 
     name: str
@@ -469,6 +478,7 @@ class PodSet:
     exclusive: bool = False
     group: str = ""
     after: tuple[str, ...] = ()
+    budgets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)
@@ -483,6 +493,8 @@ class PodSet:
             raise _fault("pod_set.tasks", self.tasks, "name each task once")
         if not all(self.node_affinity):
             raise _fault("pod_set.node_affinity", self.node_affinity, "give each term at least one demand")
+        if not all(self.budgets) or len(set(self.budgets)) != len(self.budgets):
+            raise _fault("pod_set.budgets", self.budgets, "name each disruption budget once")
         if self.spread and self.slices:
             raise _fault("pod_set.slices", self.slices, "give `slices` or `spread`, not both")
 

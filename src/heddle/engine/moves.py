@@ -120,7 +120,8 @@ class Moves:
         for other in self._on_row[row]:
             if fits(task.cls, row, land=True):
                 break
-            if other.state is TaskState.BOUND and len(self.moved) < self.most:
+            may = len(self.moved) < self.most and not self.state.disruptions.broken_by((other,))
+            if other.state is TaskState.BOUND and may:
                 self.state.move(other, TaskState.RELEASING, other.row, other.devices, other.since)
                 self.moved.append(other)
         if not fits(task.cls, row, land=True):

@@ -55,6 +55,7 @@ class ReasonCode(StrEnum):
     OVER_COUNTER = "OverCounter"
     WAITING_FOR_READY = "WaitingForReady"
     WITHIN_MIN_RUNTIME = "WithinMinRuntime"
+    DISRUPTION_BUDGET = "DisruptionBudget"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -95,7 +96,8 @@ class Reason:
             bytes.
         wanted: amount asked for, in the resource's units (or members).
         free: amount free now, same units.
-        cap: the quota or limit in question (``NoSpread``: tasks at most in one domain, 0 = no such rule).
+        cap: the quota or limit in question (``NoSpread``: tasks at most in one domain, 0 = no such rule;
+            ``DisruptionBudget``: tasks that must run).
         used: usage counted against the cap (``NoSpread``: the greatest skew, 0 = no such rule).
         fits: how many tasks would fit now.
         needed: how many tasks must start together.
@@ -106,6 +108,7 @@ class Reason:
         head: workload at the head of the line.
         pod_set: the pod set that waits.
         awaits: the pod set for which it waits.
+        budget: the disruption budget concerned.
     """
 
     code: ReasonCode
@@ -127,6 +130,7 @@ class Reason:
     head: str = ""
     pod_set: str = ""
     awaits: str = ""
+    budget: str = ""
 
 
 def moment(at: float) -> str:
@@ -296,6 +300,11 @@ def render(reason: Reason) -> str:
             return (
                 f"it may take the room of {_names(r.holders)}, but not before {moment(r.at)}: until then the minimum "
                 "runtime of their queue protects them"
+            )
+        case ReasonCode.DISRUPTION_BUDGET:
+            return (
+                f"it may take the room of {_names(r.holders)}, but disruption budget {r.budget} keeps "
+                f"{_count(r.cap, 'task', 'tasks')} running: {r.used} run, {r.tasks} would stop"
             )
         case ReasonCode.NOTHING_TO_TAKE:
             return (

@@ -172,6 +172,7 @@ def build_state(data: Data) -> State:
         taints = tuple(Taint(*taint) for taint in node.get("taints", ()))
         state.set_node(NodeSpec(node["name"], resources, devices, labels=labels, taints=taints))
     state.set_counters(_counted(data.get("counters", {})))
+    state.set_disruption_budgets(data.get("disruption_budgets", {}))
     for queue in data["queues"]:
         state.set_queue(
             QueueSpec(
@@ -226,7 +227,7 @@ def _gpu(task: Data, sizes: set[int]) -> int:
 
 
 def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
-    groups: dict[tuple[int, int, int, tuple[tuple[str, int], ...], str, str], list[str]] = {}
+    groups: dict[tuple[int, int, int, tuple[tuple[str, int], ...], str, str, tuple[str, ...]], list[str]] = {}
     for task in workload["tasks"]:
         counters = tuple(_counted(task.get("counters", {})).items())
         key = (
@@ -236,12 +237,13 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
             counters,
             task.get("group", ""),
             task.get("set", ""),
+            tuple(task.get("budgets", ())),
         )
         groups.setdefault(key, []).append(task["name"])
     left = workload["min_members"]
     pod_sets = []
     wishes = _wishes(workload)
-    for at, ((gpu, cpu, memory, counters, group, name), tasks) in enumerate(groups.items()):
+    for at, ((gpu, cpu, memory, counters, group, name, budgets), tasks) in enumerate(groups.items()):
         least = len(tasks) if group else min(left, len(tasks))
         left -= 0 if group else least
         request = {"cpu": cpu, "memory": memory, **dict(counters)}
@@ -250,7 +252,19 @@ def _workload(workload: Data, sizes: set[int]) -> WorkloadSpec:
             request[MODEL + model] = gpu
             asked["node_selector"] = {**asked.get("node_selector", {}), "model": model}
         after = tuple(workload.get("after", {}).get(name, ()))
-        pod_sets.append(PodSet(name or f"p{at}", tuple(tasks), least, request, gpu, group=group, after=after, **asked))
+        pod_sets.append(
+            PodSet(
+                name or f"p{at}",
+                tuple(tasks),
+                least,
+                request,
+                gpu,
+                group=group,
+                after=after,
+                budgets=budgets,
+                **asked,
+            )
+        )
     runs = {task["name"] for task in workload["tasks"] if task["state"] == "running"}
     running = sum(len(runs.intersection(p.tasks)) for p in pod_sets if not p.group)
     grouped = {p.group: {t for other in pod_sets if other.group == p.group for t in other.tasks} for p in pod_sets}

@@ -42,6 +42,11 @@ class Rule(Protocol):
         """Whether a unit of this workload may be evicted as things stand."""
         ...
 
+    @property
+    def heed(self) -> bool:
+        """Whether disruption budgets are kept."""
+        ...
+
     def spares(self, victim: Work) -> bool:
         """Whether its minimum may not be taken at this moment, though what it has beyond may."""
         ...
@@ -339,9 +344,11 @@ class RoomSearch:
             return False
         if held:
             promises = tuple((task, *task.hold) for task in held if task.hold)
+            begun = self._begun(victim, running)
+            if not self._may_stop(begun):
+                return False
             for task in held:
                 self.state.unhold(task)
-            begun = self._begun(victim, running)
             self._leave(victim, begun)
             self.gone[-1] = (victim, tuple(begun), promises)
             return True
@@ -352,14 +359,16 @@ class RoomSearch:
         elastic = [
             task
             for task in running
-            if victim.bound[task.part] > victim.spec.pod_sets[task.part].min and (row is None or task.row == row)
+            if victim.bound[task.part] > victim.spec.pod_sets[task.part].min
+            and (row is None or task.row == row)
+            and self._may_stop([task])
         ]
         if elastic and victim.whole():
             newest = max(elastic, key=lambda t: (self.cycle.placed_now(t), t.since, victim.order[t.part].index(t)))
             self._leave(victim, [newest])
         elif not shrink and groups and (spare := self._first_group(victim, groups.spare(victim.bound), row)):
             self._leave(victim, spare)
-        elif running and not shrink and not spared:
+        elif running and not shrink and not spared and self._may_stop(running):
             self._leave(victim, running)
         else:
             return False
@@ -375,13 +384,19 @@ class RoomSearch:
         parts = [part for group in victim.groups.torn(victim.bound) for part in victim.groups.parts[group]]
         return [task for task in running if task.part in parts]
 
-    @staticmethod
-    def _first_group(victim: Work, groups: Iterable[int], row: int | None) -> list[Task]:
-        """What runs of the first of some groups (with ``row``: of which something runs there)."""
+    def _may_stop(self, tasks: list[Task]) -> bool:
+        """Whether every disruption budget allows that these stop."""
+        if not self.rule.heed or not (budget := self.state.disruptions.broken_by(tasks)):
+            return True
+        self.cycle.budgets.add(budget)
+        return False
+
+    def _first_group(self, victim: Work, groups: Iterable[int], row: int | None) -> list[Task]:
+        """What runs of the first of some groups that may stop (with ``row``: of which something runs there)."""
         for group in groups:
             parts = victim.groups.parts[group] if victim.groups is not None else []
             tasks = [t for t in victim.tasks.values() if t.part in parts and t.state is TaskState.BOUND]
-            if row is None or any(task.row == row for task in tasks):
+            if (row is None or any(task.row == row for task in tasks)) and self._may_stop(tasks):
                 return tasks
         return []
 

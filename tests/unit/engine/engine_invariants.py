@@ -86,10 +86,28 @@ def check_plan(state: State, plan: Plan, now: float) -> None:
             assert queue, f"{action.placement.workload} started without a queue"
             assert not any(at.spec.stop_policy != "None" for at in queue.path), f"{queue.name} is stopped"
     minimums_kept(state, plan, now)
+    budgets_kept(state, plan)
     assert plan.again_at is None or plan.again_at > now, "time alone may change a plan only later"
     verdicts = plan.verdicts
     assert {n for n, w in state.works.items() if any(w.pending)} == set(verdicts), "a waiting workload has no verdict"
     assert all(v.reasons for v in verdicts.values() if not v.admitted), "a verdict gives no reason"
+
+
+def budgets_kept(state: State, plan: Plan) -> None:
+    """Evictions for others, and moves, leave of each disruption budget as many tasks running as it says."""
+    ordered = (ReasonCode.QUEUE_DRAINED, ReasonCode.GANG_BROKEN)
+    for name, least in state.snapshot().disruption_budgets.items():
+        counted = [
+            task
+            for work in state.works.values()
+            for task in work.tasks.values()
+            if name in work.spec.pod_sets[task.part].budgets
+        ]
+        runs = {(task.work.name, task.name) for task in counted if task.state is TaskState.BOUND}
+        evicts = [a for a in plan.actions if isinstance(a, Evict) and (a.workload, a.task) in runs]
+        drained = sum(a.reason.code is ReasonCode.QUEUE_DRAINED for a in evicts)
+        taken = sum(a.reason.code not in ordered for a in evicts)
+        assert not taken or len(runs) - drained - taken >= least, f"too few of disruption budget {name} keep running"
 
 
 def minimums_kept(state: State, plan: Plan, now: float) -> None:

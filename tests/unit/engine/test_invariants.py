@@ -70,6 +70,8 @@ WISHES: tuple[dict[str, Any], ...] = (
     {"exclusive": True, "spread": Spread("rack", most=1)},
 )
 """Where the tasks of a pod set may go, drawn with most weight on the first."""
+BUDGETS: tuple[dict[str, int], ...] = ({}, {"some": 1}, {"some": 3, "more": 0}, {"more": 2}, {"some": 2, "more": 9})
+"""Disruption budgets, for pod sets of random worlds that name them."""
 
 
 class EngineWorld(RuleBasedStateMachine):
@@ -90,6 +92,10 @@ class EngineWorld(RuleBasedStateMachine):
         for name, parent in TREE:
             self.state.set_queue(QueueSpec(name, parent, {"gpu": 2000}))
         self.state.set_counters({SEATS: 3})
+
+    @rule(budgets=st.dictionaries(st.sampled_from(["some", "more"]), st.integers(0, 4)))
+    def protect(self, budgets: dict[str, int]) -> None:
+        self.state.set_disruption_budgets(budgets)
 
     @rule(seats=st.integers(0, 5))
     def buy(self, seats: int) -> None:
@@ -131,6 +137,7 @@ class EngineWorld(RuleBasedStateMachine):
         user=st.sampled_from(["", "ann", "bob"]),
         wish=st.sampled_from((WISHES[0],) * 2 * len(WISHES) + WISHES),
         seats=st.sampled_from([0, 0, 0, 1, 2]),
+        budgets=st.sampled_from([(), (), ("some",), ("some", "more")]),
     )
     def submit(
         self,
@@ -150,6 +157,7 @@ class EngineWorld(RuleBasedStateMachine):
         order,
         broken,
         grace,
+        budgets,
     ) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
             PodSet(
@@ -158,6 +166,7 @@ class EngineWorld(RuleBasedStateMachine):
                 min(least, count),
                 {"cpu": cpu, SEATS: seats},
                 gpu,
+                budgets=budgets,
                 **wish,
             )
             for at, (count, least, gpu) in enumerate(sizes)
@@ -268,6 +277,8 @@ def passing_world(seed: int) -> None:
             strategy = ("pack", "spread", "fragmentation")[seed % 3]
             state.set_workload(replace(spec, created=now, strategy=strategy, movable=draw.random() < 0.8))
         change_nodes(draw, state, sizes)
+        if draw.random() < 0.2:
+            state.set_disruption_budgets(draw.choice(BUDGETS))
         if draw.random() < 0.15:
             name, parent = draw.choice(TREE)
             state.set_queue(random_queue(draw, name, parent, policies=bool(seed % 2)))
@@ -325,6 +336,7 @@ def crowded_world(seed: int) -> None:
     made = 0
     for _ in range(10):
         state.set_counters({SEATS: draw.choice([1, 2, 4, 4])})
+        state.set_disruption_budgets(draw.choice(BUDGETS))
         for _ in range(draw.randint(1, 5)):
             state.set_workload(random_workload(draw, made))
             made += 1
@@ -362,7 +374,8 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         gpu = draw.choice([0, 300, 500, 1000, 1000, 2000, 4000])
         wish = draw.choice(WISHES) if draw.random() < 0.35 else {}
         request = {"cpu": draw.choice([0, 500, 1000]), SEATS: draw.choice([0, 0, 0, 0, 1])}
-        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), request, gpu, **wish))
+        budgets = draw.choice([(), (), (), (), ("some",), ("more",), ("some", "more")])
+        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), request, gpu, budgets=budgets, **wish))
     spec = WorkloadSpec(
         f"x/w{number}",
         draw.choice(LEAVES),
