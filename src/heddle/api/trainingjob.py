@@ -35,6 +35,10 @@ class TrainingJobSpec(Struct):
         Positive | None,
         Meta(description="Elastic: runs with as few as these, restarting from its checkpoint. Absent: nodes."),
     ] = None
+    node_step: Annotated[
+        Positive,
+        Meta(description="Elastic: grows and shrinks by so many nodes at a time; divides nodes - minNodes."),
+    ] = 1
     processes_per_node: Annotated[
         int,
         Meta(description="Processes that torchrun starts on each node (PET_NPROC_PER_NODE).", ge=1, le=1024),

@@ -116,6 +116,9 @@ class PodSet(Struct):
         Positive | None,
         Meta(description="All-or-nothing minimum; absent: count. Pods beyond it are elastic."),
     ] = None
+    step: Annotated[
+        Positive, Meta(description="Elastic pods start and leave so many at a time; divides count - minCount.")
+    ] = 1
     resources: Annotated[
         Resources,
         Meta(description='One pod\'s request; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),

@@ -19,6 +19,7 @@ from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.shadow import Shadow, find_shadow, known_ends
 from heddle.engine.state import State, Task, TaskState, Work
+from heddle.engine.steps import to_grow
 
 Place = tuple[Task, int, tuple[int, ...]]
 
@@ -94,7 +95,7 @@ class Cycle:
         return tuple((part, count) for part, count in enumerate(missing) if count)
 
     def growth(self, work: Work) -> Need | None:
-        """The next single task, or group, beyond the minimum; None when there is none or the minimum does not run."""
+        """The next step (a task), or group, beyond the minimum; None when there is none or the minimum does not run."""
         return next(self.growths(work), None)
 
     def growths(self, work: Work) -> Iterator[Need]:
@@ -113,8 +114,9 @@ class Cycle:
         for part, left in enumerate(free):
             # a task beyond a group's minimum starts only once the group runs, not when it is promised
             alone = groups is None or groups.of[part] < 0 or groups.whole(groups.of[part], work.bound)
-            if left > 0 and alone and work.unready(part) is None:
-                yield ((part, 1),)
+            count = to_grow(work.spec.pod_sets[part], work.bound[part] + held[part])
+            if left >= count and alone and work.unready(part) is None:
+                yield ((part, count),)
 
     def open_need(self, work: Work) -> Need | None:
         """What a claim still lacks, promises of this cycle counted; None for those who wait on an earlier promise."""

@@ -124,7 +124,7 @@ class _WhatIf:
 
 def _fewer_members(ask: _WhatIf) -> Reason | None:
     """The largest number of members below the minimum that would start now."""
-    if len(ask.need) != 1 or any(ask.work.bound):
+    if len(ask.need) != 1 or any(ask.work.bound) or ask.cycle.minimum(ask.work) is None:
         return None
     part, count = ask.need[0]
     slices = ask.work.spec.pod_sets[part].slices

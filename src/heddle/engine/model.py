@@ -460,6 +460,7 @@ class PodSet:
             "" = in no group: always needed.
         after: pod sets of the workload that must be ready (as many tasks as their ``min``) before this one starts.
             Places are found for all at once; those of this one are reserved until then.
+        step: tasks beyond the minimum start and leave so many at a time; fewer that are left over never start.
         budgets: names of the disruption budgets against which its tasks count (see
             :meth:`State.set_disruption_budgets`).
     """
@@ -479,6 +480,7 @@ class PodSet:
     group: str = ""
     after: tuple[str, ...] = ()
     budgets: tuple[str, ...] = ()
+    step: int = 1
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)
@@ -493,6 +495,8 @@ class PodSet:
             raise _fault("pod_set.tasks", self.tasks, "name each task once")
         if not all(self.node_affinity):
             raise _fault("pod_set.node_affinity", self.node_affinity, "give each term at least one demand")
+        if isinstance(self.step, bool) or not isinstance(self.step, int) or self.step < 1:
+            raise _fault("pod_set.step", self.step, "give a whole number from 1 on")
         if not all(self.budgets) or len(set(self.budgets)) != len(self.budgets):
             raise _fault("pod_set.budgets", self.budgets, "name each disruption budget once")
         if self.spread and self.slices:

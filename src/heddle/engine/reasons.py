@@ -201,7 +201,8 @@ def render(reason: Reason) -> str:
         case ReasonCode.IDLE_ROOM:
             return f"placed on room that is idle; queue {r.queue} is beyond its fair share and may lose it"
         case ReasonCode.GROWN:
-            return f"grown by one task beyond its minimum in queue {r.queue}"
+            more = f"{r.tasks} tasks" if r.tasks > 1 else "one task"
+            return f"grown by {more} beyond its minimum in queue {r.queue}"
         case ReasonCode.GROUP_GROWN:
             return f"grown by one group beyond its minimum in queue {r.queue}"
         case ReasonCode.PROMISE_KEPT:

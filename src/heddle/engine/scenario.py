@@ -296,6 +296,7 @@ def _wishes(workload: Data) -> dict[str, Any]:
         "tolerations": tuple(Toleration(*toleration) for toleration in workload.get("tolerations", ())),
         "node_affinity": tuple(_term(term) for term in workload.get("node_affinity", ())),
         "exclusive": workload.get("exclusive", False),
+        "step": workload.get("step", 1),
         "spread": Spread(**workload["spread"]) if "spread" in workload else None,
         "slices": Slices(**workload["slices"]) if "slices" in workload else None,
         "node_preferences": tuple(

@@ -2,8 +2,8 @@
 
 A rule says who may be evicted for whom; this module finds where. For each task that does not fit it
 compares a few nodes by what would have to leave there, takes the cheapest, and at the end puts back
-everyone whose place turned out not to be needed. What leaves is a unit: one elastic task, or, once a
-gang is at its minimum, all of it.
+everyone whose place turned out not to be needed. What leaves is a unit: one elastic step, a task as a
+rule, or, once a gang is at its minimum, all of it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from heddle.engine.placement import Need, waiting
 from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason
 from heddle.engine.state import Task, TaskState, Work
+from heddle.engine.steps import to_shrink
 
 
 class Rule(Protocol):
@@ -359,13 +360,10 @@ class RoomSearch:
         elastic = [
             task
             for task in running
-            if victim.bound[task.part] > victim.spec.pod_sets[task.part].min
-            and (row is None or task.row == row)
-            and self._may_stop([task])
+            if victim.bound[task.part] > victim.spec.pod_sets[task.part].min and (row is None or task.row == row)
         ]
-        if elastic and victim.whole():
-            newest = max(elastic, key=lambda t: (self.cycle.placed_now(t), t.since, victim.order[t.part].index(t)))
-            self._leave(victim, [newest])
+        if elastic and victim.whole() and (step := self._newest_step(victim, elastic, row)):
+            self._leave(victim, step)
         elif not shrink and groups and (spare := self._first_group(victim, groups.spare(victim.bound), row)):
             self._leave(victim, spare)
         elif running and not shrink and not spared and self._may_stop(running):
@@ -383,6 +381,25 @@ class RoomSearch:
             return running
         parts = [part for group in victim.groups.torn(victim.bound) for part in victim.groups.parts[group]]
         return [task for task in running if task.part in parts]
+
+    def _newest_step(self, victim: Work, elastic: list[Task], row: int | None) -> list[Task]:
+        """The step that leaves first of those to which some elastic tasks belong, the newest that may stop."""
+
+        def age(task: Task) -> tuple[bool, float, int]:
+            return (self.cycle.placed_now(task), task.since, victim.order[task.part].index(task))
+
+        heeds = self.rule.heed and self.state.disruptions.least
+        if not heeds and all(pod_set.step == 1 for pod_set in victim.spec.pod_sets):
+            return [max(elastic, key=age)]
+        for newest in sorted(elastic, key=age, reverse=True):
+            part = newest.part
+            count = to_shrink(victim.spec.pod_sets[part], victim.bound[part])
+            mine = [t for t in victim.order[part] if t.state is TaskState.BOUND and t is not newest]
+            mine.sort(key=lambda t: (t.row == row, *age(t)), reverse=True)  # as much as possible where room is needed
+            step = [newest, *mine[: count - 1]]
+            if self._may_stop(step):
+                return step
+        return []
 
     def _may_stop(self, tasks: list[Task]) -> bool:
         """Whether every disruption budget allows that these stop."""

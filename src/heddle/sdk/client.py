@@ -212,6 +212,7 @@ class Client:
         queue: str = "default",
         nodes: int = 1,
         min_nodes: int | None = None,
+        node_step: int = 1,
         gpus: float = 0,
         cpus: float | None = None,
         memory: str | None = None,
@@ -236,6 +237,7 @@ class Client:
             queue: who pays.
             nodes: pods wished for.
             min_nodes: fewest with which it runs (elastic); None: all of them.
+            node_step: an elastic job grows and shrinks by so many nodes at a time.
             gpus: GPUs of each node; below 1 a share of one.
             cpus: CPUs of each node.
             memory: memory of each node, such as "16Gi".
@@ -269,6 +271,7 @@ class Client:
                 queue=queue,
                 nodes=nodes,
                 min_nodes=min_nodes,
+                node_step=node_step,
                 resources_per_node=resources,
                 priority=priority,
                 preemptible=preemptible,

@@ -126,3 +126,10 @@ def test_minimum_runtimes_of_a_queue_reach_the_engine_and_absent_is_not_0() -> N
     assert (found.preempt_min_runtime, found.reclaim_min_runtime) == (0, 60)
     plain = adapter.queue_spec(msgspec.convert({"metadata": {"name": "q"}}, Queue))
     assert (plain.preempt_min_runtime, plain.reclaim_min_runtime) == (None, None)
+
+
+def test_steps_reach_the_engine_from_the_job_too() -> None:
+    assert adapter.workload_spec(workload(count=5, minCount=1, step=2), [member()]).pod_sets[0].step == 2
+    spec = {"command": ["true"], "nodes": 5, "minNodes": 1, "nodeStep": 2}
+    made = msgspec.convert({"metadata": {"name": "j", "namespace": "x"}, "spec": spec}, TrainingJob)
+    assert pods.workload(made).spec.pod_sets[0].step == 2

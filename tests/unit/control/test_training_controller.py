@@ -125,6 +125,16 @@ async def test_a_smaller_world_is_formed_and_members_restart_when_one_is_deleted
     assert resized.status.restarts == 0
 
 
+async def test_what_is_left_of_a_step_does_not_join_the_world(client: Client) -> None:
+    await submit(client, nodes=5, min_nodes=1, node_step=2)
+    await pods(client, 5)
+    await bind(client, "job-0", "job-1", "job-2", "job-3", bound=4)
+    formed = await world(client, 1)
+    assert (formed["nodes"], formed["restart"]) == ("3", "")
+    await bind(client, "job-4", bound=5)
+    assert (await world(client, 2))["nodes"] == "5"
+
+
 async def test_a_job_fails_once_its_restarts_are_used(client: Client) -> None:
     await submit(client, nodes=1, max_restarts=1)
     await pods(client, 1)

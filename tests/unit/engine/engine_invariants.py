@@ -178,6 +178,22 @@ def gangs_whole(state: State, plan: Plan) -> None:
             assert not decided & set(work.groups.torn(counts)), f"a group of {name} runs below its minimum"
 
 
+def steps_kept(state: State, plan: Plan) -> None:
+    """After the plan: what it started or evicted beyond a minimum makes whole steps, but for what lacked before."""
+    moved = {a.workload for a in plan.actions if isinstance(a, Evict) and a.reason.code is ReasonCode.MOVED}
+    started = [a.placement for a in plan.actions if isinstance(a, Bind)]
+    gone = [(a.workload, a.task) for a in plan.actions if isinstance(a, Evict)]
+    for name in ({place.workload for place in started} | {name for name, _ in gone}) - moved:
+        work = state.works[name]
+        for part, pod_set in enumerate(work.spec.pod_sets):
+            beyond = work.bound[part] - pod_set.min
+            joined = sum(p.workload == name and work.tasks[p.task].part == part for p in started)
+            left = sum(who == name and work.tasks[task].part == part for who, task in gone)
+            before = beyond - joined + left
+            if beyond > 0 and joined + left and before >= 0:
+                assert beyond % pod_set.step in (0, before % pod_set.step), f"a step of {name} is torn"
+
+
 def tasks_of(plan: Plan, name: str) -> list[str]:
     """The tasks of a workload that a plan starts or evicts."""
     binds = [a.placement.task for a in plan.actions if isinstance(a, Bind) and a.placement.workload == name]
@@ -261,6 +277,7 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     for action in plan.actions:
         state.apply(action, now)
     gangs_whole(state, plan)
+    steps_kept(state, plan)
     caps_kept(state, plan)
     lines_kept(state, plan)
     arranged(state, plan)

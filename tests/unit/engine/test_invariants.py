@@ -138,6 +138,7 @@ class EngineWorld(RuleBasedStateMachine):
         wish=st.sampled_from((WISHES[0],) * 2 * len(WISHES) + WISHES),
         seats=st.sampled_from([0, 0, 0, 1, 2]),
         budgets=st.sampled_from([(), (), ("some",), ("some", "more")]),
+        step=st.sampled_from([1, 1, 1, 2, 3]),
     )
     def submit(
         self,
@@ -158,6 +159,7 @@ class EngineWorld(RuleBasedStateMachine):
         broken,
         grace,
         budgets,
+        step,
     ) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
             PodSet(
@@ -167,6 +169,7 @@ class EngineWorld(RuleBasedStateMachine):
                 {"cpu": cpu, SEATS: seats},
                 gpu,
                 budgets=budgets,
+                step=step,
                 **wish,
             )
             for at, (count, least, gpu) in enumerate(sizes)
@@ -374,8 +377,11 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         gpu = draw.choice([0, 300, 500, 1000, 1000, 2000, 4000])
         wish = draw.choice(WISHES) if draw.random() < 0.35 else {}
         request = {"cpu": draw.choice([0, 500, 1000]), SEATS: draw.choice([0, 0, 0, 0, 1])}
+        step = draw.choice([1, 1, 1, 1, 2, 3])
         budgets = draw.choice([(), (), (), (), ("some",), ("more",), ("some", "more")])
-        pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), request, gpu, budgets=budgets, **wish))
+        pod_sets.append(
+            PodSet(f"p{part}", names, draw.randint(0, count), request, gpu, budgets=budgets, step=step, **wish)
+        )
     spec = WorkloadSpec(
         f"x/w{number}",
         draw.choice(LEAVES),

@@ -256,6 +256,7 @@ def workload_spec(
                 exclusive=pod_set.exclusive,
                 group=pod_set.group,
                 after=tuple(pod_set.after),
+                step=pod_set.step,
             )
         )
     spec = workload.spec

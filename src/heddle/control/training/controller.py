@@ -215,6 +215,8 @@ class TrainingController:
             members = []
         elif workload.status.bound != len(members):
             return  # binds or evictions of the same plan are still on their way
+        if (beyond := len(members) - job.spec.minimum) > 0:  # what is left of a step waits for the rest of it
+            members = members[: job.spec.minimum + beyond // job.spec.node_step * job.spec.node_step]
         if world is not None and world.data.get("members", "") == build.members_text(members):
             await self._restart(mine, _restarted(world), generation)
         elif world is not None or members:

@@ -63,6 +63,7 @@ def workload(job: TrainingJob) -> Workload:
         name=POD_SET,
         count=spec.nodes,
         min_count=spec.min_nodes,
+        step=spec.node_step,
         resources=spec.resources_per_node,
         node_selector=spec.node_selector,
         node_affinity=spec.node_affinity,
