@@ -39,6 +39,10 @@ class TrainingJobSpec(Struct):
         Positive,
         Meta(description="Elastic: grows and shrinks by so many nodes at a time; divides nodes - minNodes."),
     ] = 1
+    resizable: Annotated[
+        bool,
+        Meta(description="false: it stays at as many nodes as it starts with, from minNodes on (partial admission)."),
+    ] = True
     processes_per_node: Annotated[
         int,
         Meta(description="Processes that torchrun starts on each node (PET_NPROC_PER_NODE).", ge=1, le=1024),

@@ -311,12 +311,17 @@ def _arrangement(
         yield Fault(f"{path}.slices.size", "FieldValueInvalid", slices.size, remedy)
 
 
-def _step(step: int, elastic: int, path: str, what: str) -> Iterator[Fault]:
-    if step > 1 and elastic >= 0 and (elastic == 0 or elastic % step):
+def _elastic(step: int, resizable: bool, elastic: int, path: str, name: str, what: str) -> Iterator[Fault]:
+    """What only means something where pods beyond the minimum are asked for."""
+    if elastic < 0:
+        return
+    if step > 1 and (not elastic or elastic % step):
         remedy = (
             f"give a divisor of {what} ({elastic})" if elastic else f"{what} is 0: nothing is elastic; leave it out"
         )
-        yield Fault(path, "FieldValueInvalid", step, remedy)
+        yield Fault(f"{path}.{name}", "FieldValueInvalid", step, remedy)
+    if not resizable and not elastic:
+        yield Fault(f"{path}.resizable", "FieldValueInvalid", resizable, f"{what} is 0: it never resizes; leave it out")
 
 
 def _workload(workload: Workload) -> Iterator[Fault]:
@@ -329,7 +334,8 @@ def _workload(workload: Workload) -> Iterator[Fault]:
         if pod_set.minimum > pod_set.count:
             remedy = f"give at most count ({pod_set.count})"
             yield Fault(f"{where}.minCount", "FieldValueInvalid", pod_set.min_count, remedy)
-        yield from _step(pod_set.step, pod_set.count - pod_set.minimum, f"{where}.step", "count - minCount")
+        elastic = pod_set.count - pod_set.minimum
+        yield from _elastic(pod_set.step, pod_set.resizable, elastic, where, "step", "count - minCount")
         yield from _gpu_share(pod_set.resources, f"{where}.resources")
         yield from _node_affinity(pod_set.node_affinity, f"{where}.nodeAffinity")
         yield from _arrangement(pod_set.spread, pod_set.slices, pod_set.count, pod_set.minimum, where)
@@ -366,7 +372,8 @@ def _training_job(job: TrainingJob) -> Iterator[Fault]:
     spec = job.spec
     if spec.minimum > spec.nodes:
         yield Fault("spec.minNodes", "FieldValueInvalid", spec.min_nodes, f"give at most nodes ({spec.nodes})")
-    yield from _step(spec.node_step, spec.nodes - spec.minimum, "spec.nodeStep", "nodes - minNodes")
+    elastic = spec.nodes - spec.minimum
+    yield from _elastic(spec.node_step, spec.resizable, elastic, "spec", "nodeStep", "nodes - minNodes")
     if len(job.metadata.name) > 50:
         remedy = "use at most 50 characters: pods are named after the job"
         yield Fault("metadata.name", "FieldValueInvalid", job.metadata.name, remedy)

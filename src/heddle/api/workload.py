@@ -119,6 +119,10 @@ class PodSet(Struct):
     step: Annotated[
         Positive, Meta(description="Elastic pods start and leave so many at a time; divides count - minCount.")
     ] = 1
+    resizable: Annotated[
+        bool,
+        Meta(description="false: how many pods run is settled when they start, from minCount on; they stay so many."),
+    ] = True
     resources: Annotated[
         Resources,
         Meta(description='One pod\'s request; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),
@@ -228,6 +232,9 @@ class WorkloadStatus(Struct):
     reservation: Annotated[list[ReservedPlace], Meta(description="Places held for it.")] = []
     broken_since: Annotated[str | None, Meta(description="When the running gang fell below its minimum.")] = None
     evictions: Annotated[int, Meta(description="Pods evicted so far for other work.")] = 0
+    admitted_counts: Annotated[
+        dict[str, int], Meta(description="By pod set that is not resizable: how many pods it started with.")
+    ] = {}
     checkpoint_time: Annotated[
         str | None,
         Meta(

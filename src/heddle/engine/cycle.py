@@ -114,6 +114,8 @@ class Cycle:
         for part, left in enumerate(free):
             # a task beyond a group's minimum starts only once the group runs, not when it is promised
             alone = groups is None or groups.of[part] < 0 or groups.whole(groups.of[part], work.bound)
+            if not work.spec.pod_sets[part].resizable and any(map(self.state.ran_before, work.order[part])):
+                continue
             count = to_grow(work.spec.pod_sets[part], work.bound[part] + held[part])
             if left >= count and alone and work.unready(part) is None:
                 yield ((part, count),)

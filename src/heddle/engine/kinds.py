@@ -43,6 +43,8 @@ def kind_of(work: Work) -> Kind:
     else:
         if bound and (spec.topology_required is not None or spec.walltime is not None):
             return (work.name,)
+        if bound and not pod_set.resizable:
+            return (SHORT,)  # it grows no more
         what, missing = GROW, to_grow(pod_set, bound)
         if missing < pod_set.step:
             return (work.name,)  # it lacks a part of a step, and then a whole one

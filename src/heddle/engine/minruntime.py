@@ -23,4 +23,4 @@ def has_more(work: Work) -> bool:
         return False
     if work.held or (work.groups is not None and work.groups.spare(work.bound)):
         return True
-    return any(runs > pod_set.min for runs, pod_set in zip(work.bound, work.spec.pod_sets, strict=True))
+    return any(map(work.may_lose, range(len(work.bound))))

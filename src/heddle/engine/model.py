@@ -460,6 +460,9 @@ class PodSet:
             "" = in no group: always needed.
         after: pod sets of the workload that must be ready (as many tasks as their ``min``) before this one starts.
             Places are found for all at once; those of this one are reserved until then.
+        resizable: False = how many run is settled when the first of them start: as many as find room then. Later none
+            joins, and none leaves but with all others. The caller makes that number its ``min``, so that those that are
+            lost are replaced.
         step: tasks beyond the minimum start and leave so many at a time; fewer that are left over never start.
         budgets: names of the disruption budgets against which its tasks count (see
             :meth:`State.set_disruption_budgets`).
@@ -481,6 +484,7 @@ class PodSet:
     after: tuple[str, ...] = ()
     budgets: tuple[str, ...] = ()
     step: int = 1
+    resizable: bool = True
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)

@@ -297,6 +297,7 @@ def _wishes(workload: Data) -> dict[str, Any]:
         "node_affinity": tuple(_term(term) for term in workload.get("node_affinity", ())),
         "exclusive": workload.get("exclusive", False),
         "step": workload.get("step", 1),
+        "resizable": workload.get("resizable", True),
         "spread": Spread(**workload["spread"]) if "spread" in workload else None,
         "slices": Slices(**workload["slices"]) if "slices" in workload else None,
         "node_preferences": tuple(

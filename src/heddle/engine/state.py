@@ -113,6 +113,10 @@ class Work:
         self.end: tuple[float, str] | None = None  # its entry in State.ends
         self.arranged = any(s.spread or s.slices for s in spec.pod_sets)  # its tasks' places depend on each other
 
+    def may_lose(self, part: int) -> bool:
+        """Whether tasks of a pod set beyond its minimum may leave without the others."""
+        return self.spec.pod_sets[part].resizable and self.bound[part] > self.spec.pod_sets[part].min
+
     def missing(self) -> list[int]:
         """Per pod set: how many more tasks must start for the minimum."""
         return [max(0, least - b) for least, b in zip(self.floor(), self.bound, strict=True)]

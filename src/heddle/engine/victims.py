@@ -360,7 +360,8 @@ class RoomSearch:
         elastic = [
             task
             for task in running
-            if victim.bound[task.part] > victim.spec.pod_sets[task.part].min and (row is None or task.row == row)
+            if (victim.may_lose(task.part) or (self.cycle.placed_now(task) and self._spare(task)))
+            and (row is None or task.row == row)
         ]
         if elastic and victim.whole() and (step := self._newest_step(victim, elastic, row)):
             self._leave(victim, step)
@@ -381,6 +382,11 @@ class RoomSearch:
             return running
         parts = [part for group in victim.groups.torn(victim.bound) for part in victim.groups.parts[group]]
         return [task for task in running if task.part in parts]
+
+    @staticmethod
+    def _spare(task: Task) -> bool:
+        """Whether its pod set runs more than its minimum."""
+        return task.work.bound[task.part] > task.work.spec.pod_sets[task.part].min
 
     def _newest_step(self, victim: Work, elastic: list[Task], row: int | None) -> list[Task]:
         """The step that leaves first of those to which some elastic tasks belong, the newest that may stop."""

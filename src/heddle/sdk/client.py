@@ -213,6 +213,7 @@ class Client:
         nodes: int = 1,
         min_nodes: int | None = None,
         node_step: int = 1,
+        resizable: bool = True,
         gpus: float = 0,
         cpus: float | None = None,
         memory: str | None = None,
@@ -237,6 +238,7 @@ class Client:
             queue: who pays.
             nodes: pods wished for.
             min_nodes: fewest with which it runs (elastic); None: all of them.
+            resizable: False: it stays at as many nodes as it starts with, from min_nodes on.
             node_step: an elastic job grows and shrinks by so many nodes at a time.
             gpus: GPUs of each node; below 1 a share of one.
             cpus: CPUs of each node.
@@ -272,6 +274,7 @@ class Client:
                 nodes=nodes,
                 min_nodes=min_nodes,
                 node_step=node_step,
+                resizable=resizable,
                 resources_per_node=resources,
                 priority=priority,
                 preemptible=preemptible,

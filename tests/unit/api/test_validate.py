@@ -88,6 +88,7 @@ def test_all_faults_come_at_once() -> None:
             "divisor of nodes - minNodes (6)",
         ),
         (registry.TRAININGJOBS, job(nodes=8, nodeStep=4), "spec.nodeStep", "nothing is elastic; leave it out"),
+        (registry.TRAININGJOBS, job(nodes=8, resizable=False), "spec.resizable", "it never resizes; leave it out"),
         (registry.TRAININGJOBS, job(nodes=8, minNodes=4, nodeStep=0), "spec.nodeStep", "1 or more"),
         (
             registry.QUEUES,

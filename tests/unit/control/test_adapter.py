@@ -133,3 +133,14 @@ def test_steps_reach_the_engine_from_the_job_too() -> None:
     spec = {"command": ["true"], "nodes": 5, "minNodes": 1, "nodeStep": 2}
     made = msgspec.convert({"metadata": {"name": "j", "namespace": "x"}, "spec": spec}, TrainingJob)
     assert pods.workload(made).spec.pod_sets[0].step == 2
+
+
+def test_what_is_not_resizable_keeps_what_it_started_with_as_its_minimum() -> None:
+    found = workload(count=5, minCount=1, resizable=False)
+    spec = adapter.workload_spec(found, [member(nodeName="n")])
+    assert (spec.pod_sets[0].resizable, spec.pod_sets[0].min) == (False, 1)
+    assert adapter.workload_spec(found, [member()]).pod_sets[0].min == 5, "its other pods are still being made"
+    found.status.admitted_counts = {"main": 3}
+    assert adapter.workload_spec(found, [member()]).pod_sets[0].min == 3
+    found.spec.pod_sets[0].resizable = True
+    assert adapter.workload_spec(found, [member()]).pod_sets[0].min == 1

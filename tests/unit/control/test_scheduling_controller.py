@@ -62,11 +62,13 @@ async def submit(
     selector: dict[str, str] | None = None,
     more: dict[str, int] | None = None,
     priority: int = 0,
+    least: int | None = None,
 ) -> None:
     annotations = {USER_ANNOTATION: user} if user else {}
     pod_set = PodSet(
         name="nodes", count=pods, resources={"nvidia.com/gpu": gpus, **(more or {})}, node_selector=selector or {}
     )
+    pod_set.min_count, pod_set.resizable = least, least is None
     workload = Workload(
         metadata=ObjectMeta(name=name, namespace="default", annotations=annotations),
         spec=WorkloadSpec(queue=queue, pod_sets=[pod_set], priority=priority),
@@ -424,6 +426,25 @@ async def test_the_scheduler_wakes_when_a_minimum_runtime_ends(client: Client) -
         return found == ["Preempted", "Preempted"]
 
     await until(told_to_leave)
+
+
+async def test_partial_admission_is_written_down_and_a_lost_pod_replaced(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=QueueSpec(quota={"nvidia.com/gpu": 16})))
+    await submit(client, "first", pods=1, gpus=8)
+    await workload_with(client, "first", lambda w: w.status.phase == "Running")
+    await submit(client, "part", pods=4, gpus=4, least=1)
+    started = await workload_with(client, "part", lambda w: w.status.admitted_counts)
+    assert started.status.admitted_counts == {"nodes": 2}
+    await client.patch(WORKLOADS, "first", {"status": {"phase": "Finished"}}, namespace="default", subresource="status")
+    await client.delete(PODS, "first-0", "default", grace_period=0)
+    bound = [p for p in await client.list(PODS, "default") if p.metadata.name.startswith("part") and p.spec.node_name]
+    await client.delete(PODS, bound[0].metadata.name, "default", grace_period=0)
+    again = await workload_with(client, "part", lambda w: w.status.bound == 2 and w.status.phase == "Running")
+    assert again.status.admitted_counts == {"nodes": 2}
+    await asyncio.sleep(0.3)
+    assert sum(bool(node) for node in await nodes_of(client, "part")) == 2, (
+        "one of the waiting takes its place, no more"
+    )
 
 
 async def test_after_a_fault_the_state_is_made_anew_and_scheduling_goes_on(

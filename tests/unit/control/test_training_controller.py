@@ -135,6 +135,21 @@ async def test_what_is_left_of_a_step_does_not_join_the_world(client: Client) ->
     assert (await world(client, 2))["nodes"] == "5"
 
 
+async def test_a_job_that_does_not_resize_waits_for_a_lost_member(client: Client) -> None:
+    await submit(client, nodes=4, min_nodes=1, resizable=False)
+    await pods(client, 4)
+    for name in ("job-0", "job-1", "job-2"):
+        await client.bind(PODS, name, "default", "node")
+    await client.patch_status(WORKLOADS, "job", {"bound": 3, "admittedCounts": {"nodes": 3}}, "default")
+    assert (await world(client, 1))["nodes"] == "3"
+    await client.delete(PODS, "job-1", "default", grace_period=0)
+    await client.patch_status(WORKLOADS, "job", {"bound": 2}, "default")
+    assert (await world(client, 2)).get("members", "") == ""
+    await pods(client, 4)
+    await bind(client, "job-1", bound=3)
+    assert (await world(client, 3))["nodes"] == "3"
+
+
 async def test_a_job_fails_once_its_restarts_are_used(client: Client) -> None:
     await submit(client, nodes=1, max_restarts=1)
     await pods(client, 1)

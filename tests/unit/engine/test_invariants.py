@@ -377,10 +377,20 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         gpu = draw.choice([0, 300, 500, 1000, 1000, 2000, 4000])
         wish = draw.choice(WISHES) if draw.random() < 0.35 else {}
         request = {"cpu": draw.choice([0, 500, 1000]), SEATS: draw.choice([0, 0, 0, 0, 1])}
-        step = draw.choice([1, 1, 1, 1, 2, 3])
+        step, resizable = draw.choice([1, 1, 1, 1, 2, 3]), draw.random() < 0.9
         budgets = draw.choice([(), (), (), (), ("some",), ("more",), ("some", "more")])
         pod_sets.append(
-            PodSet(f"p{part}", names, draw.randint(0, count), request, gpu, budgets=budgets, step=step, **wish)
+            PodSet(
+                f"p{part}",
+                names,
+                draw.randint(0, count),
+                request,
+                gpu,
+                budgets=budgets,
+                step=step,
+                resizable=resizable,
+                **wish,
+            )
         )
     spec = WorkloadSpec(
         f"x/w{number}",

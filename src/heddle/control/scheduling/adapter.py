@@ -212,6 +212,8 @@ def workload_spec(
     taken, whoever may submit now) and gets nothing new. GPUs of a pod set whose node selector pins one of `models` are
     counted by model too.
 
+    What a pod set that is not resizable started with is its minimum from then on; before, all its pods must exist.
+
     A pod of a movable workload that has a place reserved but does not exist is on its way there: its owner makes it
     anew, and its place is kept meanwhile.
     """
@@ -224,7 +226,10 @@ def workload_spec(
     for pod_set in workload.spec.pod_sets:
         mine = by_set.get(pod_set.name, [])
         living = sorted((p for p in mine if not p.finished), key=_order)
-        minimum = max(0, pod_set.minimum - sum(p.finished for p in mine))
+        settled = 0 if pod_set.resizable else min(workload.status.admitted_counts.get(pod_set.name, 0), pod_set.count)
+        if not (pod_set.resizable or settled or any(p.spec.node_name for p in mine)) and len(mine) < pod_set.count:
+            settled = pod_set.count  # it does not start with fewer only because its owner is still making them
+        minimum = max(0, max(pod_set.minimum, settled) - sum(p.finished for p in mine))
         if not admitted:
             living = [p for p in living if p.spec.node_name]
             minimum = min(minimum, len(living))
@@ -257,6 +262,7 @@ def workload_spec(
                 group=pod_set.group,
                 after=tuple(pod_set.after),
                 step=pod_set.step,
+                resizable=pod_set.resizable,
             )
         )
     spec = workload.spec

@@ -184,7 +184,7 @@ class TrainingController:
                 with contextlib.suppress(NotFound):
                     await self._client.delete(PODS, other.metadata.name, other.metadata.namespace, grace_period=0)
         members = [p for p in mine.values() if p.bound]
-        if len(members) < job.spec.minimum:  # wait for the new pods; a world that is too small never runs
+        if len(members) < _least(job, workload):  # wait for the new pods; a world that is too small never runs
             members = []
         world = self._worlds.objects[f"{job.metadata.namespace}/{build.rendezvous_name(job)}"]
         await self._write_world(job, mine, members, int(world.data["generation"]) + 1)
@@ -210,7 +210,7 @@ class TrainingController:
                     with contextlib.suppress(NotFound):
                         await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, grace_period=0)
             return
-        whole = len(members) >= job.spec.minimum
+        whole = len(members) >= _least(job, workload)
         if not whole:
             members = []
         elif workload.status.bound != len(members):
@@ -398,6 +398,11 @@ class TrainingController:
 
 _STATUS_FIELDS = tuple(f.encode_name for f in msgspec.structs.fields(TrainingJobStatus))
 _ZERO = {"activeNodes": 0, "restarts": 0, "resizes": 0, "rendezvous": 0, "gpuSeconds": 0}
+
+
+def _least(job: TrainingJob, workload: Workload) -> int:
+    """With how many nodes the job runs: its minimum, or what it started with where it does not resize."""
+    return max(job.spec.minimum, 0 if job.spec.resizable else workload.status.admitted_counts.get(build.POD_SET, 0))
 
 
 def _left(job: TrainingJob, mine: dict[int, Pod], now: float) -> float | None:

@@ -64,6 +64,7 @@ def workload(job: TrainingJob) -> Workload:
         count=spec.nodes,
         min_count=spec.min_nodes,
         step=spec.node_step,
+        resizable=spec.resizable,
         resources=spec.resources_per_node,
         node_selector=spec.node_selector,
         node_affinity=spec.node_affinity,
