@@ -191,8 +191,8 @@ def steps_kept(state: State, plan: Plan) -> None:
             left = sum(who == name and work.tasks[task].part == part for who, task in gone)
             before = beyond - joined + left
             if not pod_set.resizable and left:
-                assert not work.bound[part], f"{name} shrinks, though it is not resizable"
-            if not pod_set.resizable and joined and before > 0:
+                assert left == before + pod_set.min, f"{name} shrinks, though it is not resizable"
+            elif not pod_set.resizable and joined and before > 0:
                 assert beyond <= 0, f"{name} grows, though it is not resizable"
             if beyond > 0 and joined + left and before >= 0:
                 assert beyond % pod_set.step in (0, before % pod_set.step), f"a step of {name} is torn"

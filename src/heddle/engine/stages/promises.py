@@ -19,7 +19,7 @@ def keep_promises(cycle: Cycle) -> None:
 
 
 def redeem(cycle: Cycle, work: Work) -> bool:
-    """Binds what can be bound of one workload's promises: a minimum all or nothing, elastic tasks one by one.
+    """Binds what can be bound of one workload's promises: a minimum all or nothing, elastic tasks step by step.
 
     Void promises (place taken or gone, queue inactive, not enough for the minimum) are dropped. Returns
     whether anything was bound.
