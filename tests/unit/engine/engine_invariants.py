@@ -182,17 +182,19 @@ def steps_kept(state: State, plan: Plan) -> None:
     """After the plan: what it started or evicted beyond a minimum makes whole steps, but for what lacked before."""
     moved = {a.workload for a in plan.actions if isinstance(a, Evict) and a.reason.code is ReasonCode.MOVED}
     started = [a.placement for a in plan.actions if isinstance(a, Bind)]
+    landed = {a.placement for a in plan.actions if isinstance(a, Bind) and a.reason.code is ReasonCode.PROMISE_KEPT}
     gone = [(a.workload, a.task) for a in plan.actions if isinstance(a, Evict)]
     for name in ({place.workload for place in started} | {name for name, _ in gone}) - moved:
         work = state.works[name]
         for part, pod_set in enumerate(work.spec.pod_sets):
             beyond = work.bound[part] - pod_set.min
-            joined = sum(p.workload == name and work.tasks[p.task].part == part for p in started)
+            mine = [p for p in started if p.workload == name and work.tasks[p.task].part == part]
+            joined = len(mine)
             left = sum(who == name and work.tasks[task].part == part for who, task in gone)
             before = beyond - joined + left
             if not pod_set.resizable and left:
                 assert left == before + pod_set.min, f"{name} shrinks, though it is not resizable"
-            elif not pod_set.resizable and joined and before > 0:
+            elif not pod_set.resizable and before > 0 and not landed.issuperset(mine):
                 assert beyond <= 0, f"{name} grows, though it is not resizable"
             if beyond > 0 and joined + left and before >= 0:
                 assert beyond % pod_set.step in (0, before % pod_set.step), f"a step of {name} is torn"
