@@ -38,7 +38,7 @@ class Cycle:
         self.total = state.totals()
         state.tree.divide(self.total)
         state.tree.weigh_past(self.total, now)
-        self.placer = Placer(state)
+        self.placer = Placer(state, now)
         self.bind_reason: dict[Task, Reason] = {}
         self.evict_reason: dict[Task, Reason] = {}
         self.unsearched: set[str] = set()

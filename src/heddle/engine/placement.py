@@ -82,8 +82,10 @@ class Fence:
 class Placer:
     """Places claims on the ``bind`` ledger (start now) or the ``land`` ledger (a promise)."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, now: float = 0.0) -> None:
+        """Places what starts at ``now`` (seconds)."""
         self.state = state
+        self.now = now
         self._failed: dict[tuple[object, ...], int] = {}
 
     def place(self, work: Work, need: Need, *, land: bool = False, fence: Fence | None = None) -> list[Task] | None:
@@ -178,7 +180,7 @@ class Placer:
         if land:
             self.state.hold(task, row, devices)
         else:
-            self.state.move(task, TaskState.BOUND, row, devices)
+            self.state.move(task, TaskState.BOUND, row, devices, self.now)
 
     def best(self, cls: RequestClass, rows: Ints | None, *, land: bool) -> int:
         """The best row for one task; -1 = none."""
@@ -200,7 +202,7 @@ class Placer:
         cls = task.cls
         nodes = self.state.nodes
         devices = nodes.choose_devices(row, cls.gpu, fence.free(row)[1].tolist(), spread=cls.key.spread)
-        self.state.move(task, TaskState.BOUND, row, devices)
+        self.state.move(task, TaskState.BOUND, row, devices, self.now)
         fence.take(cls, row, devices)
 
     # -- tasks apart and together ------------------------------------------------------------------

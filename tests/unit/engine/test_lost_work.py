@@ -81,3 +81,13 @@ def test_a_rebuilt_state_knows_the_checkpoint() -> None:
     state = world(node("n0", 2), a=2)
     run(state, 0, work("x/a", "a", checkpointed=7))
     assert State.rebuild(state.snapshot()).works["x/a"].spec.checkpointed == 7
+
+
+def test_what_was_only_just_placed_is_displaced_before_what_runs_is_evicted() -> None:
+    state = world(node("n0", 3), a=0, b=2, c=0)
+    run(state, 900, work("x/one", "a"), work("x/two", "a"))
+    state.set_workload(work("x/new", "c"))
+    state.set_workload(work("x/owed", "b", gpus=2))
+    plan = schedule(state, 1000)
+    assert not bound(plan), "x/new had found room that x/owed now waits for"
+    assert len([action for action in plan.actions if isinstance(action, Evict)]) == 1

@@ -120,7 +120,7 @@ def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
         if not fine:
             state.rollback(point)
             return False
-        state.move(task, TaskState.BOUND, row, devices)
+        state.move(task, TaskState.BOUND, row, devices, cycle.now)
     for task in cycle.hold_back(group):
         cycle.started(task, cycle.reason(ReasonCode.PROMISE_KEPT, work.spec.queue))
     return True
