@@ -8,6 +8,14 @@ def to_seconds(text: str | None) -> float:
     return datetime.fromisoformat(text).timestamp() if text else 0.0
 
 
+def readable(text: str | None) -> float | None:
+    """The same of a time that anybody may have written: None where there is none, or it is no time."""
+    try:
+        return to_seconds(text) if text else None
+    except ValueError:
+        return None
+
+
 def to_text(seconds: float, *, micro: bool = False) -> str:
     """RFC 3339 of seconds since 1970; whole seconds as metav1.Time, or microseconds as metav1.MicroTime."""
     moment = datetime.fromtimestamp(seconds, UTC)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from heddle.api.core import GPU_PRODUCT_LABEL
-from heddle.api.meta import Condition, Kind, Name, Positive, Resources, Struct
+from heddle.api.meta import Condition, Count, Kind, Name, Positive, Resources, Struct
 
 GROUP_VERSION = "heddle.dev/v1alpha1"
 
@@ -111,6 +111,17 @@ class QueueSpec(Struct):
             description="Past use counts half after so long: of siblings that otherwise stand equal, the one that used "
             "less lately goes first. Absent: past use does not count."
         ),
+    ] = None
+    preempt_min_runtime_seconds: Annotated[
+        Count | None,
+        Meta(
+            description="Work below is not preempted before it has run so long, but for what it runs beyond its "
+            "minimum. Absent: as the queue above says, at the top 0."
+        ),
+    ] = None
+    reclaim_min_runtime_seconds: Annotated[
+        Count | None,
+        Meta(description="The same for work that other queues would reclaim. Absent: as the queue above says, or 0."),
     ] = None
     access: Annotated[QueueAccess, Meta(description="Who may submit here, and who may claim what.")] = field(
         default_factory=QueueAccess

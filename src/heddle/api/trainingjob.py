@@ -35,6 +35,14 @@ class TrainingJobSpec(Struct):
         Positive | None,
         Meta(description="Elastic: runs with as few as these, restarting from its checkpoint. Absent: nodes."),
     ] = None
+    node_step: Annotated[
+        Positive,
+        Meta(description="Elastic: grows and shrinks by so many nodes at a time; divides nodes - minNodes."),
+    ] = 1
+    resizable: Annotated[
+        bool,
+        Meta(description="false: it stays at as many nodes as it starts with, from minNodes on (partial admission)."),
+    ] = True
     processes_per_node: Annotated[
         int,
         Meta(description="Processes that torchrun starts on each node (PET_NPROC_PER_NODE).", ge=1, le=1024),
@@ -120,6 +128,9 @@ class TrainingJobStatus(Struct):
     exit_code: Annotated[int | None, Meta(description="Exit code of the job once it ended.")] = None
     start_time: Annotated[str | None, Meta(description="When it first ran.")] = None
     completion_time: Annotated[str | None, Meta(description="When it ended.")] = None
+    checkpoint_time: Annotated[
+        str | None, Meta(description="When something was last written below the checkpoint's path.")
+    ] = None
     gpu_seconds: Annotated[int, Meta(description="GPU-seconds held so far.", ge=0)] = 0
     accounted_time: Annotated[str | None, Meta(description="Until when gpuSeconds counts.")] = None
     message: Annotated[str, Meta(description="The last news, for people.")] = ""

@@ -339,6 +339,19 @@ def _arrangement(
         yield Fault(f"{path}.slices.size", "FieldValueInvalid", slices.size, remedy)
 
 
+def _elastic(step: int, resizable: bool, elastic: int, path: str, name: str, what: str) -> Iterator[Fault]:
+    """What only means something where pods beyond the minimum are asked for."""
+    if elastic < 0:
+        return
+    if step > 1 and (not elastic or elastic % step):
+        remedy = (
+            f"give a divisor of {what} ({elastic})" if elastic else f"{what} is 0: nothing is elastic; leave it out"
+        )
+        yield Fault(f"{path}.{name}", "FieldValueInvalid", step, remedy)
+    if not resizable and not elastic:
+        yield Fault(f"{path}.resizable", "FieldValueInvalid", resizable, f"{what} is 0: it never resizes; leave it out")
+
+
 def _workload(workload: Workload) -> Iterator[Fault]:
     seen: set[str] = set()
     for i, pod_set in enumerate(workload.spec.pod_sets):
@@ -349,6 +362,8 @@ def _workload(workload: Workload) -> Iterator[Fault]:
         if pod_set.minimum > pod_set.count:
             remedy = f"give at most count ({pod_set.count})"
             yield Fault(f"{where}.minCount", "FieldValueInvalid", pod_set.min_count, remedy)
+        elastic = pod_set.count - pod_set.minimum
+        yield from _elastic(pod_set.step, pod_set.resizable, elastic, where, "step", "count - minCount")
         yield from _gpu_share(pod_set.resources, f"{where}.resources")
         yield from _gpu_memory(pod_set.gpu_memory, pod_set.resources, f"{where}.gpuMemory")
         gpus = _asks_gpus(pod_set.resources, pod_set.gpu_memory)
@@ -388,6 +403,8 @@ def _training_job(job: TrainingJob) -> Iterator[Fault]:
     spec = job.spec
     if spec.minimum > spec.nodes:
         yield Fault("spec.minNodes", "FieldValueInvalid", spec.min_nodes, f"give at most nodes ({spec.nodes})")
+    elastic = spec.nodes - spec.minimum
+    yield from _elastic(spec.node_step, spec.resizable, elastic, "spec", "nodeStep", "nodes - minNodes")
     if len(job.metadata.name) > 50:
         remedy = "use at most 50 characters: pods are named after the job"
         yield Fault("metadata.name", "FieldValueInvalid", job.metadata.name, remedy)

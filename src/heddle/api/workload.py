@@ -118,6 +118,13 @@ class PodSet(Struct):
         Positive | None,
         Meta(description="All-or-nothing minimum; absent: count. Pods beyond it are elastic."),
     ] = None
+    step: Annotated[
+        Positive, Meta(description="Elastic pods start and leave so many at a time; divides count - minCount.")
+    ] = 1
+    resizable: Annotated[
+        bool,
+        Meta(description="false: how many pods run is settled when they start, from minCount on; they stay so many."),
+    ] = True
     resources: Annotated[
         Resources,
         Meta(description='One pod\'s request; nvidia.com/gpu may be a share of one GPU below 1, as "500m".'),
@@ -242,6 +249,16 @@ class WorkloadStatus(Struct):
     reservation: Annotated[list[ReservedPlace], Meta(description="Places held for it.")] = []
     broken_since: Annotated[str | None, Meta(description="When the running gang fell below its minimum.")] = None
     evictions: Annotated[int, Meta(description="Pods evicted so far for other work.")] = 0
+    admitted_counts: Annotated[
+        dict[str, int], Meta(description="By pod set that is not resizable: how many pods it started with.")
+    ] = {}
+    checkpoint_time: Annotated[
+        str | None,
+        Meta(
+            description="When it last saved what it would resume from, written by its owner: of equal priority, who "
+            "has least to do again is evicted first. Absent: never."
+        ),
+    ] = None
 
 
 class Workload(Kind, kw_only=True):

@@ -33,6 +33,10 @@ def run(
     ] = False,
     nodes: Annotated[int, typer.Option(help="Nodes (pods).", min=1)] = 1,
     min_nodes: Annotated[int | None, typer.Option(help="Elastic: runs with as few as these.")] = None,
+    node_step: Annotated[int, typer.Option(help="Elastic: so many nodes more or less at a time.", min=1)] = 1,
+    no_resize: Annotated[
+        bool, typer.Option("--no-resize", help="With --min-nodes: stays at as many nodes as it starts with.")
+    ] = False,
     cpus: Annotated[float | None, typer.Option(help="CPUs of each node.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory of each node, such as 16Gi.")] = None,
     name: Annotated[str, typer.Option(help="Name of the job.")] = "",
@@ -79,6 +83,8 @@ def run(
             queue=queue,
             nodes=nodes,
             min_nodes=min_nodes,
+            node_step=node_step,
+            resizable=not no_resize,
             gpus=gpus_,
             gpu_memory=gpu_memory,
             gpu_models=gpu_model or (),

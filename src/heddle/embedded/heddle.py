@@ -34,6 +34,7 @@ from heddle.control.nodes import LEASE_NAMESPACE, NodeController
 from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.training.controller import TrainingController
 from heddle.embedded.agent import Agent
+from heddle.embedded.checkpoints import last_saved
 from heddle.embedded.places import Places, Running
 from heddle.embedded.questions import explained_job, previewed_object
 from heddle.runtime.logs import NoLogs
@@ -106,7 +107,7 @@ class EmbeddedHeddle:
         await _bootstrap(Client(store))
         informers = Informers(store)
         scheduling = SchedulingController(informers)
-        training = TrainingController(informers, meet_on_loopback)
+        training = TrainingController(informers, meet_on_loopback, last_saved)
         nodes = NodeController(informers)
         agent = Agent(informers, places.runtime, self._nodes)
 

@@ -21,6 +21,7 @@ from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scores import RequestClass
 from heddle.engine.shadow import Shadow, find_shadow, known_ends
 from heddle.engine.state import State, Task, TaskState, Work
+from heddle.engine.steps import to_grow
 
 Place = tuple[Task, int, tuple[int, ...]]
 
@@ -40,7 +41,7 @@ class Cycle:
         state.tree.divide(self.total)
         state.tree.weigh_past(self.total, now)
         self.lines = [queue for queue in state.tree.queues.values() if queue.waiting and self.active(queue)]
-        self.placer = Placer(state)
+        self.placer = Placer(state, now)
         self.bind_reason: dict[Task, Reason] = {}
         self.evict_reason: dict[Task, Reason] = {}
         self.unsearched: set[str] = set()
@@ -56,6 +57,8 @@ class Cycle:
         self.loosened = False  # room fell free at once while room was made: it may serve others yet
         self.moves_left = budget.moves
         self.shadows: dict[str, Shadow] = {}  # room kept ahead of time, by workload
+        self.spared_until = math.inf  # the earliest moment at which a minimum runtime ends that spared somebody
+        self.budgets: set[str] = set()  # disruption budgets that kept somebody where he is
         self._shadow_searches = 0
         self._freed = state.freed
         self._idle: tuple[int, Ints] | None = None
@@ -97,7 +100,7 @@ class Cycle:
         return tuple((part, count) for part, count in enumerate(missing) if count)
 
     def growth(self, work: Work) -> Need | None:
-        """The next single task, or group, beyond the minimum; None when there is none or the minimum does not run."""
+        """The next step (a task), or group, beyond the minimum; None when there is none or the minimum does not run."""
         return next(self.growths(work), None)
 
     def growths(self, work: Work) -> Iterator[Need]:
@@ -116,8 +119,11 @@ class Cycle:
         for part, left in enumerate(free):
             # a task beyond a group's minimum starts only once the group runs, not when it is promised
             alone = groups is None or groups.of[part] < 0 or groups.whole(groups.of[part], work.bound)
-            if left > 0 and alone and work.unready(part) is None:
-                yield ((part, 1),)
+            if not work.spec.pod_sets[part].resizable and any(map(self.state.ran_before, work.order[part])):
+                continue
+            count = to_grow(work.spec.pod_sets[part], work.bound[part] + held[part])
+            if left >= count and alone and work.unready(part) is None:
+                yield ((part, count),)
 
     def open_need(self, work: Work) -> Need | None:
         """What a claim still lacks, promises of this cycle counted; None for those who wait on an earlier promise."""

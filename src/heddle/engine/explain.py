@@ -17,8 +17,8 @@ from heddle.engine.placement import Need
 from heddle.engine.plan import Budget
 from heddle.engine.queues import Cap, CapKind, Queue, QueueTree
 from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.rules import yields
 from heddle.engine.scheduler import carried_through
-from heddle.engine.stages.room import yields
 from heddle.engine.state import State, TaskState, Work
 from heddle.engine.trials import Leaving, Trials, with_gpus
 from heddle.engine.verdicts import Verdicts
@@ -137,7 +137,7 @@ class _WhatIf:
 
 def _fewer_members(ask: _WhatIf) -> Reason | None:
     """The largest number of members below the minimum that would start now."""
-    if len(ask.need) != 1 or any(ask.work.bound):
+    if len(ask.need) != 1 or any(ask.work.bound) or ask.cycle.minimum(ask.work) is None:
         return None
     part, count = ask.need[0]
     slices = ask.work.spec.pod_sets[part].slices
@@ -312,6 +312,8 @@ def _others_leave(ask: _WhatIf) -> Reason | None:
 class _AnyoneYields:
     """The rule of a what-if: all running work may be asked to go, lowest priority and newest first."""
 
+    heed = False
+
     def __init__(self, cycle: Cycle, work: Work) -> None:
         self.cycle = cycle
         self.work = work
@@ -331,6 +333,14 @@ class _AnyoneYields:
     def allows(self, victim: Work) -> bool:
         """Anyone but the asker."""
         return victim is not self.work and yields(self.cycle, victim)
+
+    def spares(self, victim: Work) -> bool:
+        """Nobody: they were asked."""
+        return False
+
+    def kept_until(self, victim: Work) -> float:
+        """At no time."""
+        return self.cycle.now
 
     def holds(self, victims: list[Work]) -> bool:
         """Always: they were asked."""

@@ -1,8 +1,8 @@
 """Running the engine forward in virtual time: when will this start?
 
-The same cycle decides at every step. Time jumps from one known end to the next: a workload ends when its
-walltime is over, a workload without one never does; those that are evicted go at once and start over; nobody
-new arrives and no node fails. :func:`expect` says which of these assumptions its answer rests on.
+The same cycle decides at every step. Time jumps from one known end to the next, of work or of a minimum runtime: a
+workload ends when its walltime is over, a workload without one never does; those that are evicted go at once and start
+over; nobody new arrives and no node fails. :func:`expect` says which of these assumptions its answer rests on.
 """
 
 from __future__ import annotations
@@ -46,18 +46,20 @@ class Forward:
         self.state = state
         self.now = now
         self.budget = replace(budget or Budget(), overdue=math.inf)
+        self._again_at: float | None = None  # as the last cycle said
 
     def steps(self) -> Iterator[Step]:
-        """Moment after moment, the present first, until no known end is left."""
+        """Moment after moment, the present first, until no known end is left, of work or of a minimum runtime."""
         ended: tuple[str, ...] = ()
         while True:
             step = Step(self.now, ended)
             for action in self.settle():
                 self._note(action, step)
             yield step
-            if not self.state.ends:
+            known = [end for end, _ in self.state.ends[:1]] + [at for at in (self._again_at,) if at is not None]
+            if not known:
                 return
-            self.now = max(self.now, self.state.ends[0][0])
+            self.now = max(self.now, min(known))
             ended = tuple(name for end, name in self.state.ends if end <= self.now)
             for name in ended:
                 self.state.remove_workload(name)
@@ -66,7 +68,8 @@ class Forward:
         """Cycle after cycle at this moment until nothing is left to do; yields what is done, after it was."""
         for _ in range(_ROUNDS):
             get_ready(self.state)
-            actions = decide(self.state, self.now, self.budget)
+            plan = decide(self.state, self.now, self.budget)
+            actions, self._again_at = plan.actions, plan.again_at
             if not actions:
                 return
             for action in actions:

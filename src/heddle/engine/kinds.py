@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from heddle.engine.steps import to_grow
+
 if TYPE_CHECKING:
     from heddle.engine.state import Work
 
 Kind = tuple[object, ...]
 
 SHORT = "short"
-"""Too few tasks exist for the minimum."""
+"""Too few tasks exist for the minimum, or for a step beyond it."""
 START = "start"
 """The minimum waits."""
 NEVER = 2**62
@@ -44,7 +46,13 @@ def kind_of(work: Work) -> Kind:
     else:
         if bound and (spec.topology_required is not None or spec.walltime is not None or work.chooses):
             return (work.name,)
-        what, missing = GROW, 1
+        if bound and not pod_set.resizable:
+            return (SHORT,)  # it grows no more
+        what, missing = GROW, to_grow(pod_set, bound)
+        if missing < pod_set.step:
+            return (work.name,)  # it lacks a part of a step, and then a whole one
+        if missing > work.pending[0]:
+            return (SHORT,)
     user = spec.user if any(at.submitters is not None for at in queue.path) else ""
     wish = (spec.topology_required, spec.topology_preferred)
     return (what, work.bases[0], missing, spec.preemptible, spec.priority, spec.walltime, wish, user)

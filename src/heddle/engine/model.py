@@ -81,6 +81,13 @@ def check_counters(counts: Mapping[str, int]) -> None:
     _amounts("counters", counts)
 
 
+def check_budgets(least: Mapping[str, int]) -> None:
+    """Refuses disruption budgets without a name, and numbers that are none."""
+    for name, value in least.items():
+        _name("disruption_budgets", name)
+        _amount(f"disruption_budgets[{name}]", value)
+
+
 def _number(where: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
         raise _fault(where, value, "give a finite number")
@@ -337,6 +344,9 @@ class QueueSpec:
         ageing: lets age raise the place of the queue's own workloads in its line; None = it does not.
         usage_half_life: seconds after which use counts half; among siblings that otherwise stand equal the
             one that used less lately goes first. None = past use does not count.
+        preempt_min_runtime: seconds that work below the queue runs before its minimum may be preempted; None = as the
+            queue above says, at the top 0.
+        reclaim_min_runtime: the same before it may be reclaimed by other queues.
     """
 
     name: str
@@ -352,6 +362,8 @@ class QueueSpec:
     ordering: str = "BestEffort"
     ageing: Ageing | None = None
     usage_half_life: float | None = None
+    preempt_min_runtime: float | None = None
+    reclaim_min_runtime: float | None = None
 
     def __post_init__(self) -> None:
         _name("queue.name", self.name)
@@ -378,6 +390,12 @@ class QueueSpec:
             _number("queue.usage_half_life", self.usage_half_life)
             if self.usage_half_life <= 0:
                 raise _fault("queue.usage_half_life", self.usage_half_life, "give more than 0 seconds")
+        for where in ("preempt_min_runtime", "reclaim_min_runtime"):
+            value = getattr(self, where)
+            if value is not None:
+                _number(f"queue.{where}", value)
+                if value < 0:
+                    raise _fault(f"queue.{where}", value, "give 0 seconds or more, or None for what is said above")
         if self.ordering not in ("BestEffort", "StrictFIFO"):
             raise _fault("queue.ordering", self.ordering, "use 'BestEffort' or 'StrictFIFO'")
         if self.stop_policy not in ("None", "Hold", "HoldAndDrain"):
@@ -465,6 +483,12 @@ class PodSet:
             "" = in no group: always needed.
         after: pod sets of the workload that must be ready (as many tasks as their ``min``) before this one starts.
             Places are found for all at once; those of this one are reserved until then.
+        resizable: False = how many run is settled when the first of them start: as many as find room then. Later none
+            joins, and none leaves but with all others. The caller makes that number its ``min``, so that those that are
+            lost are replaced.
+        step: tasks beyond the minimum start and leave so many at a time; fewer that are left over never start.
+        budgets: names of the disruption budgets against which its tasks count (see
+            :meth:`State.set_disruption_budgets`).
     """
 
     name: str
@@ -484,6 +508,9 @@ class PodSet:
     gpu_memory: int = 0
     gpu_models: tuple[str, ...] = ()
     mig: str = ""
+    budgets: tuple[str, ...] = ()
+    step: int = 1
+    resizable: bool = True
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)
@@ -510,6 +537,10 @@ class PodSet:
             raise _fault("pod_set.tasks", self.tasks, "name each task once")
         if not all(self.node_affinity):
             raise _fault("pod_set.node_affinity", self.node_affinity, "give each term at least one demand")
+        if isinstance(self.step, bool) or not isinstance(self.step, int) or self.step < 1:
+            raise _fault("pod_set.step", self.step, "give a whole number from 1 on")
+        if not all(self.budgets) or len(set(self.budgets)) != len(self.budgets):
+            raise _fault("pod_set.budgets", self.budgets, "name each disruption budget once")
         if self.spread and self.slices:
             raise _fault("pod_set.slices", self.slices, "give `slices` or `spread`, not both")
 
@@ -547,6 +578,8 @@ class WorkloadSpec:
             says).
         separate_gpus: no two tasks of it that use a share of a GPU are on the same one.
         min_groups: how many groups of pod sets must run; those beyond are elastic, each as a whole. None = all must.
+        checkpointed: when it last saved what it would resume from, in seconds; None = never. Work done since is what
+            stopping it loses, which ranks victims.
     """
 
     name: str
@@ -566,6 +599,7 @@ class WorkloadSpec:
     min_groups: int | None = None
     gang_grace: float | None = None
     separate_gpus: bool = False
+    checkpointed: float | None = None
 
     def __post_init__(self) -> None:
         _name("workload.name", self.name)
@@ -574,6 +608,8 @@ class WorkloadSpec:
         _number("workload.created", self.created)
         if self.broken_since is not None:
             _number("workload.broken_since", self.broken_since)
+        if self.checkpointed is not None:
+            _number("workload.checkpointed", self.checkpointed)
         if self.walltime is not None:
             _number("workload.walltime", self.walltime)
             if self.walltime <= 0:

@@ -12,11 +12,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from heddle.engine.lostwork import lost_work
 from heddle.engine.nodes import Ints
 from heddle.engine.placement import Need, Placer, waiting
 from heddle.engine.state import Task, TaskState, Work
 
 _NONE = np.zeros(0, np.int64)
+_LEAST = 1.0
+"""Seconds of work that a move loses at least, so that the size of a task that just started counts too."""
 
 
 class Moves:
@@ -46,7 +49,7 @@ class Moves:
                 if task.state is TaskState.BOUND and task.hold is None:
                     self._on_row.setdefault(task.row, []).append(task)
         for tasks in self._on_row.values():
-            tasks.sort(key=lambda task: (self._loss(task), task.work.name, task.name))
+            tasks.sort(key=lambda task: (lost_work((task,), now, _LEAST), task.work.name, task.name))
 
     def run(self) -> bool:
         """Makes room and promises all places, or changes nothing. True when it did; `moved` says who moves."""
@@ -103,16 +106,12 @@ class Moves:
             point, mark = state.checkpoint(), len(self.moved)
             if self._clear(task, row):
                 spent = self.moved[mark:]
-                cost = (sum(self._loss(each) for each in spent), len(spent), nodes.names[row])
+                cost = (lost_work(spent, self.now, _LEAST), len(spent), nodes.names[row])
                 if best is None or cost < best[0]:
                     best = (cost, row)
             state.rollback(point)
             del self.moved[mark:]
         return best is not None and self._clear(task, best[1])
-
-    def _loss(self, task: Task) -> float:
-        """GPU-seconds of work that start over, in thousandths; of two equal ones the newer goes."""
-        return max(task.cls.gpu, 1) * max(self.now - task.since, 1.0)
 
     def _clear(self, task: Task, row: int) -> bool:
         """Lets movable tasks step aside until the task fits on a row, puts it there, and finds them places."""
@@ -121,7 +120,8 @@ class Moves:
         for other in self._on_row[row]:
             if fits(task, row, land=True):
                 break
-            if other.state is TaskState.BOUND and len(self.moved) < self.most:
+            may = len(self.moved) < self.most and not self.state.disruptions.broken_by((other,))
+            if other.state is TaskState.BOUND and may:
                 self.state.move(other, TaskState.RELEASING, other.row, other.devices, other.since)
                 self.moved.append(other)
         if not fits(task, row, land=True):

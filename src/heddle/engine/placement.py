@@ -85,8 +85,10 @@ class Fence:
 class Placer:
     """Places claims on the ``bind`` ledger (start now) or the ``land`` ledger (a promise)."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, now: float = 0.0) -> None:
+        """Places what starts at ``now`` (seconds)."""
         self.state = state
+        self.now = now
         self._failed: dict[tuple[object, ...], int] = {}
 
     def place(self, work: Work, need: Need, *, land: bool = False, fence: Fence | None = None) -> list[Task] | None:
@@ -186,7 +188,7 @@ class Placer:
         if land:
             self.state.hold(task, row, devices)
         else:
-            self.state.move(task, TaskState.BOUND, row, devices)
+            self.state.move(task, TaskState.BOUND, row, devices, self.now)
 
     def best(self, work: Work, cls: RequestClass, rows: Ints | None, *, land: bool, task: Task | None = None) -> int:
         """The best row for one task of a workload; -1 = none. Only a ranking at random asks which task."""
@@ -261,7 +263,7 @@ class Placer:
             devices = cls.cut(free)
         else:
             devices = nodes.choose_devices(row, cls.gpu, free.tolist(), spread=cls.key.spread)
-        self.state.move(task, TaskState.BOUND, row, devices)
+        self.state.move(task, TaskState.BOUND, row, devices, self.now)
         fence.take(cls, row, devices)
 
     # -- tasks apart and together ------------------------------------------------------------------

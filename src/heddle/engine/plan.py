@@ -88,7 +88,10 @@ class Plan:
     Attributes:
         actions: in the order in which they should be carried out.
         verdicts: per workload that had pending tasks.
+        again_at: seconds; from this moment on time alone may change the plan, as a minimum runtime that spared
+            somebody ends. None = none does.
     """
 
     actions: tuple[Action, ...] = ()
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    again_at: float | None = None

@@ -7,7 +7,7 @@ Python lists, since the tree is walked one queue at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -30,8 +30,8 @@ class Queue:
 
     __slots__ = (
         "active", "asks", "burden", "ceiling", "children", "fixed", "keep", "keeps", "kinds", "limit", "live", "most",
-        "name", "parent", "past", "path", "priority", "quota", "releasing", "request", "reserved", "running", "share",
-        "spec", "stopped", "submitters", "tick", "waiting", "weight", "works",
+        "name", "parent", "past", "path", "preempt_min", "priority", "quota", "reclaim_min", "releasing", "request",
+        "reserved", "running", "share", "spec", "stopped", "submitters", "tick", "waiting", "weight", "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -54,6 +54,7 @@ class Queue:
         self.past: PastUsage | None = None  # decayed use, as last noted or given
         self.burden = 0.0  # what past use counts for in this cycle
         self.active = True
+        self.preempt_min = self.reclaim_min = 0.0  # seconds for which work below keeps its minimum
         self.stopped: Queue | None = None  # itself or the nearest above that starts nothing new
         self.submitters: Submitters | None = None  # counted only where a queue caps them
         self.spec = spec
@@ -183,6 +184,8 @@ class QueueTree:
                 path.append(above)
                 at = above
             queue.path = tuple(path) if queue.active else (queue,)
+            queue.preempt_min = _nearest(at.spec.preempt_min_runtime for at in queue.path)
+            queue.reclaim_min = _nearest(at.spec.reclaim_min_runtime for at in queue.path)
             queue.stopped = next((at for at in queue.path if at.spec.stop_policy != "None"), None)
             queue.parent = path[1] if queue.active and len(path) > 1 else None
             if queue.parent:
@@ -312,6 +315,10 @@ class QueueTree:
             if mine is not other:
                 return mine, other
         return None
+
+
+def _nearest(values: Iterable[float | None]) -> float:
+    return next((value for value in values if value is not None), 0.0)
 
 
 def _bound(value: int | None) -> int:

@@ -56,6 +56,8 @@ class ReasonCode(StrEnum):
     WAITING_FOR_READY = "WaitingForReady"
     NO_GPU_MATCHES = "NoGpuMatches"
     NO_SEPARATE_GPUS = "NoSeparateGpus"
+    WITHIN_MIN_RUNTIME = "WithinMinRuntime"
+    DISRUPTION_BUDGET = "DisruptionBudget"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -96,7 +98,8 @@ class Reason:
             bytes.
         wanted: amount asked for, in the resource's units (or members).
         free: amount free now, same units.
-        cap: the quota or limit in question (``NoSpread``: tasks at most in one domain, 0 = no such rule).
+        cap: the quota or limit in question (``NoSpread``: tasks at most in one domain, 0 = no such rule;
+            ``DisruptionBudget``: tasks that must run).
         used: usage counted against the cap (``NoSpread``: the greatest skew, 0 = no such rule).
         fits: how many tasks would fit now.
         needed: how many tasks must start together.
@@ -109,6 +112,7 @@ class Reason:
         awaits: the pod set for which it waits.
         models: GPU models that it may use.
         profile: MIG profile that it asks for.
+        budget: the disruption budget concerned.
     """
 
     code: ReasonCode
@@ -132,6 +136,7 @@ class Reason:
     awaits: str = ""
     models: tuple[str, ...] = ()
     profile: str = ""
+    budget: str = ""
 
 
 def moment(at: float) -> str:
@@ -209,7 +214,8 @@ def render(reason: Reason) -> str:
         case ReasonCode.IDLE_ROOM:
             return f"placed on room that is idle; queue {r.queue} is beyond its fair share and may lose it"
         case ReasonCode.GROWN:
-            return f"grown by one task beyond its minimum in queue {r.queue}"
+            more = f"{r.tasks} tasks" if r.tasks > 1 else "one task"
+            return f"grown by {more} beyond its minimum in queue {r.queue}"
         case ReasonCode.GROUP_GROWN:
             return f"grown by one group beyond its minimum in queue {r.queue}"
         case ReasonCode.PROMISE_KEPT:
@@ -308,6 +314,16 @@ def render(reason: Reason) -> str:
             return f"its room is reserved; {_count(r.tasks, 'evicted task is', 'evicted tasks are')} still leaving"
         case ReasonCode.BUDGET_SPENT:
             return "not tried in this cycle: its budget of work was spent"
+        case ReasonCode.WITHIN_MIN_RUNTIME:
+            return (
+                f"it may take the room of {_names(r.holders)}, but not before {moment(r.at)}: until then the minimum "
+                "runtime of their queue protects them"
+            )
+        case ReasonCode.DISRUPTION_BUDGET:
+            return (
+                f"it may take the room of {_names(r.holders)}, but disruption budget {r.budget} keeps "
+                f"{_count(r.cap, 'task', 'tasks')} running: {r.used} run, {r.tasks} would stop"
+            )
         case ReasonCode.NOTHING_TO_TAKE:
             return (
                 f"no running work may be evicted for it: queue {r.queue} uses {used} of a fair share of {cap}"

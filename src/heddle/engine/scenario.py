@@ -176,6 +176,7 @@ def build_state(data: Data) -> State:
         taints = tuple(Taint(*taint) for taint in node.get("taints", ()))
         state.set_node(NodeSpec(node["name"], resources, devices, labels=labels, taints=taints))
     state.set_counters(_counted(data.get("counters", {})))
+    state.set_disruption_budgets(data.get("disruption_budgets", {}))
     for queue in data["queues"]:
         state.set_queue(
             QueueSpec(
@@ -192,6 +193,8 @@ def build_state(data: Data) -> State:
                 ordering=queue.get("ordering", "BestEffort"),
                 ageing=Ageing(**queue["ageing"]) if "ageing" in queue else None,
                 usage_half_life=queue.get("usage_half_life"),
+                preempt_min_runtime=queue.get("preempt_min_runtime_s"),
+                reclaim_min_runtime=queue.get("reclaim_min_runtime_s"),
             )
         )
         if "past_usage" in queue:
@@ -224,6 +227,9 @@ def _mig(node: Data) -> Mig | None:
     return Mig(node["mig"], None if cut is None else tuple((str(profile), int(start)) for profile, start in cut))
 
 
+Counts = tuple[tuple[str, int], ...]
+
+
 def _gpu(task: Data) -> tuple[int, int, str]:
     """GPUs in thousandths, MiB of one, and MIG profile, of which a task asks for one."""
     wanted = task.get("gpu_memory_mib", 0)
@@ -233,7 +239,9 @@ def _gpu(task: Data) -> tuple[int, int, str]:
 
 
 def _workload(workload: Data) -> WorkloadSpec:
-    groups: dict[tuple[tuple[int, int, str], int, int, tuple[tuple[str, int], ...], str, str], list[str]] = {}
+    groups: dict[
+        tuple[tuple[int, int, str], int, int, tuple[tuple[str, int], ...], str, str, tuple[str, ...]], list[str]
+    ] = {}
     for task in workload["tasks"]:
         counters = tuple(_counted(task.get("counters", {})).items())
         key = (
@@ -243,12 +251,13 @@ def _workload(workload: Data) -> WorkloadSpec:
             counters,
             task.get("group", ""),
             task.get("set", ""),
+            tuple(task.get("budgets", ())),
         )
         groups.setdefault(key, []).append(task["name"])
     left = workload["min_members"]
     pod_sets = []
     wishes = _wishes(workload)
-    for at, (((gpu, share, mig), cpu, memory, counters, group, name), tasks) in enumerate(groups.items()):
+    for at, (((gpu, share, mig), cpu, memory, counters, group, name, budgets), tasks) in enumerate(groups.items()):
         least = len(tasks) if group else min(left, len(tasks))
         left -= 0 if group else least
         request = {"cpu": cpu, "memory": memory, **dict(counters)}
@@ -259,7 +268,7 @@ def _workload(workload: Data) -> WorkloadSpec:
         after = tuple(workload.get("after", {}).get(name, ()))
         if gpu or share or mig:
             asked["gpu_models"] = tuple(workload.get("gpu_models", ()))
-        asked |= {"group": group, "after": after, "gpu_memory": share, "mig": mig}
+        asked |= {"group": group, "after": after, "gpu_memory": share, "mig": mig, "budgets": budgets}
         pod_sets.append(PodSet(name or f"p{at}", tuple(tasks), least, request, gpu, **asked))
     runs = {task["name"] for task in workload["tasks"] if task["state"] == "running"}
     running = sum(len(runs.intersection(p.tasks)) for p in pod_sets if not p.group)
@@ -282,6 +291,7 @@ def _workload(workload: Data) -> WorkloadSpec:
         gang_grace=workload.get("gang_grace_s"),
         walltime=workload.get("walltime_s"),
         separate_gpus=workload.get("separate_gpus", False),
+        checkpointed=NOW - workload["checkpoint_age_s"] if "checkpoint_age_s" in workload else None,
     )
 
 
@@ -292,6 +302,8 @@ def _wishes(workload: Data) -> dict[str, Any]:
         "tolerations": tuple(Toleration(*toleration) for toleration in workload.get("tolerations", ())),
         "node_affinity": tuple(_term(term) for term in workload.get("node_affinity", ())),
         "exclusive": workload.get("exclusive", False),
+        "step": workload.get("step", 1),
+        "resizable": workload.get("resizable", True),
         "spread": Spread(**workload["spread"]) if "spread" in workload else None,
         "slices": Slices(**workload["slices"]) if "slices" in workload else None,
         "node_preferences": tuple(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from heddle.engine.aftermath import undone
 from heddle.engine.cycle import Cycle
-from heddle.engine.plan import Action, Bind, Budget, Plan
+from heddle.engine.plan import Bind, Budget, Plan
 from heddle.engine.stages import STAGES
 from heddle.engine.state import State
 from heddle.engine.verdicts import Verdicts
@@ -28,17 +29,21 @@ def schedule(
             None = all that wait. To tell everyone why he waits costs more than to find it out.
     """
     with carried_through(state, now, budget) as cycle:
-        actions = cycle.actions()
+        actions, again_at = cycle.actions(), _again_at(cycle)
         if verdicts_of is None:
-            return Plan(actions, Verdicts(cycle).all())
+            return Plan(actions, Verdicts(cycle).all(), again_at)
         acted = (a.placement.workload if isinstance(a, Bind) else a.workload for a in actions)
-        return Plan(actions, Verdicts(cycle).of({*verdicts_of, *acted}))
+        return Plan(actions, Verdicts(cycle).of({*verdicts_of, *acted}), again_at)
 
 
-def decide(state: State, now: float, budget: Budget | None = None) -> tuple[Action, ...]:
-    """The actions of :func:`schedule` alone: for those who run many cycles and read no verdicts."""
+def decide(state: State, now: float, budget: Budget | None = None) -> Plan:
+    """The same without verdicts: for those who run many cycles and read none."""
     with carried_through(state, now, budget) as cycle:
-        return cycle.actions()
+        return Plan(cycle.actions(), again_at=_again_at(cycle))
+
+
+def _again_at(cycle: Cycle) -> float | None:
+    return cycle.spared_until if cycle.spared_until < math.inf else None
 
 
 @contextmanager
@@ -49,6 +54,7 @@ def carried_through(state: State, now: float, budget: Budget | None) -> Iterator
     again without anyone leaving for them.
     """
     barred: frozenset[str] = frozenset()
+    spared_until = math.inf
     for attempt in range(_ATTEMPTS):
         cycle = Cycle(state, now, budget or Budget(), barred)
         freed = state.freed
@@ -58,9 +64,11 @@ def carried_through(state: State, now: float, budget: Budget | None) -> Iterator
                 stage(cycle)
             vain = undone(cycle, STAGES) if attempt + 1 < _ATTEMPTS else set()
             if not vain:
+                cycle.spared_until = min(cycle.spared_until, spared_until)
                 yield cycle
                 return
             barred |= vain
+            spared_until = min(cycle.spared_until, spared_until)
         finally:
             state.rollback()
             state.end()

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from heddle.engine.disruption import Disruptions
 from heddle.engine.groups import Groups
 from heddle.engine.kinds import Kind, kind_of, least
 from heddle.engine.model import (
@@ -27,6 +28,7 @@ from heddle.engine.model import (
     QueueSpec,
     TaskMix,
     WorkloadSpec,
+    check_budgets,
     check_counters,
 )
 from heddle.engine.nodes import TENANCY_NAME, Nodes
@@ -120,6 +122,10 @@ class Work:
         # its tasks' places depend on each other
         self.arranged = spec.separate_gpus or any(s.spread or s.slices for s in spec.pod_sets)
 
+    def may_lose(self, part: int) -> bool:
+        """Whether tasks of a pod set beyond its minimum may leave without the others."""
+        return self.spec.pod_sets[part].resizable and self.bound[part] > self.spec.pod_sets[part].min
+
     def missing(self) -> list[int]:
         """Per pod set: how many more tasks must start for the minimum."""
         return [max(0, least - b) for least, b in zip(self.floor(), self.bound, strict=True)]
@@ -203,6 +209,7 @@ class Snapshot:
     past_usage: Mapping[str, PastUsage] = field(default_factory=dict)
     task_mix: TaskMix | None = None
     counters: Mapping[str, int] = field(default_factory=dict)
+    disruption_budgets: Mapping[str, int] = field(default_factory=dict)
 
 
 class State:
@@ -222,6 +229,7 @@ class State:
         self.broken: dict[str, None] = {}
         self.orphans: dict[str, None] = {}
         self.ends: list[tuple[float, str]] = []  # when running workloads of known walltime end, sorted
+        self.disruptions = Disruptions(self)
         self.freed = 0  # moves whenever room may have become free
         self._log: list[tuple[Task, TaskState, int, tuple[int, ...], float, Hold | None]] | None = None
         self.touched: dict[Task, tuple[TaskState, int, tuple[int, ...], Hold | None]] | None = None
@@ -332,6 +340,19 @@ class State:
         for column in counters.cap:
             counters.cap[column] = counts.get(self.resources[column], 0)
         self.tree.moved += 1
+        self.freed += 1
+
+    def set_disruption_budgets(self, least: Mapping[str, int]) -> None:
+        """Says how many tasks of each budget must keep running, replacing what was said; an absent one binds nobody.
+
+        Which tasks count is said by :attr:`PodSet.budgets`. Neither evictions for others' gain nor moves take more of
+        them than run beyond that number; nothing is started to reach it.
+
+        Raises:
+            ValueError: a name is empty, or a number is no whole one from 0.
+        """
+        check_budgets(least)
+        self.disruptions.least = dict(least)
         self.freed += 1
 
     def totals(self) -> list[int]:
@@ -516,10 +537,13 @@ class State:
         return tuple(lost)
 
     def _arrive(self, work: Work, sign: int) -> None:
-        """Counts a workload's tasks into (or out of) the mix that fragmentation learns."""
+        """Counts a workload's tasks into (or out of) the mix that fragmentation learns, and the budgets they are of."""
         for cls, tasks in zip(work.parts, work.order, strict=True):
             if tasks and cls.typical is not None:
                 self.cache.fragmentation.count(cls.typical, sign * len(tasks))
+        for pod_set, tasks in zip(work.spec.pod_sets, work.order, strict=True):
+            if pod_set.budgets:
+                self.disruptions.count(tasks, pod_set.budgets, known=sign > 0)
 
     def stand_in(self, spec: WorkloadSpec) -> Work:
         """A workload for a what-if: it has classes and pending tasks, but the state does not know it."""
@@ -866,6 +890,11 @@ class State:
         if self.touched is not None and task not in self.touched:
             self.touched[task] = (task.state, task.row, task.devices, task.hold)
 
+    def ran_before(self, task: Task) -> bool:
+        """Whether a task runs, and did so before the transaction, if there is one."""
+        before = (self.touched or {}).get(task)
+        return task.state is TaskState.BOUND and (before is None or before[0] is TaskState.BOUND)
+
     def begin(self) -> None:
         """Starts a transaction: every move from here on can be taken back."""
         self._log = []
@@ -1046,6 +1075,7 @@ class State:
             self.past_usage(),
             self.cache.fragmentation.given,
             {self.resources[column]: cap for column, cap in self.tree.counters.cap.items() if cap},
+            self.disruptions.least,
         )
 
     @classmethod
@@ -1055,6 +1085,7 @@ class State:
         state.set_topology(snapshot.topology)
         state.set_task_mix(snapshot.task_mix)
         state.set_counters(snapshot.counters)
+        state.set_disruption_budgets(snapshot.disruption_budgets)
         for node in snapshot.nodes:
             state.set_node(node)
         for queue in snapshot.queues:

@@ -212,10 +212,13 @@ class Trials:
         names = [name for name, _ in change.holders]
         if any(self.leaving[name] - set(self.twin.works[name].tasks) for name in names) or not self.without(names):
             return None
-        for name in list(names) if len(names) <= _PRUNED else ():
-            rest = [each for each in names if each != name]
-            if rest and self.without(rest):
-                names = rest
+        tried: list[str] = []
+        while len(names) <= _PRUNED and tried != names:  # with one less, another may be there in vain too
+            tried = names
+            for name in tried:
+                rest = [each for each in names if each != name]
+                if rest and self.without(rest):
+                    names = rest
         holders = tuple(item for item in change.holders if item[0] in names)
         return replace(change, holders=holders, tasks=sum(len(self.leaving[name]) for name in names))
 

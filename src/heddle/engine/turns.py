@@ -225,4 +225,4 @@ def _claims(work: Work, kind: Kind) -> bool:
         return any(work.pending)
     if kind[0] == START and work.bound[0] >= work.spec.pod_sets[0].min:
         return False
-    return work.pending[0] > work.held
+    return work.pending[0] - work.held >= (work.spec.pod_sets[0].step if kind[0] == GROW else 1)

@@ -13,6 +13,7 @@ from heddle.engine.model import GPU
 from heddle.engine.nodes import TENANCY, Ints
 from heddle.engine.placement import Need, arrangement
 from heddle.engine.plan import Verdict
+from heddle.engine.protection import protections
 from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.state import TaskState, Work
@@ -228,6 +229,8 @@ class Verdicts:
             reasons.append(Reason(ReasonCode.ROOM_KEPT, queue=queue.name, at=shadow.at, holders=after))
         if work.name in self.cycle.unsearched or (queue.name, work.kind) in self.cycle.unsearched_kinds:
             reasons.append(self.cycle.reason(ReasonCode.BUDGET_SPENT, queue.name))
+        elif protected := protections(self.cycle, work, queue, need):
+            reasons += protected
         elif not cap:
             reasons.append(self._nothing_to_take(queue, demand))
         return reasons

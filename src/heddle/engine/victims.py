@@ -2,8 +2,8 @@
 
 A rule says who may be evicted for whom; this module finds where. For each task that does not fit it
 compares a few nodes by what would have to leave there, takes the cheapest, and at the end puts back
-everyone whose place turned out not to be needed. What leaves is a unit: one elastic task, or, once a
-gang is at its minimum, all of it.
+everyone whose place turned out not to be needed. What leaves is a unit: one elastic step, a task as a
+rule, or, once a gang is at its minimum, all of it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from heddle.engine.placement import Need, waiting
 from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason
 from heddle.engine.state import Task, TaskState, Work
+from heddle.engine.steps import to_shrink
 
 
 class Rule(Protocol):
@@ -40,6 +41,19 @@ class Rule(Protocol):
 
     def allows(self, victim: Work) -> bool:
         """Whether a unit of this workload may be evicted as things stand."""
+        ...
+
+    @property
+    def heed(self) -> bool:
+        """Whether disruption budgets are kept."""
+        ...
+
+    def spares(self, victim: Work) -> bool:
+        """Whether its minimum may not be taken at this moment, though what it has beyond may."""
+        ...
+
+    def kept_until(self, victim: Work) -> float:
+        """The moment, in seconds, up to which its minimum may not be taken."""
         ...
 
     def holds(self, victims: list[Work]) -> bool:
@@ -327,11 +341,16 @@ class RoomSearch:
             t.hold is not None and t.hold[0] == row for t in held
         ):  # fmt: skip
             return False
+        spared = self.rule.spares(victim)
+        if spared and not victim.whole():  # what it runs and what is promised to it is its minimum on its way
+            return False
         if held:
             promises = tuple((task, *task.hold) for task in held if task.hold)
+            begun = self._begun(victim, running)
+            if not self._may_stop(begun):
+                return False
             for task in held:
                 self.state.unhold(task)
-            begun = self._begun(victim, running)
             self._leave(victim, begun)
             self.gone[-1] = (victim, tuple(begun), promises)
             return True
@@ -342,14 +361,14 @@ class RoomSearch:
         elastic = [
             task
             for task in running
-            if victim.bound[task.part] > victim.spec.pod_sets[task.part].min and (row is None or task.row == row)
+            if (victim.may_lose(task.part) or (self.cycle.placed_now(task) and self._spare(task)))
+            and (row is None or task.row == row)
         ]
-        if elastic and victim.whole():
-            newest = max(elastic, key=lambda t: (self.cycle.placed_now(t), t.since, victim.order[t.part].index(t)))
-            self._leave(victim, [newest])
+        if elastic and victim.whole() and (step := self._newest_step(victim, elastic, row)):
+            self._leave(victim, step)
         elif not shrink and groups and (spare := self._first_group(victim, groups.spare(victim.bound), row)):
             self._leave(victim, spare)
-        elif running and not shrink:
+        elif running and not shrink and not spared and self._may_stop(running):
             self._leave(victim, running)
         else:
             return False
@@ -366,12 +385,42 @@ class RoomSearch:
         return [task for task in running if task.part in parts]
 
     @staticmethod
-    def _first_group(victim: Work, groups: Iterable[int], row: int | None) -> list[Task]:
-        """What runs of the first of some groups (with ``row``: of which something runs there)."""
+    def _spare(task: Task) -> bool:
+        """Whether its pod set runs more than its minimum."""
+        return task.work.bound[task.part] > task.work.spec.pod_sets[task.part].min
+
+    def _newest_step(self, victim: Work, elastic: list[Task], row: int | None) -> list[Task]:
+        """The step that leaves first of those to which some elastic tasks belong, the newest that may stop."""
+
+        def age(task: Task) -> tuple[bool, float, int]:
+            return (self.cycle.placed_now(task), task.since, victim.order[task.part].index(task))
+
+        heeds = self.rule.heed and self.state.disruptions.least
+        if not heeds and all(pod_set.step == 1 for pod_set in victim.spec.pod_sets):
+            return [max(elastic, key=age)]
+        for newest in sorted(elastic, key=age, reverse=True):
+            part = newest.part
+            count = to_shrink(victim.spec.pod_sets[part], victim.bound[part])
+            mine = [t for t in victim.order[part] if t.state is TaskState.BOUND and t is not newest]
+            mine.sort(key=lambda t: (t.row == row, *age(t)), reverse=True)  # as much as possible where room is needed
+            step = [newest, *mine[: count - 1]]
+            if self._may_stop(step):
+                return step
+        return []
+
+    def _may_stop(self, tasks: list[Task]) -> bool:
+        """Whether every disruption budget allows that these stop."""
+        if not self.rule.heed or not (budget := self.state.disruptions.broken_by(tasks)):
+            return True
+        self.cycle.budgets.add(budget)
+        return False
+
+    def _first_group(self, victim: Work, groups: Iterable[int], row: int | None) -> list[Task]:
+        """What runs of the first of some groups that may stop (with ``row``: of which something runs there)."""
         for group in groups:
             parts = victim.groups.parts[group] if victim.groups is not None else []
             tasks = [t for t in victim.tasks.values() if t.part in parts and t.state is TaskState.BOUND]
-            if row is None or any(task.row == row for task in tasks):
+            if (row is None or any(task.row == row for task in tasks)) and self._may_stop(tasks):
                 return tasks
         return []
 

@@ -212,6 +212,8 @@ class Client:
         queue: str = "default",
         nodes: int = 1,
         min_nodes: int | None = None,
+        node_step: int = 1,
+        resizable: bool = True,
         gpus: float = 0,
         gpu_memory: str | None = None,
         gpu_models: Sequence[str] = (),
@@ -239,6 +241,8 @@ class Client:
             queue: who pays.
             nodes: pods wished for.
             min_nodes: fewest with which it runs (elastic); None: all of them.
+            resizable: False: it stays at as many nodes as it starts with, from min_nodes on.
+            node_step: an elastic job grows and shrinks by so many nodes at a time.
             gpus: GPUs of each node; below 1 a share of one.
             gpu_memory: memory of one GPU that each node uses, such as "20Gi", in place of `gpus`.
             gpu_models: models that it may use, the best first, as nodes are labelled; none: any GPUs.
@@ -275,6 +279,8 @@ class Client:
                 queue=queue,
                 nodes=nodes,
                 min_nodes=min_nodes,
+                node_step=node_step,
+                resizable=resizable,
                 resources_per_node=resources,
                 gpu_memory_per_node=gpu_memory,
                 gpu_models=[*gpu_models],

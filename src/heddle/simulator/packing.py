@@ -111,7 +111,7 @@ def fill(
     for begin in range(0, len(coming), size):
         for job in coming[begin : begin + size]:
             state.set_workload(job.workload(strategy=strategy))
-        for action in decide(state, float(begin)):
+        for action in decide(state, float(begin)).actions:
             state.apply(action, float(begin))
             if isinstance(action, Bind):
                 got.add(action.placement.workload)

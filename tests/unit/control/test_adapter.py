@@ -6,6 +6,7 @@ import msgspec
 
 from heddle.api.core import Node
 from heddle.api.pod import Pod
+from heddle.api.queue import Queue
 from heddle.api.trainingjob import TrainingJob
 from heddle.api.workload import ReservedPlace, Workload
 from heddle.control.scheduling import adapter
@@ -148,3 +149,36 @@ def test_gpu_models_reach_the_engine() -> None:
     pinned = workload(gpuMemory="1Gi", nodeSelector={"nvidia.com/gpu.product": "A100"})
     spec = adapter.workload_spec(pinned, [member()], models=frozenset({"A100"}))
     assert spec.pod_sets[0].gpu_models == ("A100",)
+
+
+def test_a_checkpoint_reaches_the_engine_where_it_can_be_read() -> None:
+    for stamp, at in (("1970-01-01T00:01:00Z", 60.0), (None, None), ("yesterday", None)):
+        found = workload()
+        found.status.checkpoint_time = stamp
+        assert adapter.workload_spec(found, []).checkpointed == at
+
+
+def test_minimum_runtimes_of_a_queue_reach_the_engine_and_absent_is_not_0() -> None:
+    spec = {"preemptMinRuntimeSeconds": 0, "reclaimMinRuntimeSeconds": 60}
+    found = adapter.queue_spec(msgspec.convert({"metadata": {"name": "q"}, "spec": spec}, Queue))
+    assert (found.preempt_min_runtime, found.reclaim_min_runtime) == (0, 60)
+    plain = adapter.queue_spec(msgspec.convert({"metadata": {"name": "q"}}, Queue))
+    assert (plain.preempt_min_runtime, plain.reclaim_min_runtime) == (None, None)
+
+
+def test_steps_reach_the_engine_from_the_job_too() -> None:
+    assert adapter.workload_spec(workload(count=5, minCount=1, step=2), [member()]).pod_sets[0].step == 2
+    spec = {"command": ["true"], "nodes": 5, "minNodes": 1, "nodeStep": 2}
+    made = msgspec.convert({"metadata": {"name": "j", "namespace": "x"}, "spec": spec}, TrainingJob)
+    assert pods.workload(made).spec.pod_sets[0].step == 2
+
+
+def test_what_is_not_resizable_keeps_what_it_started_with_as_its_minimum() -> None:
+    found = workload(count=5, minCount=1, resizable=False)
+    spec = adapter.workload_spec(found, [member(nodeName="n")])
+    assert (spec.pod_sets[0].resizable, spec.pod_sets[0].min) == (False, 1)
+    assert adapter.workload_spec(found, [member()]).pod_sets[0].min == 5, "its other pods are still being made"
+    found.status.admitted_counts = {"main": 3}
+    assert adapter.workload_spec(found, [member()]).pod_sets[0].min == 3
+    found.spec.pod_sets[0].resizable = True
+    assert adapter.workload_spec(found, [member()]).pod_sets[0].min == 1

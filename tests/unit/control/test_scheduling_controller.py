@@ -61,14 +61,17 @@ async def submit(
     user: str = "",
     selector: dict[str, str] | None = None,
     more: dict[str, int] | None = None,
+    priority: int = 0,
+    least: int | None = None,
 ) -> None:
     annotations = {USER_ANNOTATION: user} if user else {}
     pod_set = PodSet(
         name="nodes", count=pods, resources={"nvidia.com/gpu": gpus, **(more or {})}, node_selector=selector or {}
     )
+    pod_set.min_count, pod_set.resizable = least, least is None
     workload = Workload(
         metadata=ObjectMeta(name=name, namespace="default", annotations=annotations),
-        spec=WorkloadSpec(queue=queue, pod_sets=[pod_set]),
+        spec=WorkloadSpec(queue=queue, pod_sets=[pod_set], priority=priority),
     )
     await client.create(WORKLOADS, workload)
     for index in range(pods):
@@ -408,6 +411,42 @@ async def test_the_rest_of_a_gang_is_evicted_after_the_grace_that_it_names(clien
     await until(told_to_leave)
 
 
+async def test_the_scheduler_wakes_when_a_minimum_runtime_ends(client: Client) -> None:
+    spec = QueueSpec(quota={"nvidia.com/gpu": 16}, preempt_min_runtime_seconds=3)
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=spec))
+    await submit(client, "low", pods=2, gpus=8)
+    await workload_with(client, "low", lambda w: w.status.phase == "Running")
+    await submit(client, "high", pods=1, gpus=8, priority=1)
+    told = await workload_with(client, "high", lambda w: "WithinMinRuntime" in [r.code for r in w.status.reasons])
+    assert any("default/low" in reason.message for reason in told.status.reasons)
+
+    async def told_to_leave() -> bool:
+        pods = await client.list(PODS, "default")
+        found = [c.reason for p in pods for c in p.status.conditions if c.type == "DisruptionTarget"]
+        return found == ["Preempted", "Preempted"]
+
+    await until(told_to_leave)
+
+
+async def test_partial_admission_is_written_down_and_a_lost_pod_replaced(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=QueueSpec(quota={"nvidia.com/gpu": 16})))
+    await submit(client, "first", pods=1, gpus=8)
+    await workload_with(client, "first", lambda w: w.status.phase == "Running")
+    await submit(client, "part", pods=4, gpus=4, least=1)
+    started = await workload_with(client, "part", lambda w: w.status.admitted_counts)
+    assert started.status.admitted_counts == {"nodes": 2}
+    await client.patch(WORKLOADS, "first", {"status": {"phase": "Finished"}}, namespace="default", subresource="status")
+    await client.delete(PODS, "first-0", "default", grace_period=0)
+    bound = [p for p in await client.list(PODS, "default") if p.metadata.name.startswith("part") and p.spec.node_name]
+    await client.delete(PODS, bound[0].metadata.name, "default", grace_period=0)
+    again = await workload_with(client, "part", lambda w: w.status.bound == 2 and w.status.phase == "Running")
+    assert again.status.admitted_counts == {"nodes": 2}
+    await asyncio.sleep(0.3)
+    assert sum(bool(node) for node in await nodes_of(client, "part")) == 2, (
+        "one of the waiting takes its place, no more"
+    )
+
+
 async def test_after_a_fault_the_state_is_made_anew_and_scheduling_goes_on(
     client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -436,5 +475,8 @@ async def test_a_long_line_is_told_why_it_waits_a_part_at_a_time(
     for at in range(7):
         await submit(client, f"waits-{at}", pods=2, gpus=8)
     for at in range(7):
-        told = await workload_with(client, f"waits-{at}", lambda w, at=at: w.status.position == at)
-        assert told.status.reasons[0].code == "NoRoom"
+        await workload_with(
+            client,
+            f"waits-{at}",
+            lambda w, at=at: w.status.position == at and w.status.reasons[0].code == "NoRoom",  # all its pods exist
+        )

@@ -1,6 +1,7 @@
 """The training controller over a store of its own; the test stands for scheduler and node."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from heddle.api.admission import admit
 from heddle.api.meta import ObjectMeta
 from heddle.api.pod import Pod, run_id
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
-from heddle.api.trainingjob import TrainingJob, TrainingJobSpec
+from heddle.api.trainingjob import Checkpoint, TrainingJob, TrainingJobSpec
 from heddle.api.workload import RESTART_ANNOTATION
 from heddle.control.training.controller import TrainingController
+from heddle.embedded.checkpoints import last_saved
 from heddle.store.client import Client
 from heddle.store.informer import Informers
 from heddle.store.sqlite import SQLiteStore
@@ -24,7 +26,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     """A store with a running training controller."""
     store = SQLiteStore.open(tmp_path / "heddle.db", admit)
     informers = Informers(store)
-    controller = TrainingController(informers, lambda _job, _first: ("127.0.0.1", 29500))
+    controller = TrainingController(informers, lambda _job, _first: ("127.0.0.1", 29500), last_saved)
     running = asyncio.gather(informers.run(), controller.run())
     yield Client(store)
     running.cancel()
@@ -123,6 +125,31 @@ async def test_a_smaller_world_is_formed_and_members_restart_when_one_is_deleted
     assert resized.status.restarts == 0
 
 
+async def test_what_is_left_of_a_step_does_not_join_the_world(client: Client) -> None:
+    await submit(client, nodes=5, min_nodes=1, node_step=2)
+    await pods(client, 5)
+    await bind(client, "job-0", "job-1", "job-2", "job-3", bound=4)
+    formed = await world(client, 1)
+    assert (formed["nodes"], formed["restart"]) == ("3", "")
+    await bind(client, "job-4", bound=5)
+    assert (await world(client, 2))["nodes"] == "5"
+
+
+async def test_a_job_that_does_not_resize_waits_for_a_lost_member(client: Client) -> None:
+    await submit(client, nodes=4, min_nodes=1, resizable=False)
+    await pods(client, 4)
+    for name in ("job-0", "job-1", "job-2"):
+        await client.bind(PODS, name, "default", "node")
+    await client.patch_status(WORKLOADS, "job", {"bound": 3, "admittedCounts": {"nodes": 3}}, "default")
+    assert (await world(client, 1))["nodes"] == "3"
+    await client.delete(PODS, "job-1", "default", grace_period=0)
+    await client.patch_status(WORKLOADS, "job", {"bound": 2}, "default")
+    assert (await world(client, 2)).get("members", "") == ""
+    await pods(client, 4)
+    await bind(client, "job-1", bound=3)
+    assert (await world(client, 3))["nodes"] == "3"
+
+
 async def test_a_job_fails_once_its_restarts_are_used(client: Client) -> None:
     await submit(client, nodes=1, max_restarts=1)
     await pods(client, 1)
@@ -178,3 +205,40 @@ async def test_a_member_lost_while_others_have_finished_makes_all_resume(client:
 
     await until(anew)
     assert (await client.get(TRAININGJOBS, "job", "default")).status.phase != "Succeeded"
+
+
+async def test_the_scheduler_is_told_when_the_job_last_saved(client: Client, tmp_path: Path) -> None:
+    saved = tmp_path / "checkpoints" / "step-5" / "weights"
+    saved.parent.mkdir(parents=True)
+    saved.touch()
+    for path in (saved, saved.parent, saved.parent.parent):
+        os.utime(path, (1_000_000, 1_000_000))
+    await submit(client, nodes=1, checkpoint=Checkpoint(path=str(tmp_path / "checkpoints")))
+    await pods(client, 1)
+    await bind(client, "job-0", bound=1)
+    told = await job_with(client, lambda job: job.status.checkpoint_time is not None)
+    assert told.status.checkpoint_time == "1970-01-12T13:46:40Z"
+
+    async def look() -> bool:
+        workload = await client.get(WORKLOADS, "job", "default")
+        return bool(workload.status.checkpoint_time == told.status.checkpoint_time)
+
+    await until(look)
+
+
+def test_a_checkpoint_is_the_newest_file_and_nothing_where_there_is_none(tmp_path: Path) -> None:
+    def seen(path: str) -> float | None:
+        spec = TrainingJobSpec(command=["true"], working_dir=str(tmp_path), checkpoint=Checkpoint(path=path))
+        return last_saved(TrainingJob(metadata=ObjectMeta(name="job"), spec=spec))
+
+    assert seen("missing") is None
+    (tmp_path / "some").mkdir()
+    assert seen("some") is None
+    for name, at in (("a", 10), ("b", 30), ("c", 20)):
+        (tmp_path / "some" / name).touch()
+        os.utime(tmp_path / "some" / name, (at, at))
+    assert seen("some") == 30
+    assert seen(str(tmp_path / "some")) == 30, "an absolute path stays one"
+    (tmp_path / "some" / "ahead").touch()
+    os.utime(tmp_path / "some" / "ahead", (1e11, 1e11))
+    assert seen("some") < 1e10, "a clock that is ahead counts as now"

@@ -89,9 +89,52 @@ def check_plan(state: State, plan: Plan, now: float) -> None:
             queue = work.queue
             assert queue, f"{action.placement.workload} started without a queue"
             assert not any(at.spec.stop_policy != "None" for at in queue.path), f"{queue.name} is stopped"
+    minimums_kept(state, plan, now)
+    budgets_kept(state, plan)
+    assert plan.again_at is None or plan.again_at > now, "time alone may change a plan only later"
     verdicts = plan.verdicts
     assert {n for n, w in state.works.items() if any(w.pending)} == set(verdicts), "a waiting workload has no verdict"
     assert all(v.reasons for v in verdicts.values() if not v.admitted), "a verdict gives no reason"
+
+
+def budgets_kept(state: State, plan: Plan) -> None:
+    """Evictions for others, and moves, leave of each disruption budget as many tasks running as it says."""
+    ordered = (ReasonCode.QUEUE_DRAINED, ReasonCode.GANG_BROKEN)
+    for name, least in state.snapshot().disruption_budgets.items():
+        counted = [
+            task
+            for work in state.works.values()
+            for task in work.tasks.values()
+            if name in work.spec.pod_sets[task.part].budgets
+        ]
+        runs = {(task.work.name, task.name) for task in counted if task.state is TaskState.BOUND}
+        evicts = [a for a in plan.actions if isinstance(a, Evict) and (a.workload, a.task) in runs]
+        drained = sum(a.reason.code is ReasonCode.QUEUE_DRAINED for a in evicts)
+        taken = sum(a.reason.code not in ordered for a in evicts)
+        assert not taken or len(runs) - drained - taken >= least, f"too few of disruption budget {name} keep running"
+
+
+def minimums_kept(state: State, plan: Plan, now: float) -> None:
+    """Work within its minimum runtime keeps its minimum, whoever has a claim."""
+    for code, field in ((ReasonCode.PREEMPTED, "preempt_min_runtime"), (ReasonCode.RECLAIMED, "reclaim_min_runtime")):
+        gone: dict[str, list[str]] = {}
+        for action in plan.actions:
+            if isinstance(action, Evict) and action.reason.code is code:
+                gone.setdefault(action.workload, []).append(action.task)
+        for name, tasks in gone.items():
+            work = state.works[name]
+            said = [getattr(at.spec, field) for at in work.queue.path] if work.queue else []
+            least = next((seconds for seconds in said if seconds is not None), 0.0)
+            if min(t.since for t in work.tasks.values() if t.state is TaskState.BOUND) + least <= now:
+                continue
+            left = list(work.bound)
+            for task in tasks:
+                left[work.tasks[task].part] -= 1
+            if work.groups is not None:
+                assert work.groups.enough(left), f"{name} loses groups within its minimum runtime"
+            else:
+                kept = all(n >= pods.min for n, pods in zip(left, work.spec.pod_sets, strict=True))
+                assert kept, f"{name} loses its minimum within its minimum runtime"
 
 
 def arranged(state: State, plan: Plan) -> None:
@@ -159,6 +202,28 @@ def gangs_whole(state: State, plan: Plan) -> None:
                 runs + (work.after is not None) * held for runs, held in zip(work.bound, work.promised(), strict=True)
             ]
             assert not decided & set(work.groups.torn(counts)), f"a group of {name} runs below its minimum"
+
+
+def steps_kept(state: State, plan: Plan) -> None:
+    """After the plan: what it started or evicted beyond a minimum makes whole steps, but for what lacked before."""
+    moved = {a.workload for a in plan.actions if isinstance(a, Evict) and a.reason.code is ReasonCode.MOVED}
+    started = [a.placement for a in plan.actions if isinstance(a, Bind)]
+    landed = {a.placement for a in plan.actions if isinstance(a, Bind) and a.reason.code is ReasonCode.PROMISE_KEPT}
+    gone = [(a.workload, a.task) for a in plan.actions if isinstance(a, Evict)]
+    for name in ({place.workload for place in started} | {name for name, _ in gone}) - moved:
+        work = state.works[name]
+        for part, pod_set in enumerate(work.spec.pod_sets):
+            beyond = work.bound[part] - pod_set.min
+            mine = [p for p in started if p.workload == name and work.tasks[p.task].part == part]
+            joined = len(mine)
+            left = sum(who == name and work.tasks[task].part == part for who, task in gone)
+            before = beyond - joined + left
+            if not pod_set.resizable and left:
+                assert left == before + pod_set.min, f"{name} shrinks, though it is not resizable"
+            elif not pod_set.resizable and before > 0 and not landed.issuperset(mine):
+                assert beyond <= 0, f"{name} grows, though it is not resizable"
+            if beyond > 0 and joined + left and before >= 0:
+                assert beyond % pod_set.step in (0, before % pod_set.step), f"a step of {name} is torn"
 
 
 def tasks_of(plan: Plan, name: str) -> list[str]:
@@ -254,6 +319,7 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     for action in plan.actions:
         state.apply(action, now)
     gangs_whole(state, plan)
+    steps_kept(state, plan)
     caps_kept(state, plan)
     lines_kept(state, plan)
     arranged(state, plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -156,16 +157,21 @@ def crowd(draw: random.Random) -> State:
     return state
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(30))
 def test_with_exact_walltimes_the_expected_start_is_the_start(seed: int) -> None:
     state = crowd(random.Random(seed))
+    least = (0.0, 35.0)[seed // 20]  # the second half with minimum runtimes: their ends are moments too
+    for queue in [found.spec for found in state.tree.queues.values()]:
+        state.set_queue(replace(queue, preempt_min_runtime=least, reclaim_min_runtime=2 * least))
     for action in schedule(state, 0.0).actions:
         state.apply(action, 0.0)
+    for at in range(3 if least else 0):  # who may preempt what has only just started
+        state.set_workload(work(f"x{at}", "ab"[at % 2], 1, 2, priority=3, created=99.0 + at, walltime=100))
     waiting = sorted(name for name, w in state.works.items() if not any(w.bound))
     foreseen = expect_all(state, 0.0, waiting)
     starts: dict[str, float] = {}
     now = 0.0
-    for _ in range(200):  # an independent walk: real releases, one moment after the other
+    for _ in range(400):  # an independent walk: real releases, one moment after the other
         for _ in range(16):
             plan = plan_checked(state, now)
             settle(state, plan, now=now)
@@ -182,7 +188,9 @@ def test_with_exact_walltimes_the_expected_start_is_the_start(seed: int) -> None
         ]
         if not running:
             break
-        now = min(end for end, _ in running)
+        began = {task.since for work in state.works.values() for task in work.tasks.values() if task.row >= 0}
+        safe = [since + length for since in began for length in (least, 2 * least) if since + length > now]
+        now = min([end for end, _ in running] + safe)
         for end, name in running:
             if end == now:
                 state.remove_workload(name)

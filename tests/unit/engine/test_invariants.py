@@ -97,6 +97,8 @@ GPUS: tuple[dict[str, Any], ...] = (
     {"gpu": 0, "mig": "1g.5gb+me"},
 )
 """Other ways to ask for GPUs than by number."""
+BUDGETS: tuple[dict[str, int], ...] = ({}, {"some": 1}, {"some": 3, "more": 0}, {"more": 2}, {"some": 2, "more": 9})
+"""Disruption budgets, for pod sets of random worlds that name them."""
 
 
 class EngineWorld(RuleBasedStateMachine):
@@ -117,6 +119,10 @@ class EngineWorld(RuleBasedStateMachine):
         for name, parent in TREE:
             self.state.set_queue(QueueSpec(name, parent, {"gpu": 2000}))
         self.state.set_counters({SEATS: 3})
+
+    @rule(budgets=st.dictionaries(st.sampled_from(["some", "more"]), st.integers(0, 4)))
+    def protect(self, budgets: dict[str, int]) -> None:
+        self.state.set_disruption_budgets(budgets)
 
     @rule(seats=st.integers(0, 5))
     def buy(self, seats: int) -> None:
@@ -160,6 +166,8 @@ class EngineWorld(RuleBasedStateMachine):
         gpus=st.sampled_from(({},) * 6 + GPUS),
         separate=st.sampled_from([False, False, False, True]),
         seats=st.sampled_from([0, 0, 0, 1, 2]),
+        budgets=st.sampled_from([(), (), ("some",), ("some", "more")]),
+        step=st.sampled_from([1, 1, 1, 2, 3]),
     )
     def submit(
         self,
@@ -181,6 +189,8 @@ class EngineWorld(RuleBasedStateMachine):
         order,
         broken,
         grace,
+        budgets,
+        step,
     ) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
             PodSet(
@@ -189,6 +199,8 @@ class EngineWorld(RuleBasedStateMachine):
                 min(least, count),
                 {"cpu": cpu, SEATS: seats},
                 **{"gpu": gpu, **gpus},
+                budgets=budgets,
+                step=step,
                 **wish,
             )
             for at, (count, least, gpu) in enumerate(sizes)
@@ -300,6 +312,8 @@ def passing_world(seed: int) -> None:
             strategy = ("pack", "spread", "fragmentation")[seed % 3]
             state.set_workload(replace(spec, created=now, strategy=strategy, movable=draw.random() < 0.8))
         change_nodes(draw, state, sizes)
+        if draw.random() < 0.2:
+            state.set_disruption_budgets(draw.choice(BUDGETS))
         if draw.random() < 0.15:
             name, parent = draw.choice(TREE)
             state.set_queue(random_queue(draw, name, parent, policies=bool(seed % 2)))
@@ -359,6 +373,7 @@ def crowded_world(seed: int) -> None:
     made = 0
     for _ in range(10):
         state.set_counters({SEATS: draw.choice([1, 2, 4, 4])})
+        state.set_disruption_budgets(draw.choice(BUDGETS))
         for _ in range(draw.randint(1, 5)):
             state.set_workload(random_workload(draw, made))
             made += 1
@@ -397,6 +412,9 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         wish = draw.choice(WISHES) if draw.random() < 0.35 else {}
         request = {"cpu": draw.choice([0, 500, 1000]), SEATS: draw.choice([0, 0, 0, 0, 1])}
         asked = {"gpu": gpu, **(draw.choice(GPUS) if draw.random() < 0.2 else {})}
+        step, resizable = draw.choice([1, 1, 1, 1, 2, 3]), draw.random() < 0.9
+        budgets = draw.choice([(), (), (), (), ("some",), ("more",), ("some", "more")])
+        wish |= {"budgets": budgets, "step": step, "resizable": resizable}
         pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), request, **asked, **wish))
     spec = WorkloadSpec(
         f"x/w{number}",
@@ -413,6 +431,7 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         separate_gpus=draw.random() < 0.15,
         broken_since=draw.choice([None, None, 0.0, 10.0]),
         gang_grace=draw.choice([None, None, 0.0, 5.0]),
+        checkpointed=draw.choice([None, None, 3.0, 20.0]),
     )
     return in_order(in_groups(spec, groups), draw.choice([0, 0, 0, 1, 2]))
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from heddle.api import quantity
-from heddle.api.clock import to_seconds
+from heddle.api.clock import readable, to_seconds
 from heddle.api.core import (
     DEVICES_INVENTORY_ANNOTATION,
     GPU_MEMORY_LABEL,
@@ -179,6 +179,8 @@ def queue_spec(queue: Queue) -> QueueSpec:
         user_limit=queue_amounts(queue.spec.user_limit),
         ordering=queue.spec.ordering,
         usage_half_life=queue.spec.usage_half_life_seconds,
+        preempt_min_runtime=queue.spec.preempt_min_runtime_seconds,
+        reclaim_min_runtime=queue.spec.reclaim_min_runtime_seconds,
         ageing=None if ageing is None else Ageing(ageing.seconds_per_point, ageing.max_points),
     )
 
@@ -227,6 +229,8 @@ def workload_spec(
     taken, whoever may submit now) and gets nothing new. GPUs of a pod set whose node selector pins one of `models` are
     counted by model too; those of one that may use several models, once it has a place.
 
+    What a pod set that is not resizable started with is its minimum from then on; before, all its pods must exist.
+
     A pod of a movable workload that has a place reserved but does not exist is on its way there: its owner makes it
     anew, and its place is kept meanwhile.
     """
@@ -239,7 +243,10 @@ def workload_spec(
     for pod_set in workload.spec.pod_sets:
         mine = by_set.get(pod_set.name, [])
         living = sorted((p for p in mine if not p.finished), key=_order)
-        minimum = max(0, pod_set.minimum - sum(p.finished for p in mine))
+        settled = 0 if pod_set.resizable else min(workload.status.admitted_counts.get(pod_set.name, 0), pod_set.count)
+        if not (pod_set.resizable or settled or any(p.spec.node_name for p in mine)) and len(mine) < pod_set.count:
+            settled = pod_set.count  # it does not start with fewer only because its owner is still making them
+        minimum = max(0, max(pod_set.minimum, settled) - sum(p.finished for p in mine))
         if not admitted:
             living = [p for p in living if p.spec.node_name]
             minimum = min(minimum, len(living))
@@ -277,6 +284,8 @@ def workload_spec(
                 after=tuple(pod_set.after),
                 gpu_models=chosen,
                 gpu_memory=mebibytes(pod_set.gpu_memory) if pod_set.gpu_memory is not None else 0,
+                step=pod_set.step,
+                resizable=pod_set.resizable,
             )
         )
     spec = workload.spec
@@ -298,6 +307,7 @@ def workload_spec(
         min_groups=spec.min_groups,
         gang_grace=spec.gang_grace_seconds,
         separate_gpus=spec.separate_gpus,
+        checkpointed=readable(workload.status.checkpoint_time),
     )
 
 

@@ -163,6 +163,8 @@ class SchedulingController:
             await self._report_queues(now)
             if (ages := self._mirror.state.ages_in(now)) is not None:
                 self._wake_in(ages)
+            if plan.again_at is not None:
+                self._wake_in(plan.again_at - now)
             if any(r.code is ReasonCode.ROOM_KEPT for v in plan.verdicts.values() for r in v.reasons):
                 self._wake_in(_OVERDUE)  # room is kept against an end that may not come
             return bool(self._broken)
@@ -353,8 +355,11 @@ class SchedulingController:
         (self._broken.add if status.broken_since else self._broken.discard)(key)
         if status == workload.status:
             return None
-        if status.broken_since != workload.status.broken_since:
-            self._dirty["Workload"].add(key)  # the grace runs by what the engine is told
+        if (status.broken_since, status.admitted_counts) != (
+            workload.status.broken_since,
+            workload.status.admitted_counts,
+        ):  # the grace runs, and members are replaced, by what the engine is told
+            self._dirty["Workload"].add(key)
             self._wake.set()
         if not refresh and _same_news(workload.status, status):
             self._stale[key] = None
@@ -369,7 +374,8 @@ class SchedulingController:
         meta = workload.metadata
         body = msgspec.to_builtins(workload.status)
         body.pop("reservation", None)
-        fields = ("phase", "conditions", "reasons", "position", "bound", "brokenSince", "observedGeneration")
+        fields = ("phase", "conditions", "reasons", "position", "bound", "brokenSince", "admittedCounts",
+                  "observedGeneration")  # fmt: skip
         patch = {"status": {name: body.get(name) for name in fields}}
         with contextlib.suppress(NotFound):
             await self._client.patch(WORKLOADS, meta.name, patch, namespace=meta.namespace, subresource="status")
@@ -417,7 +423,17 @@ class SchedulingController:
             position=None if running or verdict is None else verdict.position,
             bound=bound + finished,
             broken_since=broken,
+            admitted_counts=self._admitted_counts(key, workload, running=running) if bound + finished else {},
         )
+
+    def _admitted_counts(self, key: str, workload: Workload, *, running: bool) -> dict[str, int]:
+        """How many pods each pod set that is not resizable started with, once it did."""
+        known = workload.status.admitted_counts
+        fixed = [p.name for p in workload.spec.pod_sets if not p.resizable]
+        if not fixed or not running:
+            return known
+        runs = self._mirror.counts(key)
+        return {name: count for name in fixed if (count := known.get(name) or runs.get(name, 0))}
 
     # answers
 
@@ -478,6 +494,7 @@ def _same_news(old: WorkloadStatus, new: WorkloadStatus) -> bool:
         old.phase == new.phase
         and old.bound == new.bound
         and old.broken_since == new.broken_since
+        and old.admitted_counts == new.admitted_counts
         and old.observed_generation == new.observed_generation
         and [r.code for r in old.reasons] == [r.code for r in new.reasons]
     )

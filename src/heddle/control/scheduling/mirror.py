@@ -182,6 +182,11 @@ class Mirror:
         """Whether a pod is bound, or was a moment ago by us, and is not leaving: one that is moved has yet to land."""
         return (key, pod) in self._bound and (key, pod) not in self._leaving
 
+    def counts(self, key: str) -> dict[str, int]:
+        """Pods of a workload that have a place and are not leaving, by pod set."""
+        work = self.state.works.get(key)
+        return {} if work is None else {s.name: n for s, n in zip(work.spec.pod_sets, work.bound, strict=True)}
+
     def bound(self, key: str) -> int:
         """Pods of a workload that have a place and are not leaving."""
         return sum(1 for task in self._bound if task[0] == key and task not in self._leaving)

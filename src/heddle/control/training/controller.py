@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from heddle.api.clock import to_seconds, to_text
+from heddle.api.clock import readable, to_seconds, to_text
 from heddle.api.core import ConfigMap
 from heddle.api.errors import AlreadyExists, NotFound
 from heddle.api.meta import Condition, set_condition
@@ -40,15 +40,30 @@ _BACK_OFF_MOST, _BACK_OFF_RESET = 300.0, 600.0
 Meeting = Callable[[TrainingJob, Pod], tuple[str, int]]
 """Address and port at which the first member of a job's world listens."""
 
+Saved = Callable[[TrainingJob], float | None]
+"""When something was last written below the path of a job's checkpoint, in seconds; None = nothing, or it cannot be
+seen. Called in a thread: file systems may be slow."""
+
+_LOOK_EVERY = 30.0
+"""Seconds between looks at a job's checkpoint. It only ranks victims, so that nobody waits for it."""
+
 
 class TrainingController:
     """Brings TrainingJobs from wish to result."""
 
-    def __init__(self, informers: Informers, meeting: Meeting) -> None:
-        """Reconcile the jobs of a store; `meeting` knows where processes of this place can meet."""
+    def __init__(self, informers: Informers, meeting: Meeting, saved: Saved | None = None) -> None:
+        """Reconcile the jobs of a store.
+
+        Args:
+            informers: of that store.
+            meeting: knows where processes of this place can meet.
+            saved: sees checkpoints; None: nobody here does.
+        """
         self._client = Client(informers.store)
         self._events = EventRecorder(self._client, "heddle-training")
         self._meeting = meeting
+        self._saved = saved
+        self._looked: dict[str, float] = {}
         self._ledger = ledger.Ledger(self._client)
         self._deleted: dict[str, TrainingJob] = {}
         self._queue = WorkQueue("trainingjob", self.reconcile)
@@ -84,6 +99,7 @@ class TrainingController:
             self._deleted.pop(key, None)
         job = self._jobs.objects.get(key)
         if job is None or job.metadata.deletion_timestamp:
+            self._looked.pop(key, None)
             return None
         if job.status.phase in ("Succeeded", "Failed"):
             return await self._finished(job)
@@ -108,7 +124,8 @@ class TrainingController:
             return await self._end(job, workload, mine, success=False, exit_code=_TIMED_OUT, message=text)
         await self._form(job, workload, mine, world, generation)
         await self._note(job, workload, mine)
-        return left
+        look = await self._look_at_checkpoint(job, workload)
+        return look if left is None else left if look is None else min(look, left)
 
     # parts of a reconcile
 
@@ -167,7 +184,7 @@ class TrainingController:
                 with contextlib.suppress(NotFound):
                     await self._client.delete(PODS, other.metadata.name, other.metadata.namespace, grace_period=0)
         members = [p for p in mine.values() if p.bound]
-        if len(members) < job.spec.minimum:  # wait for the new pods; a world that is too small never runs
+        if len(members) < _least(job, workload):  # wait for the new pods; a world that is too small never runs
             members = []
         world = self._worlds.objects[f"{job.metadata.namespace}/{build.rendezvous_name(job)}"]
         await self._write_world(job, mine, members, int(world.data["generation"]) + 1)
@@ -193,11 +210,13 @@ class TrainingController:
                     with contextlib.suppress(NotFound):
                         await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, grace_period=0)
             return
-        whole = len(members) >= job.spec.minimum
+        whole = len(members) >= _least(job, workload)
         if not whole:
             members = []
         elif workload.status.bound != len(members):
             return  # binds or evictions of the same plan are still on their way
+        if (beyond := len(members) - job.spec.minimum) > 0:  # what is left of a step waits for the rest of it
+            members = members[: job.spec.minimum + beyond // job.spec.node_step * job.spec.node_step]
         if world is not None and world.data.get("members", "") == build.members_text(members):
             await self._restart(mine, _restarted(world), generation)
         elif world is not None or members:
@@ -259,6 +278,28 @@ class TrainingController:
             reasons = "; ".join(r.message for r in workload.status.reasons)
             phase, text = "Pending", reasons
         await self._status(job, phase=phase, message=text, active_nodes=len(members))
+
+    async def _look_at_checkpoint(self, job: TrainingJob, workload: Workload) -> float | None:
+        """Tell the scheduler when the job last saved; returns seconds until the next look, None where there is none."""
+        if self._saved is None or job.spec.checkpoint is None or not self._world_members(job):
+            return None
+        now = time.monotonic()
+        if (wait := self._looked.get(job.key, -math.inf) + _LOOK_EVERY - now) > 0:
+            return wait
+        self._looked[job.key] = now
+        at = await asyncio.to_thread(self._saved, job)
+        if at is None:
+            return _LOOK_EVERY
+        stamp = to_text(at)
+        await self._status(job, checkpoint_time=stamp)
+        if to_seconds(stamp) > (
+            readable(workload.status.checkpoint_time) or 0
+        ):  # a training that saves elsewhere may have told itself
+            meta = workload.metadata
+            patch = {"status": {"checkpointTime": stamp}}
+            with contextlib.suppress(NotFound):
+                await self._client.patch(WORKLOADS, meta.name, patch, namespace=meta.namespace, subresource="status")
+        return _LOOK_EVERY
 
     async def _end(
         self,
@@ -357,6 +398,11 @@ class TrainingController:
 
 _STATUS_FIELDS = tuple(f.encode_name for f in msgspec.structs.fields(TrainingJobStatus))
 _ZERO = {"activeNodes": 0, "restarts": 0, "resizes": 0, "rendezvous": 0, "gpuSeconds": 0}
+
+
+def _least(job: TrainingJob, workload: Workload) -> int:
+    """With how many nodes the job runs: its minimum, or what it started with where it does not resize."""
+    return max(job.spec.minimum, 0 if job.spec.resizable else workload.status.admitted_counts.get(build.POD_SET, 0))
 
 
 def _left(job: TrainingJob, mine: dict[int, Pod], now: float) -> float | None:

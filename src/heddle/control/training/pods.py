@@ -64,6 +64,8 @@ def workload(job: TrainingJob) -> Workload:
         name=POD_SET,
         count=spec.nodes,
         min_count=spec.min_nodes,
+        step=spec.node_step,
+        resizable=spec.resizable,
         resources=spec.resources_per_node,
         gpu_memory=spec.gpu_memory_per_node,
         gpu_models=spec.gpu_models,

@@ -13,7 +13,7 @@ from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle
 from heddle.engine.placement import Fence, Need
 from heddle.engine.queues import Queue
-from heddle.engine.reasons import ReasonCode
+from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.state import Task, TaskState, Work
 from heddle.engine.turns import Turns
 
@@ -24,7 +24,7 @@ def place_within_fair_share(cycle: Cycle) -> None:
 
 
 def grow_within_fair_share(cycle: Cycle) -> None:
-    """Starts elastic tasks one by one as long as shares are kept."""
+    """Starts elastic tasks step by step as long as shares are kept."""
     _pass(cycle, grow=True, within=True)
 
 
@@ -34,7 +34,7 @@ def place_into_idle_room(cycle: Cycle) -> None:
 
 
 def grow_into_idle_room(cycle: Cycle) -> None:
-    """Starts elastic tasks one by one on such room."""
+    """Starts elastic tasks step by step on such room."""
     _pass(cycle, grow=True, within=False)
 
 
@@ -69,7 +69,7 @@ def _nobody() -> bool:
 
 
 def _grow(cycle: Cycle, work: Work, queue: Queue, *, within: bool) -> bool:
-    """Starts one task more of the first pod set for which there is room."""
+    """Starts one step more of the first pod set for which there is room."""
     return any(
         first_choice(work, need, partial(_start, cycle, work, queue, need, grow=True, within=within))
         for need in cycle.growths(work)
@@ -85,6 +85,10 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, *, grow: bool, wi
     fixed = not work.spec.preemptible
     if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, user=work.spec.user, land=False):
         return False
+    groups = work.groups
+    new_group = groups is not None and not all(
+        groups.of[part] < 0 or groups.whole(groups.of[part], work.bound) for part, _ in need
+    )
     kept = cycle.outlasts(work)
     if not all(shadow.admits(queue, demand, fixed=fixed) for shadow in kept):
         return False
@@ -96,10 +100,13 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, *, grow: bool, wi
         return False
     for shadow in kept:
         shadow.charge(queue, demand, fixed=fixed)
+    many = len(placed) if grow else 1
     code = ReasonCode.WITHIN_SHARE if within_share else ReasonCode.IDLE_ROOM
     if grow and within_share:
-        code = ReasonCode.GROWN if len(placed) == 1 else ReasonCode.GROUP_GROWN
+        code = ReasonCode.GROWN if many == 1 or not new_group else ReasonCode.GROUP_GROWN
     reason = cycle.reason(code, work.spec.queue)
+    if code is ReasonCode.GROWN and many > 1:
+        reason = Reason(code, queue=work.spec.queue, tasks=many)
     for task in cycle.hold_back(placed):
         cycle.started(task, reason)
     return True

@@ -8,6 +8,7 @@ from collections import Counter
 from heddle.engine.cycle import Cycle
 from heddle.engine.reasons import ReasonCode
 from heddle.engine.state import Task, TaskState, Work
+from heddle.engine.steps import to_grow
 
 
 def keep_promises(cycle: Cycle) -> None:
@@ -18,7 +19,7 @@ def keep_promises(cycle: Cycle) -> None:
 
 
 def redeem(cycle: Cycle, work: Work) -> bool:
-    """Binds what can be bound of one workload's promises: a minimum all or nothing, elastic tasks one by one.
+    """Binds what can be bound of one workload's promises: a minimum all or nothing, elastic tasks step by step.
 
     Void promises (place taken or gone, queue inactive, not enough for the minimum) are dropped. Returns
     whether anything was bound.
@@ -50,19 +51,19 @@ def redeem(cycle: Cycle, work: Work) -> bool:
 
 
 def _batches(cycle: Cycle, work: Work, held: list[Task]) -> list[list[Task]]:
-    """Promises beyond the minimum by what starts together: a group as a whole, else task by task.
+    """Promises beyond the minimum by what starts together: a group as a whole, else step by step.
 
-    Those of a group of which too few have a place are dropped.
+    Those of a group or step of which too few have a place are dropped.
     """
     groups = work.groups
     if groups is None:
-        return [[task] for task in held]
-    alone: list[list[Task]] = []
+        return _steps(cycle, work, held)
+    alone: list[Task] = []
     together: dict[int, list[Task]] = {}
     for task in held:
         group = groups.of[task.part]
         if group < 0 or groups.whole(group, work.bound):
-            alone.append([task])
+            alone.append(task)
         else:
             together.setdefault(group, []).append(task)
     for group, tasks in list(together.items()):
@@ -70,7 +71,24 @@ def _batches(cycle: Cycle, work: Work, held: list[Task]) -> list[list[Task]]:
         if not groups.whole(group, counts):
             for task in together.pop(group):
                 cycle.state.unhold(task)
-    return [*together.values(), *alone]
+    return [*together.values(), *_steps(cycle, work, alone)]
+
+
+def _steps(cycle: Cycle, work: Work, held: list[Task]) -> list[list[Task]]:
+    """Promises of single tasks by the steps in which they start; those that make none are dropped."""
+    batches: list[list[Task]] = []
+    for part, pod_set in enumerate(work.spec.pod_sets):
+        mine = [task for task in held if task.part == part]
+        count = work.bound[part]
+        while mine:
+            size = to_grow(pod_set, count)
+            if len(mine) < size:
+                for task in mine:
+                    cycle.state.unhold(task)
+                break
+            batches.append(mine[:size])
+            count, mine = count + size, mine[size:]
+    return batches
 
 
 def _stands(cycle: Cycle, task: Task) -> bool:
@@ -104,7 +122,7 @@ def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
         if not fine:
             state.rollback(point)
             return False
-        state.move(task, TaskState.BOUND, row, devices)
+        state.move(task, TaskState.BOUND, row, devices, cycle.now)
     for task in cycle.hold_back(group):
         cycle.started(task, cycle.reason(ReasonCode.PROMISE_KEPT, work.spec.queue))
     return True

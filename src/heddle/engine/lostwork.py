@@ -1,0 +1,28 @@
+"""Work that is lost when tasks stop: GPUs times the time since they last could resume from.
+
+What a workload saved (:attr:`WorkloadSpec.checkpointed`) it does not do again; without that all since the start of a
+task is lost. It ranks who is asked to leave or to move, and never protects anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from heddle.engine.state import Task
+
+
+def lost_work(tasks: Iterable[Task], now: float, least: float = 0.0) -> float:
+    """What tasks that run, or did until now, would do again if they stopped now, in thousandths of a GPU times seconds.
+
+    Each task counts for ``least`` seconds at least. An eviction needs none: of tasks that lose nothing the newer goes.
+    A move has to place them again, so that of such tasks the smaller should go: a floor lets their sizes count.
+
+    A task without GPUs counts as a thousandth of one, so that the longer run of two such is the dearer. Work saved, or
+    begun, later than ``now`` is no loss: clocks of machines differ.
+    """
+    lost = 0.0
+    for task in tasks:
+        saved = task.work.spec.checkpointed
+        since = task.since if saved is None else max(task.since, saved)
+        lost += max(task.cls.gpu, 1) * max(now - since, least)
+    return lost
