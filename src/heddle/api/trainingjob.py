@@ -77,7 +77,7 @@ class TrainingJobSpec(Struct):
     separate_gpus: Annotated[
         bool, Meta(description="true: no two of its pods that use a share of a GPU are on the same one.")
     ] = False
-    placement: PlacementStrategy = "Pack"
+    placement: PlacementStrategy = "FragmentationAware"
     restart_policy: Annotated[
         Literal["OnFailure", "Never"], Meta(description="Whether a failed process restarts the job.")
     ] = "OnFailure"

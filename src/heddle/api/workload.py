@@ -188,7 +188,7 @@ class WorkloadSpec(Struct):
     topology: Annotated[TopologyWish, Meta(description="Where pods go relative to each other.")] = field(
         default_factory=TopologyWish
     )
-    placement: PlacementStrategy = "Pack"
+    placement: PlacementStrategy = "FragmentationAware"
     walltime_seconds: Annotated[
         Positive | None,
         Meta(description="Runs at most so long, from the start of its first pod; absent: not known. "

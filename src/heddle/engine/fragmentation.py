@@ -189,6 +189,10 @@ class Fragmentation:
         lost: Ints = free * self.total - (weight * use * (have >= self._needs)).sum(axis=1)
         return lost
 
+    def sum(self) -> float:
+        """F of all rows that are open, in thousandths of a device; ``refresh`` comes first."""
+        return float(self._before[0][self.nodes.open].sum()) / max(self.total, 1)
+
     def _want(self) -> Ints:
         """Per row: how much its GPUs are asked for, in steps over the least wanted.
 

@@ -389,6 +389,12 @@ class ScoreCache:
         self._measured[at] = self.base + end
         nodes.fence = end
 
+    def broken_room(self) -> float:
+        """See :meth:`State.broken_room`."""
+        self._measure(land=False)
+        total = int(self.nodes.total[0])
+        return self.fragmentation.sum() / total if total else 0.0
+
     def best(self, cls: RequestClass, *, land: bool) -> int:
         """The best node for one task of a class; -1 = none fits.
 

@@ -227,6 +227,7 @@ class State:
         self.holds_on_row: dict[int, dict[Task, None]] = {}
         self.holders: dict[str, None] = {}
         self.broken: dict[str, None] = {}
+        self.movable: dict[str, None] = {}  # what runs, at least in part, and may be moved
         self.orphans: dict[str, None] = {}
         self.ends: list[tuple[float, str]] = []  # when running workloads of known walltime end, sorted
         self.disruptions = Disruptions(self)
@@ -583,7 +584,7 @@ class State:
             self._stand(work, None)
             queue.works.pop(work.name, None)
         work.queue = None
-        for names in (self.orphans, self.broken, self.holders):
+        for names in (self.orphans, self.broken, self.movable, self.holders):
             names.pop(work.name, None)
         if work.end is not None:
             del self.ends[bisect_left(self.ends, work.end)]
@@ -975,6 +976,10 @@ class State:
             self.orphans[work.name] = None
         else:
             self.orphans.pop(work.name, None)
+        if work.spec.movable and work.spec.preemptible and any(work.bound):
+            self.movable[work.name] = None
+        else:
+            self.movable.pop(work.name, None)
         if work.torn():
             self.broken[work.name] = None
         else:
@@ -1038,6 +1043,11 @@ class State:
         return all(free[row, column] >= cls.needs[column] for column in cls.fit) and all(
             dev_free[row, device] >= cls.floor for device in devices
         )
+
+    def broken_room(self) -> float:
+        """The part of all GPUs that is idle but of no use for what usually arrives: the mean F of Weng et al. (see
+        :mod:`heddle.engine.fragmentation`), 0 to 1."""
+        return self.cache.broken_room()
 
     def waiting(self) -> list[str]:
         """Names of all workloads with pending tasks, queue by queue, first in line first."""

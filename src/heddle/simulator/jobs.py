@@ -33,6 +33,7 @@ class Job:
         least: tasks with which it can run; fewer than ``tasks`` = it is elastic (None = all).
         checkpoint: seconds of work between two checkpoints (None = it starts over when evicted).
         restart: seconds of work that each start after the first costs beside.
+        speedup: how an elastic job gains by tasks: n of N run at (n / N) to this power (1 = evenly).
         cancel: seconds at which its user gives up waiting or stops it (None = never).
         topology: label of the level of which one domain should hold it.
         required: the domain must hold it.
@@ -54,6 +55,7 @@ class Job:
     least: int | None = None
     checkpoint: float | None = None
     restart: float = 0.0
+    speedup: float = 1.0
     cancel: float | None = None
     topology: str | None = None
     required: bool = False
@@ -81,23 +83,33 @@ class Job:
         least = self.tasks if self.least is None else self.least
         return PodSet("main", names, least, request, self.gpu, node_affinity=accepts(self.models))
 
-    def workload(self, *, strategy: str = "pack", created: float | None = None, timed: bool = True) -> WorkloadSpec:
+    def workload(
+        self,
+        *,
+        strategy: str = "pack",
+        queue: str | None = None,
+        priority: int | None = None,
+        created: float | None = None,
+        walltime: float | None = None,
+    ) -> WorkloadSpec:
         """It as a workload of the engine.
 
         Args:
             strategy: how nodes are chosen.
+            queue: where it waits; None = as it says.
+            priority: likewise.
             created: where it stands among equals of its queue; None = when it arrives.
-            timed: tell the engine its walltime.
+            walltime: what the engine is told of how long it runs; None = nothing.
         """
         return WorkloadSpec(
             self.name,
-            self.queue,
+            self.queue if queue is None else queue,
             (self.pod_set(),),
-            priority=self.priority,
+            priority=self.priority if priority is None else priority,
             preemptible=self.preemptible,
             created=self.submit if created is None else created,
             strategy=strategy,
-            walltime=self.walltime if timed else None,
+            walltime=walltime,
             user=self.user,
             topology_required=self.topology if self.required else None,
             topology_preferred=None if self.required else self.topology,

@@ -33,6 +33,8 @@ def gather_idle_room(cycle: Cycle) -> None:
 
 def _gather(cycle: Cycle, *, within: bool) -> None:
     state = cycle.state
+    if not state.movable or cycle.moves_left <= 0:
+        return
     turns = Turns(cycle)
     for queue, name in turns:
         work = state.works[name]
@@ -63,11 +65,9 @@ def _move_others(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: lis
     started = {task.work for task in cycle.bind_reason}  # in this very cycle
     movable = [
         other
-        for other in cycle.state.works.values()
+        for other in map(cycle.state.works.__getitem__, sorted(cycle.state.movable))
         if other is not work
-        and other.spec.preemptible
         and not other.arranged  # one task of it cannot be looked at by itself
-        and other.spec.movable
         and other.whole()  # a broken gang would start nowhere: its promise could not be kept
         and any(other.bound)
         and not other.held

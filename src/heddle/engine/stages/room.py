@@ -36,6 +36,8 @@ times."""
 
 def make_room_by_reclaim_then_preemption(cycle: Cycle) -> None:
     """Lets every claim that found no place look for work that must yield to it."""
+    if not _anybody_yields(cycle):
+        return
     for _ in range(_SWEEPS):
         if not _sweep(cycle):
             break  # nobody gained: trying again would change nothing
@@ -48,6 +50,20 @@ def make_room_by_reclaim_then_preemption(cycle: Cycle) -> None:
             grow_into_idle_room,
         ):
             place_again(cycle)
+
+
+def _anybody_yields(cycle: Cycle) -> bool:
+    """Whether there is anything to be had beside what is idle: room that is being left or promised, lower priority in
+    the queue of a claim, or another queue in which anything runs."""
+    state = cycle.state
+    if state.holders or state.nodes.releasing.any():
+        return True
+    live = [queue for queue in state.tree.queues.values() if queue.live]
+    for queue in cycle.lines:
+        most = -queue.waiting[0][0]
+        if any(other is not queue for other in live) or any(w.spec.priority < most for w in queue.live.values()):
+            return True
+    return False
 
 
 def _sweep(cycle: Cycle) -> bool:
