@@ -50,7 +50,6 @@ class Cycle:
         self.redeemed: set[str] = set()  # these took up promises made in earlier cycles
         self.passed: dict[tuple[str, Kind], int] = {}  # members of a kind, from the first, that claim nothing
         self.started_in: dict[str, dict[str, Work]] = {}  # by queue: what got a place in this cycle
-        self._lowest: dict[str, int] = {}
         self._timed: dict[Work, None] = {}  # of known walltime, and placed in this cycle
         self.barren: dict[tuple[object, ...], set[int]] = {}  # rows on which a kind of search found nobody to evict
         self.searches = 0  # for work to evict, so far
@@ -136,14 +135,6 @@ class Cycle:
             if task.hold and (task not in touched or touched[task][3] is not None):
                 return None
         return self.growth(work)
-
-    def lowest_priority(self, queue: Queue) -> int:
-        """The lowest priority of a queue's workloads, running or not."""
-        found = self._lowest.get(queue.name)
-        if found is None:
-            found = min((work.spec.priority for work in queue.works.values()), default=0)
-            self._lowest[queue.name] = found
-        return found
 
     def hold_back(self, placed: list[Task]) -> list[Task]:
         """Turns places of tasks that must wait for others of their workload into promises; returns those that start."""

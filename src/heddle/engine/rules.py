@@ -53,8 +53,9 @@ class PreemptLowerPriorityInQueue:
         return ("preempt", self.queue.name, self.state.key_of(self.work)[0], self.work.spec.priority)
 
     def possible(self) -> bool:
-        """Whether anything of lower priority is in the queue."""
-        return self.cycle.lowest_priority(self.queue) < self.work.spec.priority
+        """Whether anything of lower priority has a place in the queue."""
+        mine = self.work.spec.priority
+        return any(other.spec.priority < mine for other in self.queue.live.values())
 
     def candidates(self) -> list[Work]:
         """Preemptible work (or work that was only just placed) of lower priority."""

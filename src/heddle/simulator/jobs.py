@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from heddle.engine.model import CPU, GPU, MEMORY, WHOLE, LabelMatch, PodSet, Term, WorkloadSpec
 
@@ -64,6 +65,12 @@ class Job:
         for where, value in (("submit", self.submit), ("duration", self.duration), ("restart", self.restart)):
             if not value >= 0 or (math.isinf(value) and where != "duration"):
                 raise ValueError(f"job {self.name}: {where} {value!r} is not valid; give 0 seconds or more")
+        if self.gpu < 0 or (self.gpu > WHOLE and self.gpu % WHOLE):
+            raise ValueError(f"job {self.name}: gpu {self.gpu!r} is not valid; give a share below 1000, or whole 1000s")
+        if self.walltime is not None and not 0 < self.walltime < math.inf:
+            raise ValueError(f"job {self.name}: walltime {self.walltime!r} is not valid; give more than 0 seconds")
+        if self.cancel is not None and not self.submit <= self.cancel < math.inf:
+            raise ValueError(f"job {self.name}: cancel {self.cancel!r} is not valid; give {self.submit:g} s or later")
         if self.tasks < 1:
             raise ValueError(f"job {self.name}: tasks {self.tasks!r} is not valid; give 1 or more")
         if self.least is not None and not 1 <= self.least <= self.tasks:
@@ -125,9 +132,12 @@ def accepts(models: tuple[str, ...]) -> tuple[Term, ...]:
     return ((LabelMatch(MODEL_LABEL, "In", models),),) if models else ()
 
 
+@lru_cache(maxsize=4096)
 def split(gpus: int, most: int) -> tuple[int, int]:
     """Tasks and GPUs of each for a job of which only the number of GPUs is known: as few equal tasks as fit on nodes
     of ``most`` GPUs."""
+    if most < 1:
+        raise ValueError(f"GPUs of a node: {most!r} is not valid; give 1 or more")
     if gpus <= 0:
         return 1, 0
     each = next(count for count in range(min(gpus, most), 0, -1) if gpus % count == 0)
@@ -142,14 +152,16 @@ class Trace:
         name: for titles.
         jobs: sorted by arrival, equal ones as in the file.
         resources: what jobs ask for, in all: for titles and checks.
+        left_out: rows that are no jobs to run, how many for which reason.
     """
 
     name: str
     jobs: tuple[Job, ...]
     resources: Mapping[str, float] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, jobs: list[Job]) -> Trace:
+    def of(cls, name: str, jobs: list[Job], left_out: Mapping[str, int] | None = None) -> Trace:
         """A trace of jobs in any order.
 
         Raises:
@@ -160,4 +172,5 @@ class Trace:
             if job.name in names:
                 raise ValueError(f"{name}: two jobs are called {job.name!r}; give each its own name")
             names.add(job.name)
-        return cls(name, tuple(sorted(jobs, key=lambda job: job.submit)), {GPU: sum(job.gpus for job in jobs)})
+        ordered = tuple(sorted(jobs, key=lambda job: job.submit))
+        return cls(name, ordered, {GPU: sum(job.tasks * job.gpu for job in jobs) / WHOLE}, left_out or {})
