@@ -151,6 +151,14 @@ def whole(text: str) -> int:
     return int(value)
 
 
+def of_a_node(text: str) -> int:
+    """GPUs of one node."""
+    value = whole(text)
+    if value > 1024:
+        raise ValueError("give at most 1024 GPUs of one node")
+    return value
+
+
 def seconds(text: str) -> float:
     """Seconds of 0 or more."""
     value = float(text)

@@ -141,6 +141,7 @@ def test_a_log_without_a_header_is_seen_too(tmp_path: Path) -> None:
         ),
         (ITP.replace("num_gpu", "job_id"), "begins no format that is known"),
         ("", "begins no format that is known"),
+        (OPENB.replace("p0", ""), "trace.csv:2: job .: name is empty; give one"),
     ],
 )
 def test_broken_files_are_told_with_line_and_column(tmp_path: Path, text: str, says: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from heddle.engine.model import WHOLE, Device, NodeSpec
 from heddle.simulator.jobs import MODEL_LABEL, Job, Trace
-from heddle.simulator.tables import Row, seconds, table, whole
+from heddle.simulator.tables import Row, of_a_node, seconds, table, whole
 
 _MIB = 1 << 20
 
@@ -21,7 +21,7 @@ def nodes(path: Path) -> tuple[NodeSpec, ...]:
     found = []
     for row in table(path, ("sn", "cpu_milli", "memory_mib", "gpu")):
         model = row.get("model", "")
-        devices = tuple(Device(f"g{at}", at, model) for at in range(row.read("gpu", whole)))
+        devices = tuple(Device(f"g{at}", at, model) for at in range(row.read("gpu", of_a_node)))
         resources = {"cpu": row.read("cpu_milli", whole), "memory": row.read("memory_mib", whole) * _MIB}
         found.append(NodeSpec(row["sn"], resources, devices, {MODEL_LABEL: model} if model else {}))
     return tuple(found)

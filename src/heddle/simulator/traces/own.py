@@ -70,8 +70,8 @@ def _bytes(text: str) -> int:
 
 
 def _not_negative(value: int) -> int:
-    if value < 0:
-        raise ValueError("give 0 or more")
+    if not 0 <= value < 2**53:
+        raise ValueError("give 0 or more, below 2^53")
     return value
 
 
