@@ -12,6 +12,7 @@ from pathlib import Path
 from heddle.engine.model import WHOLE, Device, NodeSpec
 from heddle.simulator.jobs import MODEL_LABEL, Job, Trace
 from heddle.simulator.tables import Row, of_a_node, seconds, table, whole
+from heddle.simulator.traces.rows import trace
 
 _MIB = 1 << 20
 
@@ -30,7 +31,7 @@ def nodes(path: Path) -> tuple[NodeSpec, ...]:
 def pods(path: Path) -> Trace:
     """Pods of a list with columns name, cpu_milli, memory_mib, num_gpu, gpu_milli; also read where they are there:
     gpu_spec (models, divided by ``|``), qos, creation_time, deletion_time [s]."""
-    return Trace.of(path.name.split(".")[0], [_pod(row) for row in table(path, ("name", "cpu_milli", "num_gpu"))])
+    return trace(path.name.split(".")[0], table(path, ("name", "cpu_milli", "num_gpu")), _pod)
 
 
 def _pod(row: Row) -> Job:
