@@ -76,6 +76,8 @@ class Job:
             raise ValueError(f"job {self.name}: walltime {self.walltime!r} is not valid; give more than 0 seconds")
         if self.cancel is not None and not self.submit <= self.cancel < math.inf:
             raise ValueError(f"job {self.name}: cancel {self.cancel!r} is not valid; give {self.submit:g} s or later")
+        if not 0 <= self.speedup < math.inf:
+            raise ValueError(f"job {self.name}: speedup {self.speedup!r} is not valid; give 0 or more, 1 = evenly")
         if not 1 <= self.tasks <= _MOST_TASKS:
             raise ValueError(f"job {self.name}: tasks {self.tasks!r} is not valid; give 1 to {_MOST_TASKS}")
         if self.least is not None and not 1 <= self.least <= self.tasks:

@@ -46,6 +46,7 @@ def traces(draw: st.DrawFn) -> Trace:
                 least=draw(st.one_of(st.none(), st.integers(1, tasks))),
                 checkpoint=draw(st.one_of(st.none(), st.floats(1e-3, 1e9))),
                 restart=draw(times),
+                speedup=draw(st.floats(0, 2)),
                 cancel=draw(st.one_of(st.none(), st.floats(submit, 1e13))),
                 topology=draw(st.one_of(st.none(), names)),
                 required=draw(st.booleans()),
