@@ -19,7 +19,7 @@ from heddle.engine.model import COUNTER, CPU, GPU, MEMORY, NODE, Device, NodeSpe
 from heddle.engine.state import Snapshot
 from heddle.simulator import snapshot
 from heddle.simulator.jobs import MODEL_LABEL, Trace
-from heddle.simulator.tables import TableError, first, stem, table, whole
+from heddle.simulator.tables import TableError, first, of_a_node, stem, table
 from heddle.simulator.traces import openb, philly, swf
 from heddle.simulator.traces.swf import check_processors
 
@@ -224,7 +224,7 @@ def _node(name: str, gpus: int, model: str, resources: Mapping[str, int]) -> Nod
 def _own(path: Path, _: int) -> Cluster:
     found = []
     for row in table(path, ("name", "gpus")):
-        gpus = row.read("gpus", whole)
+        gpus = row.read("gpus", of_a_node)
         usual = _usual(gpus)
         resources = {
             CPU: row.read("cpu", quantity.milli, usual[CPU]),
@@ -257,7 +257,8 @@ def _openb(path: Path, _: int) -> Cluster:
 
 def _philly(path: Path, node_gpus: int) -> Cluster:
     sizes = philly.sizes(path)
-    nodes = tuple(_node(f"n{at:06}", node_gpus, "", _usual(node_gpus)) for at in range(sum(sizes.values())))
+    count = _not_too_many(sum(sizes.values()))
+    nodes = tuple(_node(f"n{at:06}", node_gpus, "", _usual(node_gpus)) for at in range(count))
     return Cluster(stem(path), nodes, queues=philly.queues(sizes, node_gpus))
 
 
@@ -270,9 +271,17 @@ def _swf(path: Path, node_gpus: int, processors: int = 1) -> Cluster:
     machine = swf.machine(path)
     total = -(-machine.processors // processors)
     each = -(-total // machine.nodes) if machine.nodes else node_gpus
+    _not_too_many(-(-total // each))
+    of_a_node(str(each))
     sizes = [min(each, total - at) for at in range(0, total, each)]
     nodes = (_node(f"n{at:06}", gpus, "", _usual(gpus)) for at, gpus in enumerate(sizes) if gpus > 0)
     return Cluster(stem(path), tuple(nodes))
+
+
+def _not_too_many(nodes: int) -> int:
+    if nodes > _MOST:
+        raise ValueError(f"nodes: {nodes!r} is not valid; give at most {_MOST}")
+    return nodes
 
 
 def _snapshot(path: Path, _: int) -> Cluster:

@@ -12,6 +12,8 @@ from heddle.engine.model import CPU, GPU, MEMORY, WHOLE, LabelMatch, PodSet, Ter
 MODEL_LABEL = "nvidia.com/gpu.product"
 """The label of a node that names its GPUs, as GPU feature discovery sets it."""
 
+_MOST_TASKS = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -62,6 +64,9 @@ class Job:
     required: bool = False
 
     def __post_init__(self) -> None:
+        if not self.name or not self.queue:
+            where = "queue" if self.name else "name"
+            raise ValueError(f"job {self.name or '?'}: {where} is empty; give one")
         for where, value in (("submit", self.submit), ("duration", self.duration), ("restart", self.restart)):
             if not value >= 0 or (math.isinf(value) and where != "duration"):
                 raise ValueError(f"job {self.name}: {where} {value!r} is not valid; give 0 seconds or more")
@@ -71,8 +76,10 @@ class Job:
             raise ValueError(f"job {self.name}: walltime {self.walltime!r} is not valid; give more than 0 seconds")
         if self.cancel is not None and not self.submit <= self.cancel < math.inf:
             raise ValueError(f"job {self.name}: cancel {self.cancel!r} is not valid; give {self.submit:g} s or later")
-        if self.tasks < 1:
-            raise ValueError(f"job {self.name}: tasks {self.tasks!r} is not valid; give 1 or more")
+        if not 0 <= self.speedup < math.inf:
+            raise ValueError(f"job {self.name}: speedup {self.speedup!r} is not valid; give 0 or more, 1 = evenly")
+        if not 1 <= self.tasks <= _MOST_TASKS:
+            raise ValueError(f"job {self.name}: tasks {self.tasks!r} is not valid; give 1 to {_MOST_TASKS}")
         if self.least is not None and not 1 <= self.least <= self.tasks:
             raise ValueError(f"job {self.name}: least {self.least!r} is not valid; give 1 to {self.tasks} tasks")
         if self.checkpoint is not None and not self.checkpoint > 0:

@@ -44,13 +44,18 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise TableError(f"{path}: cannot be read: {error}") from error
 
 
-def lines(path: Path) -> Generator[str, None, None]:
-    """The lines of a text file, plain or compressed.
+def lines(path: Path, *, lenient: bool = False) -> Generator[str, None, None]:
+    """The lines of a text file in UTF-8, plain or compressed.
+
+    Args:
+        path: the file.
+        lenient: what is not UTF-8 is read as something else, where letters do not matter.
 
     Raises:
         TableError: it cannot be read.
     """
-    with opened(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+    errors = "replace" if lenient else "strict"
+    with opened(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", errors=errors, newline="") as text:
         yield from text
 
 
@@ -60,7 +65,7 @@ def first(path: Path) -> str:
     Raises:
         TableError: the file cannot be read.
     """
-    with closing(lines(path)) as found:
+    with closing(lines(path, lenient=True)) as found:
         return next((line.strip() for line in found if line.strip()), "")
 
 
@@ -149,6 +154,14 @@ def whole(text: str) -> int:
     if not 0 <= value < 2**53 or value != int(value):
         raise ValueError("give a whole number from 0")
     return int(value)
+
+
+def of_a_node(text: str) -> int:
+    """GPUs of one node."""
+    value = whole(text)
+    if value > 1024:
+        raise ValueError("give at most 1024 GPUs of one node")
+    return value
 
 
 def seconds(text: str) -> float:

@@ -145,6 +145,10 @@ def test_the_usual_size_of_a_node_is_that_of_most_gpus() -> None:
     ("text", "says"),
     [
         ("name,gpus\na,some\n", "nodes.csv:2: gpus: 'some' is not valid"),
+        ("name,gpus\na,2000\n", "nodes.csv:2: gpus: '2000' is not valid: give at most 1024 GPUs of one node"),
+        ("vc,node num\na,9000000\n", "nodes.csv: nodes: 9000000 is not valid; give at most 1000000"),
+        ("; MaxProcs: 99999999\n", "nodes.csv: nodes: 12500000 is not valid"),
+        ("; MaxProcs: 9999\n; MaxNodes: 2\n", "nodes.csv: give at most 1024 GPUs of one node"),
         ("name,gpus\n,1\n", "nodes.csv:2: name is empty"),
         ("name,gpus\na,1\na,2\n", "nodes.csv: cluster nodes: two nodes have one name"),
         ("name,gpus\n", "nodes.csv: cluster nodes: it has no node"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from heddle.simulator.jobs import Job, Trace
 from heddle.simulator.sources import read
 from heddle.simulator.tables import TableError
 from heddle.simulator.traces import own
+from heddle.simulator.traces.synthetic import Load
 
 names = st.text("abcXYZ09_-./,;'\" é|#", min_size=1, max_size=12).map(str.strip).filter(bool)
 models = st.text("ABC-100 ", min_size=1, max_size=6).map(str.strip).filter(bool)
@@ -44,6 +46,7 @@ def traces(draw: st.DrawFn) -> Trace:
                 least=draw(st.one_of(st.none(), st.integers(1, tasks))),
                 checkpoint=draw(st.one_of(st.none(), st.floats(1e-3, 1e9))),
                 restart=draw(times),
+                speedup=draw(st.floats(0, 2)),
                 cancel=draw(st.one_of(st.none(), st.floats(submit, 1e13))),
                 topology=draw(st.one_of(st.none(), names)),
                 required=draw(st.booleans()),
@@ -134,10 +137,10 @@ HEAD = "name,submit_s,duration_s,tasks,gpus_per_task"
             "own.csv:2: gpus_per_task: '1.5' is not valid: give a whole number of GPUs",
         ),
         (f"{HEAD}\na,0,1,1,inf\n", "own.csv:2: gpus_per_task: 'inf' is not valid"),
-        (f"{HEAD}\na,0,1,0,1\n", "own.csv:2: job a: tasks 0 is not valid; give 1 or more"),
+        (f"{HEAD}\na,0,1,0,1\n", "own.csv:2: job a: tasks 0 is not valid; give 1 to 1000000"),
         (f"{HEAD},memory\na,0,1,1,1,lots\n", "own.csv:2: memory: 'lots' is not valid: 'lots' is not a quantity"),
         (f"{HEAD},memory\na,0,1,1,1,1e999999999\n", "own.csv:2: memory: '1e999999999' is not valid"),
-        (f"{HEAD},cpu\na,0,1,1,1,-1\n", "own.csv:2: cpu: '-1' is not valid: give 0 or more"),
+        (f"{HEAD},cpu\na,0,1,1,1,-1\n", "own.csv:2: cpu: '-1' is not valid: give 0 or more, below"),
         (f"{HEAD},preemptible\na,0,1,1,1,perhaps\n", "preemptible: 'perhaps' is not valid: write true or false"),
         (f"{HEAD},priority\na,0,1,1,1,inf\n", "priority: 'inf' is not valid: give a whole number"),
         (f"{HEAD},walltime_s\na,0,1,1,1,0\n", "own.csv:2: job a: walltime 0.0 is not valid; give more than 0 seconds"),
@@ -150,6 +153,13 @@ def test_broken_tables_are_told_with_line_and_column(tmp_path: Path, text: str, 
     path.write_text(text)
     with pytest.raises(TableError, match=says):
         read(path)
+
+
+def test_the_docs_name_every_column_and_part() -> None:
+    docs = (Path(__file__).parents[3] / "docs" / "traces.md").read_text()
+    names = ["gpus", *(column.name for column in own.COLUMNS), *(field.name for field in fields(Load))]
+    assert [name for name in names if f"`{name}" not in docs] == []
+    assert len(own.COLUMNS) == len(fields(Job))
 
 
 @pytest.mark.parametrize("job", [Job("a", 0, 1, models=("A|B",)), Job(" a", 0, 1), Job("a", 0, 1, topology="")])

@@ -92,6 +92,13 @@ def test_swf_processors_can_be_counted_several_to_a_gpu(tmp_path: Path) -> None:
         swf.read(saved(tmp_path, SWF), 8, processors=0)
 
 
+def test_swf_comments_may_be_indented_and_in_any_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "log.swf"
+    path.write_bytes(b" ; Acknowledge: Dalibor Klus\xe1\xe8ek\n ;MaxNodes: 4 (of 5)\n" + SWF.split(";\n")[1].encode())
+    assert [job.name for job in read(path).jobs] == ["1", "3", "4"]
+    assert swf.machine(path) == swf.Machine(4, 4)
+
+
 def test_swf_header_tells_of_the_machine(tmp_path: Path) -> None:
     assert swf.machine(saved(tmp_path, SWF)) == swf.Machine(4, 30)
     with pytest.raises(TableError, match="neither MaxNodes nor MaxProcs; describe the cluster as 128x8"):
@@ -141,6 +148,7 @@ def test_a_log_without_a_header_is_seen_too(tmp_path: Path) -> None:
         ),
         (ITP.replace("num_gpu", "job_id"), "begins no format that is known"),
         ("", "begins no format that is known"),
+        (OPENB.replace("p0", ""), "trace.csv:2: job .: name is empty; give one"),
     ],
 )
 def test_broken_files_are_told_with_line_and_column(tmp_path: Path, text: str, says: str) -> None:

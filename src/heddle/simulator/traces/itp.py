@@ -1,6 +1,6 @@
 """Microsoft ITP: training jobs of ten clusters over two months, with submission, duration and number of GPUs.
 
-Where to get it: https://github.com/microsoft/elasticflow-traces (MIT; ``cluster01.csv`` ... ``cluster10.csv``). Source:
+Where to get it: https://github.com/microsoft/elasticflow-traces (MIT; ``data/raw-traces.tar.gz``). Source:
 Gu et al., "ElasticFlow" (ASPLOS 2023), which ran clusters 4, 7, 8 and 9 on 1,024 GPUs, 1, 2, 3, 5 and 6 on 512, 10 on
 256.
 """

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from heddle.engine.model import WHOLE, Device, NodeSpec
 from heddle.simulator.jobs import MODEL_LABEL, Job, Trace
-from heddle.simulator.tables import Row, seconds, table, whole
+from heddle.simulator.tables import Row, of_a_node, seconds, table, whole
+from heddle.simulator.traces.rows import trace
 
 _MIB = 1 << 20
 
@@ -21,7 +22,7 @@ def nodes(path: Path) -> tuple[NodeSpec, ...]:
     found = []
     for row in table(path, ("sn", "cpu_milli", "memory_mib", "gpu")):
         model = row.get("model", "")
-        devices = tuple(Device(f"g{at}", at, model) for at in range(row.read("gpu", whole)))
+        devices = tuple(Device(f"g{at}", at, model) for at in range(row.read("gpu", of_a_node)))
         resources = {"cpu": row.read("cpu_milli", whole), "memory": row.read("memory_mib", whole) * _MIB}
         found.append(NodeSpec(row["sn"], resources, devices, {MODEL_LABEL: model} if model else {}))
     return tuple(found)
@@ -30,7 +31,7 @@ def nodes(path: Path) -> tuple[NodeSpec, ...]:
 def pods(path: Path) -> Trace:
     """Pods of a list with columns name, cpu_milli, memory_mib, num_gpu, gpu_milli; also read where they are there:
     gpu_spec (models, divided by ``|``), qos, creation_time, deletion_time [s]."""
-    return Trace.of(path.name.split(".")[0], [_pod(row) for row in table(path, ("name", "cpu_milli", "num_gpu"))])
+    return trace(path.name.split(".")[0], table(path, ("name", "cpu_milli", "num_gpu")), _pod)
 
 
 def _pod(row: Row) -> Job:

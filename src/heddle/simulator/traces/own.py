@@ -50,6 +50,13 @@ def gpu_milli(text: str) -> int:
     return found
 
 
+def _power(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError("give 0 or more; 1 = it gains evenly")
+    return value
+
+
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -70,8 +77,8 @@ def _bytes(text: str) -> int:
 
 
 def _not_negative(value: int) -> int:
-    if value < 0:
-        raise ValueError("give 0 or more")
+    if not 0 <= value < 2**53:
+        raise ValueError("give 0 or more, below 2^53")
     return value
 
 
@@ -110,6 +117,7 @@ COLUMNS = (
     Column("least", "least", whole),
     Column("checkpoint_s", "checkpoint", seconds, _decimal),
     Column("restart_s", "restart", seconds, _decimal),
+    Column("speedup", "speedup", _power, _decimal),
     Column("cancel_s", "cancel", seconds, _decimal),
     Column("topology", "topology", str),
     Column("required", "required", _truth, lambda value: str(value).lower()),

@@ -1,12 +1,13 @@
-"""Microsoft Philly, October to December 2017: jobs with the virtual cluster that ran them, and the machines.
+"""Microsoft Philly, September to December 2017: jobs with the virtual cluster that ran them, and the machines.
 
-Where to get it: ``philly.csv`` (timestamp, duration, num_gpus, gpu_time, cluster) and ``philly_vc.csv`` (vc, node
-num) in https://github.com/S-Lab-System-Group/HeliosArtifact, ``cluster_machine_list.csv`` in
+Where to get it: ``philly.csv`` (timestamp, duration, num_gpus, gpu_time, cluster) in the artifact of Pollux,
+https://github.com/petuum/adaptdl (branch osdi21-artifact, ``simulator/traces``); ``philly_vc.csv`` (vc, node num) in
+https://github.com/S-Lab-System-Group/HeliosArtifact (``framework/QSSF Service/data``); ``cluster_machine_list`` in
 https://github.com/msr-fiddle/philly-traces (CC-BY-4.0). Source: Jeon et al., "Analysis of Large-Scale Multi-Tenant
 GPU Clusters for DNN Training Workloads" (USENIX ATC 2019).
 
-The copies of ``philly.csv`` in other projects are filtered: they hold half the GPU-hours, and on the published sizes
-hardly anything waits. What they say about waiting times is nobody's published figure.
+``philly.csv`` is filtered: it holds half the GPU-hours of the cluster, and with the published sizes hardly anything
+waits. What a simulation says about waiting times on it is nobody's published figure.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from heddle.engine.model import GPU, WHOLE, Device, NodeSpec, QueueSpec
 from heddle.simulator.jobs import Job, Trace, split
-from heddle.simulator.tables import Row, seconds, stem, table, whole
+from heddle.simulator.tables import Row, of_a_node, seconds, stem, table, whole
 from heddle.simulator.traces.rows import trace
 
 COLUMNS = ("timestamp", "duration", "num_gpus", "cluster")
@@ -85,7 +86,7 @@ def machines(path: Path) -> tuple[NodeSpec, ...]:
     found = []
     for row in table(path, MACHINES):
         memory = row.read("single GPU mem", _gigabytes, 0)
-        devices = tuple(Device(f"g{at}", at, memory_mib=memory) for at in range(row.read("number of GPUs", whole)))
+        devices = tuple(Device(f"g{at}", at, memory_mib=memory) for at in range(row.read("number of GPUs", of_a_node)))
         found.append(NodeSpec(row.read("machineId", str), {}, devices))
     return tuple(found)
 

@@ -24,7 +24,7 @@ FIELDS = (
     *("job", "submit", "wait", "run", "allocated", "cpu_time", "used_memory", "processors", "walltime", "memory"),
     *("status", "user", "group", "program", "queue", "partition", "preceding", "think_time"),
 )
-_KEY = re.compile(r";\s*([A-Za-z ]+?)\s*:\s*(.*?)\s*$")
+_KEY = re.compile(r"\s*;\s*([A-Za-z ]+?)\s*:\s*(.*?)\s*$")
 _CANCELLED = 5
 _PARTS = (2, 3, 4)  # stretches of a job whose whole has a line of its own
 
@@ -119,18 +119,18 @@ def machine(path: Path) -> Machine:
 
 def header(path: Path) -> Iterator[tuple[int, str, str]]:
     """Line, key and value of each ``; Key: value`` before the first job."""
-    with closing(lines(path)) as found:
+    with closing(lines(path, lenient=True)) as found:  # old headers are in other encodings
         for at, text in enumerate(found, 1):
-            if text.strip() and not text.startswith(";"):
+            if text.strip() and not text.lstrip().startswith(";"):
                 return
             if told := _KEY.match(text):
                 yield at, told[1], told[2]
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    for at, text in enumerate(lines(path), 1):
+    for at, text in enumerate(lines(path, lenient=True), 1):
         cells = text.split()
-        if not cells or text.startswith(";"):
+        if not cells or cells[0].startswith(";"):
             continue
         if len(cells) < len(FIELDS):
             raise TableError(f"{path}:{at}: has {len(cells)} fields; a line of this format has {len(FIELDS)}")
