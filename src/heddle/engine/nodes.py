@@ -31,6 +31,8 @@ TENANCY_NAME = ""
 SOLE = 1 << 20
 LABEL_BITS = 34
 _STEP = 1 << 12
+_FEW = 3
+"""Up to so many devices are quicker to change one by one."""
 _TOP = (1 << LABEL_BITS) - 1
 
 
@@ -231,9 +233,14 @@ class Nodes:
             self.bind[row] += need
             self.land[row] += need
             share = -share
-        for device in devices:
-            self.dev_bind[row, device] -= share
-            self.dev_land[row, device] -= share
+        if len(devices) > _FEW:
+            at = list(devices)
+            self.dev_bind[row, at] -= share
+            self.dev_land[row, at] -= share
+        else:
+            for device in devices:
+                self.dev_bind[row, device] -= share
+                self.dev_land[row, device] -= share
         self.touch(row)
 
     def leave(self, row: int, need: Ints, devices: Sequence[int], share: int, sign: int = 1) -> None:

@@ -95,3 +95,20 @@ class Plan:
     actions: tuple[Action, ...] = ()
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     again_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What a cycle changed that was carried out at once.
+
+    Attributes:
+        changed: workloads of which tasks start, leave or are promised a place.
+        evicted: (workload, task) of those that leave.
+        again_at: as of :class:`Plan`.
+        settled: work only started: another cycle at this moment would find nothing to do.
+    """
+
+    changed: Mapping[str, None]
+    evicted: tuple[tuple[str, str], ...]
+    again_at: float | None
+    settled: bool = True

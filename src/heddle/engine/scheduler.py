@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from heddle.engine.aftermath import undone
 from heddle.engine.cycle import Cycle
-from heddle.engine.plan import Bind, Budget, Plan
+from heddle.engine.plan import Advance, Bind, Budget, Evict, Plan
 from heddle.engine.stages import STAGES
-from heddle.engine.state import State
+from heddle.engine.state import State, TaskState
 from heddle.engine.verdicts import Verdicts
 
 _ATTEMPTS = 4
@@ -40,6 +40,28 @@ def decide(state: State, now: float, budget: Budget | None = None) -> Plan:
     """The same without verdicts: for those who run many cycles and read none."""
     with carried_through(state, now, budget) as cycle:
         return Plan(cycle.actions(), again_at=_again_at(cycle))
+
+
+def advance(state: State, now: float, budget: Budget | None = None) -> Advance:
+    """Decides one cycle and carries it out at once, for those who run in virtual time: who is bound runs, who is
+    evicted is leaving, what is promised is reserved. The state is then what applying the actions of :func:`decide`
+    makes of it, at a fraction of the cost where work only starts."""
+    with carried_through(state, now, budget) as cycle:
+        again_at = _again_at(cycle)
+        changed = [
+            (task, before[0])
+            for task, before in (state.touched or {}).items()
+            if task.state is not before[0] or task.hold != before[3]
+        ]
+        if all(was is TaskState.PENDING and task.state is TaskState.BOUND for task, was in changed):
+            state.keep(now)
+            return Advance(dict.fromkeys(task.work.name for task, _ in changed), (), again_at)
+        actions = cycle.actions()
+    for action in actions:
+        state.apply(action, now)
+    names = (a.placement.workload if isinstance(a, Bind) else a.workload for a in actions)
+    evicted = tuple((a.workload, a.task) for a in actions if isinstance(a, Evict))
+    return Advance(dict.fromkeys(names), evicted, again_at, settled=False)
 
 
 def _again_at(cycle: Cycle) -> float | None:

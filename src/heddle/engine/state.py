@@ -922,6 +922,17 @@ class State:
                 self.move(task, state, row, devices, since)
         self._log = log
 
+    def keep(self, now: float) -> None:
+        """Ends a transaction in which tasks got places and nothing else changed: they run from now on (seconds)."""
+        works: dict[Work, None] = {}
+        for task, (was, *_) in (self.touched or {}).items():
+            if was is TaskState.PENDING and task.state is TaskState.BOUND:
+                task.since, task.ready = now, False
+                works[task.work] = None
+        self.end()
+        for work in works:
+            self._index(work)
+
     def end(self) -> None:
         """Ends the transaction; what was not rolled back stays."""
         self._log = None

@@ -8,8 +8,8 @@ from dataclasses import replace
 from heapq import heappop, heappush
 
 from heddle.engine.model import WHOLE, NodeSpec, QueueSpec
-from heddle.engine.plan import Bind, Budget, Evict
-from heddle.engine.scheduler import decide
+from heddle.engine.plan import Budget
+from heddle.engine.scheduler import advance
 from heddle.engine.state import State
 from heddle.simulator.course import Course
 from heddle.simulator.events import Event, NodeComes, NodeFails, QueueChanges, ordered
@@ -213,26 +213,14 @@ class World:
         for _ in range(_ROUNDS):
             if self.policy.preempts is Preempts.SHORTEST:
                 self._compare()
-            plan = decide(state, now, self.budget)
+            found = advance(state, now, self.budget)
             self.cycles += 1
-            if plan.again_at is not None and plan.again_at > now:
-                self.again_at = plan.again_at if self.again_at is None else min(self.again_at, plan.again_at)
-            if not plan.actions:
-                break
-            touched: dict[str, None] = {}
-            only_starts = True
-            for action in plan.actions:
-                state.apply(action, now)
-                if isinstance(action, Bind):
-                    touched[action.placement.workload] = None
-                else:
-                    only_starts = False
-                    touched[action.workload] = None
-            for action in () if only_starts else plan.actions:
-                if isinstance(action, Evict):
-                    state.release_task(action.workload, action.task)
-            self._recount(touched)
-            if only_starts:
+            if found.again_at is not None and found.again_at > now:
+                self.again_at = found.again_at if self.again_at is None else min(self.again_at, found.again_at)
+            for workload, task in found.evicted:
+                state.release_task(workload, task)
+            self._recount(found.changed)
+            if found.settled:
                 break
         self.course.note(now, state)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from heddle.engine import Bind, Evict, Plan, ReasonCode, Reserve, State, TaskState, schedule
 from heddle.engine.nodes import TENANCY
+from heddle.engine.scheduler import advance
 from heddle.engine.state import Work
 
 
@@ -308,6 +309,15 @@ def plan_checked(state: State, now: float) -> Plan:
     plan = schedule(state, now)
     assert state.snapshot() == before, "schedule() changed the state"
     check_state(state)
+    if len(before.workloads) % 3 == 0:
+        applied, advanced = State.rebuild(before), State.rebuild(before)
+        for action in plan.actions:
+            applied.apply(action, now)
+        advance(advanced, now)
+        applied.age(now)  # as every cycle does first
+        check_state(advanced)
+        assert advanced.snapshot() == applied.snapshot(), "to advance is not to carry the plan out"
+        assert advanced.waiting() == applied.waiting()
     assert schedule(state, now) == plan, "equal inputs gave different plans"
     assert schedule(State.rebuild(before), now) == plan, "a state rebuilt from scratch gave another plan"
     check_plan(state, plan, now)
