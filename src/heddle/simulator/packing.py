@@ -38,9 +38,16 @@ class Filling:
 
     def at(self, percent: int) -> float:
         """Per cent of all GPUs that are allocated when arrivals ask for so many per cent of them: the mean over the
-        arrivals for which that holds, rounded to whole per cents."""
-        both = zip(self.asked, self.given, strict=True)
+        arrivals for which that holds, rounded to whole per cents; in a cluster so small that there is none, the last
+        before that.
+
+        Raises:
+            ValueError: arrivals never ask for as much.
+        """
+        both = list(zip(self.asked, self.given, strict=True))
         found = [given for asked, given in both if round(asked * 100 / self.capacity) == percent]
+        if not found and both and both[-1][0] * 100 >= percent * self.capacity:
+            found = [given for asked, given in both if asked * 100 < percent * self.capacity][-1:] or [0]
         if not found:
             raise ValueError(f"percent: {percent!r} is not valid; arrivals do not come to that")
         return sum(found) / len(found) * 100 / self.capacity
