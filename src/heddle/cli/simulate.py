@@ -8,13 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
+import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from heddle.api.queue import Queue
+from heddle.api.registry import QUEUES
+from heddle.api.validate import faults
 from heddle.cli.durations import duration
 from heddle.cli.errors import FAILED, USAGE, fail
 from heddle.cli.show import console, table
+from heddle.control.scheduling.adapter import queue_spec
+from heddle.engine.model import QueueSpec
 from heddle.simulator import clusters, sources
 from heddle.simulator.measures import Figures
 from heddle.simulator.policies import POLICIES
@@ -56,6 +63,9 @@ def simulate(
     topology: Annotated[
         Path | None, typer.Option(help="A CSV that says for hosts where they are: host, then levels, outermost first.")
     ] = None,
+    queues: Annotated[
+        Path | None, typer.Option(help="Queues of heddle (YAML manifests): quotas, limits and weights to try.")
+    ] = None,
     failing: Annotated[
         str | None,
         typer.Option("--failures", help="Mean time between failures of a node, and of a repair: 30d/4h."),
@@ -84,7 +94,7 @@ def simulate(
     if trace is None or cluster is None:
         raise fail("say what to run and where: heddle simulate TRACE --cluster 128x8xH100 (see --help)", USAGE)
     try:
-        cases = _cases(trace, cluster, policies, form, racks, topology, failing, interval, until, first, seed)
+        cases = _cases(trace, cluster, policies, form, racks, topology, queues, failing, interval, until, first, seed)
         counts = _counts(sweep, goal)
         wanted = Goal.of(goal) if goal else None
     except ValueError as error:
@@ -113,6 +123,7 @@ def _cases(
     form: str | None,
     racks: str | None,
     topology: Path | None,
+    queues: Path | None,
     failing: str | None,
     interval: str | None,
     until: str | None,
@@ -125,6 +136,8 @@ def _cases(
         there = clusters.in_racks(there, clusters.Racks(_number("--racks", size), _number("--racks", blocks or "0")))
     if topology is not None:
         there = clusters.along(there, topology)
+    if queues is not None:
+        there = replace(there, queues=_queues(queues))
     found = sources.read(trace, form=form, node_gpus=there.node_gpus, capacity=there.gpus)
     if first is not None:
         found = replace(found, jobs=found.jobs[: max(first, 0)])
@@ -145,6 +158,25 @@ def _cases(
         )
         for name in names
     ]
+
+
+def _queues(path: Path) -> tuple[QueueSpec, ...]:
+    """Queues of a file of manifests."""
+    try:
+        documents = [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    found = []
+    for at, document in enumerate(documents):
+        where = f"{path}: manifest {at + 1}"
+        if not isinstance(document, dict) or document.get("kind") != "Queue":
+            raise ValueError(f"{where}: is no Queue; leave anything else out")
+        if wrong := faults(QUEUES, document):
+            raise ValueError(f"{where}: {wrong[0]}")
+        found.append(queue_spec(msgspec.convert(document, Queue)))
+    if not found:
+        raise ValueError(f"{path}: holds no Queue")
+    return tuple(found)
 
 
 def _counts(sweep: str | None, goal: str | None) -> tuple[int, ...] | None:

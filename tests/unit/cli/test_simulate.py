@@ -85,6 +85,26 @@ def test_what_is_not_understood_is_said_with_the_remedy(words: tuple[str, ...], 
     assert says in text
 
 
+def test_a_quota_is_tried_from_a_manifest(tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs.csv"
+    rows = [f"{name}{at},{at},1000,4,{name}" for at in range(8) for name in "ab"]
+    jobs.write_text("\n".join(["name,submit_s,duration_s,gpus,queue", *rows]))
+    spec = "spec: {{limit: {{nvidia.com/gpu: {}}}}}"
+    queue = f"{{{{apiVersion: heddle.dev/v1alpha1, kind: Queue, metadata: {{{{name: {{}}}}}}, {spec}}}}}"
+    file = tmp_path / "queues.yaml"
+    waits = []
+    for limit in (4, 8):
+        file.write_text("\n---\n".join([queue.format("a", limit), queue.format("b", 16)]))
+        code, text = simulate(str(jobs), "--cluster", "4x8xA100", "--queues", str(file), "--json")
+        assert code == 0
+        waits.append(json.loads(text)["runs"][0]["figures"]["by_queue"]["a"]["wait"]["max"])
+    assert waits[0] > waits[1] > 0
+    file.write_text(queue.format("a", -1))
+    assert "spec.limit" in simulate(str(jobs), "--cluster", "4x8xA100", "--queues", str(file))[1]
+    file.write_text("kind: Pod")
+    assert "is no Queue" in simulate(str(jobs), "--cluster", "4x8xA100", "--queues", str(file))[1]
+
+
 def test_ctrl_c_gives_what_there_is() -> None:
     work = "synthetic:jobs=60000,gpus=1|2|4|8,load=1.5,duration=2h,seed=1"
     command = [sys.executable, "-m", "heddle.cli", "simulate", work, "--cluster", "64x8xH100", "--json"]
