@@ -179,12 +179,12 @@ def headline(study: Study) -> tuple[str, list[str]]:
     else:
         title, sentences = _versus(runs, rivals)
     sentences.extend(_unfinished(run, int(study["trace"]["jobs"])) for run in runs if not run["complete"])
-    for run in runs:
+    for at, run in enumerate(runs):
         if run["complete"] and (left := _unstarted(run)):
-            word = "start" if left != 1 else "starts"
-            aside = "" if len(runs) == 1 or runs.index(run) in rivals else ", and no mark is given to it"
+            never, them = ("never start", "them") if left != 1 else ("never starts", "it")
+            aside = ", and no mark is given to it" if len(runs) > 1 and at not in rivals else ""
             sentences.append(
-                f"With {run['label']}, {_many(left, 'job')} never {word}: the waits of that run leave them out{aside}."
+                f"With {run['label']}, {_many(left, 'job')} {never}: the waits of that run leave {them} out{aside}."
             )
     return title, sentences
 

@@ -191,7 +191,7 @@
   const growth = () => {
     if (sizes.length < 2) return;
     $("growth-box").hidden = false;
-    const host = $("growth"), figure = chosen(), w = width(host), h = 270;
+    const host = $("growth"), figure = chosen(), w = width(host), h = paper ? 210 : 270;
     const log = $("log").checked && !$("log").disabled;
     const ones = shown().filter((run) => run.values[figure.key] !== null);
     $("growth-title").textContent = `${figure.title}, over the number of GPUs`;
