@@ -1,5 +1,5 @@
 # Every target works from a bare clone: it makes .venv first. Only Python >= 3.11 and make are needed
-# (the tests of the Kubernetes side also build the real API server; see tools/README.md).
+# (the tests of the Kubernetes side also build the real API server, those of pages ask for a browser: tools/README.md).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,9 +20,10 @@ $(VENV)/.installed: pyproject.toml requirements/dev.lock
 demo: $(VENV)/.installed ## two teams share simulated GPUs and really train (about 2 minutes)
 	@$(RUN) $(BIN)/python examples/demo/demo.py $(ARGS)
 
-test: $(VENV)/.installed ## all tests, the real kube-apiserver included (ARGS="-k name" for some)
+test: $(VENV)/.installed ## all tests, the real kube-apiserver and a browser included (ARGS="-k name" for some)
 	@# built before the tests, whose time limits are short; where it cannot be built they say why they skip
 	@$(BIN)/python tools/controlplane.py build >/dev/null || true
+	@$(BIN)/python tools/browser.py install >/dev/null || true
 	@$(RUN) $(BIN)/python -m pytest $(ARGS)
 
 fuzz: $(VENV)/.installed ## the engine's random worlds for long (STEPS=1000000 cycles; KIND=... SEED=... replays one)
