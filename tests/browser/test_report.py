@@ -138,6 +138,11 @@ async def test_all_runs_share_one_chart_when_asked(page: Any, path: Path) -> Non
     await page.choose("layout", "over")
     assert await page.count("#gpus svg") == 1
     assert await page.count("#gpus svg .curve") == 12
+    assert await page.count("#gpus svg .there") == 2  # one for each size of cluster
+    box = await page.box("#gpus svg")
+    await page.mouse("mouseMoved", box["x"] + box["width"] / 2, box["y"] + 60)
+    assert re.search(r"in use\s+waited for\s+fifo, 2 nodes\s+\d+\s+\d+", await page.text("tip"))
+    assert page.faults == []
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])

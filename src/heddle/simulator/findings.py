@@ -58,7 +58,7 @@ FIGURES = (
 
 def text(value: float | None, kind: str) -> str:
     """A figure for people: ``1 h 23 min``, ``12.3 %``, ``1,234``. The page's script writes them alike."""
-    if value is None:
+    if value is None or not math.isfinite(value):  # jobs without an end make sums without one
         return "–"
     return _WRITE[kind](value)
 

@@ -14,7 +14,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from heddle.simulator.findings import FIGURES, Figure, Run, Study, amount, best, ended, headline, text, value_of
+from heddle.simulator.findings import FIGURES, Figure, Run, Study, best, ended, headline, text, value_of
 from heddle.simulator.measures import SIZES
 
 POINTS = 12_000
@@ -55,7 +55,7 @@ def _about(study: Study) -> str:
     facts = [
         ("Trace", str(trace["name"])),
         ("Jobs", f"{int(trace['jobs']):,}"),
-        ("GPU-hours asked", amount(trace["gpu_hours"])),
+        ("GPU-hours asked", text(trace["gpu_hours"], "hours")),
         ("Span", text(trace["seconds"], "time")),
         ("Runs", f"{len(study['runs'])}"),
     ]

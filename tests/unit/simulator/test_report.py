@@ -70,6 +70,7 @@ def study(*runs: dict[str, Any], **more: Any) -> dict[str, Any]:
     ("value", "kind", "said"),
     [
         (None, "time", "–"),
+        (float("inf"), "hours", "–"),
         (0, "time", "0 s"),
         (0.25, "time", "0.3 s"),
         (9.97, "time", "10 s"),

@@ -313,7 +313,7 @@
       let top = this.title ? 26 : 6, svg = this.title ? `<text class="strong title" x="4" y="16">${esc(cut(this.title, Math.floor(w / 8)))}</text>` : "";
       this.top = top;
       for (const panel of panels) {
-        top += panel.title ? 18 : 4;
+        top += panel.title ? (panel === panels[0] ? 18 : 24) : 4;
         const floor = top + panel.height, most = panel.most(a, b);
         const y = (v) => floor - (v / most) * panel.height;
         if (panel.title) svg += `<text x="${left}" y="${top - 5}">${esc(panel.title)}</text>`;
@@ -390,18 +390,28 @@
     }
 
     values(at) {
-      return this.panels.flatMap((panel) => panel.lines.filter((line) => line.run.shown).map((line) => {
+      return this.panels.flatMap((panel) => panel.lines.filter((line) => line.run.shown && !line.mute).map((line) => {
         const value = valueAt(line.times, line.values, at);
-        return { line, said: value === null ? "–" : panel.kind === "share" ? write(value, "share") : amount(whole(value * 100) / 100) };
+        return { panel, line, said: value === null ? "–" : panel.kind === "share" ? write(value, "share") : amount(whole(value * 100) / 100) };
       }));
     }
 
     said(at) {
-      const named = (line) => (line.there || this.title ? "" : `${badge(line.run)} `) + esc(line.name);
-      return listed(`after ${clock(at)}`, this.values(at).map(({ line, said }) => [named(line), said]));
+      const found = this.values(at), head = `after ${clock(at)}`;
+      if (this.title) return listed(head, found.map(({ line, said }) => [esc(line.name), said]));
+      // a line per run, a column per panel
+      const heads = this.panels.length > 1 ? `<tr><td></td>${this.panels.map((panel) => `<td>${esc(panel.short)}</td>`).join("")}</tr>` : "";
+      const lines = shown().map((run) => {
+        const cells = found.filter((one) => one.line.run === run).map((one) => `<td>${esc(one.said)}</td>`).join("");
+        return cells && `<tr><td>${badge(run)} ${esc(run.label)}</td>${cells}</tr>`;
+      });
+      return `<b>${esc(head)}</b><table>${heads}${lines.join("")}</table>`;
     }
 
-    words(at) { return `after ${clock(at)}: ${this.values(at).map(({ line, said }) => `${line.name} ${said}`).join(", ")}`; }
+    words(at) {
+      const part = (panel) => (this.panels.length > 1 && !this.title ? ` ${panel.short}` : "");
+      return `after ${clock(at)}: ${this.values(at).map(({ panel, line, said }) => `${line.name} ${said}${part(panel)}`).join(", ")}`;
+    }
   }
 
   let cursor = null;
@@ -449,8 +459,11 @@
     const [there, wanted] = [highest(timed.map((run) => run.curves.gpus)), highest(timed.map((run) => run.curves.wanted))];
     if (over) {
       new Chart(box(), "", 1, [
-        panel("GPUs in use", "count", 210, timed.map((run) => lineOf(run, "used")), { title: "GPUs in use" }),
-        panel("GPUs waited for", "count", 130, timed.map((run) => lineOf(run, "wanted")), { title: "GPUs waited for" }),
+        panel("GPUs in use", "count", 210, [
+          ...timed.filter((run, at) => timed.findIndex((one) => one.gpus === run.gpus && one.shown) === at).map((run) => lineOf(run, "gpus", { there: true, mute: true })),
+          ...timed.map((run) => lineOf(run, "used")),
+        ], { title: "GPUs in use; dashed grey: there", short: "in use" }),
+        panel("GPUs waited for", "count", 130, timed.map((run) => lineOf(run, "wanted")), { title: "GPUs waited for", short: "waited for" }),
       ]);
     } else {
       for (const run of timed) {
