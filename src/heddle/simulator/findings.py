@@ -256,13 +256,13 @@ def _versus(runs: Sequence[Run], rivals: Sequence[int]) -> tuple[str, list[str]]
 def _by_cluster(runs: Sequence[Run], rivals: Sequence[int], figure: Figure) -> list[str]:
     """Who waits least on clusters of the same size: that the larger cluster waits less is no news."""
     sizes = sorted({int(runs[at]["cluster"]["gpus"]) for at in rivals})
-    if len(sizes) < 2:
+    if len(sizes) < 2 or len({runs[at]["policy"] for at in rivals}) < 2:
         return []
     winners: dict[int, list[str]] = {}
     for gpus in sizes:
         alike = [runs[at] for at in rivals if int(runs[at]["cluster"]["gpus"]) == gpus]
         if found := best(alike, figure):
-            winners[gpus] = [str(alike[at]["policy"]) for at in sorted(found)]
+            winners[gpus] = list(dict.fromkeys(str(alike[at]["policy"]) for at in sorted(found)))
     ways = list(winners.values())
     if len(ways) == len(sizes) and all(way == ways[0] for way in ways):
         return [f"{_and(ways[0])} {'wait' if len(ways[0]) > 1 else 'waits'} least at every cluster size."]
