@@ -89,7 +89,8 @@ class Placer:
         """Places what starts at ``now`` (seconds)."""
         self.state = state
         self.now = now
-        self._failed: dict[tuple[object, ...], int] = {}
+        # needs that found no room: how often room had been freed, and the fence, so that no other has its identity
+        self._failed: dict[tuple[object, ...], tuple[int, Fence | None]] = {}
 
     def place(self, work: Work, need: Need, *, land: bool = False, fence: Fence | None = None) -> list[Task] | None:
         """Gives every task of a need its place, outside the fence, or changes nothing and returns None."""
@@ -100,14 +101,15 @@ class Placer:
         else:
             kinds = tuple((work.parts[part], count) for part, count in need)
             key = (kinds, required, work.name if required or work.arranged else "", land)
-        if self._failed.get(key) == self.state.freed:
+        if fence is not None:  # room that is kept only grows less while claims are heard
+            key = (*key, *map(id, fence.kept))
+        if key in self._failed and self._failed[key][0] == self.state.freed:
             return None
         for rows in self.arenas(work, need, land=land):
             placed = self.place_within(work, need, rows, land=land, fence=fence)
             if placed is not None:
                 return placed
-        if fence is None:
-            self._failed[key] = self.state.freed
+        self._failed[key] = (self.state.freed, fence)
         return None
 
     def place_within(
