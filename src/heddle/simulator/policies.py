@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -23,6 +24,7 @@ class Preempts(Enum):
 
 SERVICE = (3_250.0, 7_200.0, 18_000.0)
 """GPU-seconds at which a job falls to the next level; those of the published code of Tiresias."""
+_HAIR = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,12 @@ class Policy:
         return job.duration if self.estimates and 0 < job.duration < math.inf else None
 
     def level(self, service: float) -> int:
-        """The level of a job that got so many GPU-seconds; 0 goes first."""
-        return sum(service >= bound for bound in SERVICE)
+        """The level of a job that got so many GPU-seconds; 0 goes first.
+
+        A hair less than a bound is enough: what a job got is a sum of many spans, and a level that it is due for must
+        come, or it is due for ever.
+        """
+        return bisect_right(SERVICE, service + _HAIR)
 
 
 def _duration(job: Job) -> float:

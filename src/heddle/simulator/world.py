@@ -270,10 +270,10 @@ class World:
     def _next_level(self, record: Record) -> None:
         if self.policy.preempts is not Preempts.ATTAINED or not record.running:
             return
-        bound = next((bound for bound in SERVICE if bound > record.service), None)
+        level = self.policy.level(record.service)
         held = record.tasks * record.job.gpu / WHOLE
-        if bound is not None and held:
-            self._foresee(record.at + (bound - record.service) / held, record, "level")
+        if level < len(SERVICE) and held:
+            self._foresee(record.at + (SERVICE[level] - record.service) / held, record, "level")
 
 
 def _end(record: Record) -> tuple[float, Record, str]:

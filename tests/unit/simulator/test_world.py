@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from heddle.engine import Device, NodeSpec, QueueSpec
+from heddle.simulator import clusters, sources
 from heddle.simulator.events import NodeComes, NodeFails, QueueChanges, failures
 from heddle.simulator.jobs import Job
 from heddle.simulator.measures import figures, jain, spread
@@ -72,6 +73,15 @@ def test_least_attained_service_goes_first() -> None:
     world = run([job("old", 0, 5000, 4, checkpoint=1), job("new", 900, 100, 4)], "tiresias")
     assert starts(world) == {"old": 0, "new": 900}
     assert starts(run([job("old", 0, 5000, 4), job("new", 700, 100, 4)], "tiresias"))["new"] == 3250 / 4
+
+
+def test_a_level_that_is_due_comes_though_sums_are_not_exact() -> None:
+    there = clusters.parse("6x8xH100")
+    work = "synthetic:jobs=200,load=1.2,gpus=1|2|4|8,duration=1h,queues=a|b,seed=4"
+    trace = sources.read(work, node_gpus=8, capacity=there.gpus)
+    world = World(there.nodes, trace.jobs, policy("tiresias"))
+    world.run()
+    assert {record.outcome for record in world.records.values()} == {"done"}
 
 
 def test_a_restart_costs_what_was_not_saved_and_its_own_time() -> None:
