@@ -3,7 +3,8 @@
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -99,7 +100,7 @@ def simulate(
         wanted = Goal.of(goal) if goal else None
     except ValueError as error:
         raise fail(str(error), USAGE) from None
-    study, complete = _study(cases, counts, wanted, processes or os.cpu_count() or 1, quiet=as_json)
+    study, complete = _study(cases, counts, wanted, processes or os.cpu_count() or 1)
     if report is not None:
         from heddle.simulator.report import html
 
@@ -216,7 +217,7 @@ def _number(option: str, text: str) -> int:
 
 
 def _study(
-    cases: list[Case], counts: Sequence[int] | None, goal: Goal | None, processes: int, *, quiet: bool
+    cases: list[Case], counts: Sequence[int] | None, goal: Goal | None, processes: int
 ) -> tuple[dict[str, Any], bool]:
     """All runs as a study, and whether none was cut short."""
     entries: dict[int, Figures] = {}
@@ -230,7 +231,7 @@ def _study(
             many = f"job {lost[0].name} asks" if len(lost) == 1 else f"{len(lost):,} jobs, as {lost[0].name}, ask"
             where = f"{case.cluster.name} ({len(case.cluster.nodes)} nodes)"
             note(f"{where}: {many} for more GPUs than there are, and will wait for ever")
-    with _bars(len(cases), len(trace.jobs), quiet=quiet) as progress:
+    with _Bars(len(cases), len(trace.jobs)) as progress:
         try:
             if goal is not None and counts is not None:
                 for case in cases:
@@ -240,8 +241,7 @@ def _study(
             elif len(cases) == 1:
                 entries[0] = _one(cases[0], progress)
             else:
-                for at, entry in run_all(cases, processes, progress.tell):
-                    entries |= {at: entry}  # at once: Ctrl-C leaves those that are done
+                entries.update(run_all(cases, processes, progress.tell))  # Ctrl-C leaves those that are done
         except KeyboardInterrupt:
             complete = False
     complete = complete and all(entry["complete"] or cases[0].until is not None for entry in entries.values())
@@ -266,10 +266,8 @@ def _one(case: Case, progress: "_Bars") -> Figures:
     stop = False
 
     def watch(world: Any) -> bool:
-        progress.tell(0, world.ended, len(world.jobs))
+        progress.tell(0, world.ended)
         return not stop
-
-    import signal
 
     def interrupt(*_: object) -> None:
         nonlocal stop
@@ -296,7 +294,7 @@ def _answer(case: Case, goal: Goal, fewest: int | None, counts: Sequence[int]) -
 class _Bars:
     """Progress of all simulations on standard error; nothing where that is no terminal."""
 
-    def __init__(self, runs: int, jobs: int, *, quiet: bool) -> None:
+    def __init__(self, runs: int, jobs: int) -> None:
         shown = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -320,7 +318,7 @@ class _Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def tell(self, at: int, done: int, _jobs: int) -> None:
+    def tell(self, at: int, done: int) -> None:
         """A run came so far."""
         self._done[at] = done
         total = sum(self._done)
@@ -329,9 +327,6 @@ class _Bars:
             task = self._progress.tasks[0]
             speed = f"{task.speed:,.0f}" if task.speed else ""
             self._progress.update(self._task, completed=total, speed=speed)
-
-
-_bars: Callable[..., _Bars] = _Bars
 
 
 def note(message: str) -> None:

@@ -206,10 +206,9 @@ class Cycle:
         """Whether what is idle would be enough in sum: moving work makes no room, it only gathers it."""
         demand = [self.gpus(work, need), *demand[1:]]
         nodes = self.state.nodes
-        rows = np.flatnonzero(nodes.open)
         counted = self.state.tree.counters.cap
         return all(
-            not wanted or column in counted or int(np.maximum(nodes.land[rows, column], 0).sum()) >= wanted
+            not wanted or column in counted or nodes.free(column, land=True) >= wanted
             for column, wanted in enumerate(demand)
         )
 

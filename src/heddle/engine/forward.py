@@ -16,7 +16,7 @@ from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scheduler import decide
 from heddle.engine.state import State, TaskState
 
-_ROUNDS = 16
+ROUNDS = 16
 """Cycles at one moment: the world comes to rest in fewer, unless evictions form a long chain."""
 
 
@@ -66,7 +66,7 @@ class Forward:
 
     def settle(self) -> Iterator[Action]:
         """Cycle after cycle at this moment until nothing is left to do; yields what is done, after it was."""
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS):
             get_ready(self.state)
             plan = decide(self.state, self.now, self.budget)
             actions, self._again_at = plan.actions, plan.again_at

@@ -78,7 +78,6 @@ class Fragmentation:
         self._sized: tuple[int, ...] = ()
         self.wanted: Ints = np.zeros(0, np.int64)
         self._wanted_at: tuple[int, ...] = ()
-        self._compiled = 0
         self._compile()
 
     # -- the mix -----------------------------------------------------------------------------------
@@ -103,7 +102,7 @@ class Fragmentation:
             if mix != self.mix:
                 self.mix = mix
                 self._compile()
-        now = (len(self.nodes.spec_log), self.nodes.spec_version, self.nodes.open.size, self._compiled)
+        now = (len(self.nodes.spec_log), self.nodes.spec_version, self.nodes.open.size)
         if self._wanted_at != now:
             self._wanted_at = now
             wanted = self._want()
@@ -115,12 +114,14 @@ class Fragmentation:
         shapes: dict[tuple[int, int, Where], int] = {}
         parts = []
         self.total = 0
+        loads: dict[Where, int] = {}
         for task, weight in self.mix.tasks:
             self.total += weight
             if task.gpu:
                 demand = where(dict(task.node_selector), task.tolerations, task.node_affinity)
                 shape = (min(task.gpu, WHOLE), max(1, task.gpu // WHOLE), demand)
                 parts.append((shapes.setdefault(shape, len(shapes)), task.cpu, weight))
+                loads[demand] = loads.get(demand, 0) + task.gpu * weight
         self._needs = np.array([count for _, count, _ in shapes], np.int64)
         self._width = len(shapes)
         by_demand: dict[Where, list[int]] = {}
@@ -128,12 +129,8 @@ class Fragmentation:
             by_demand.setdefault(demand, []).append(at)
         self._demands = [(demand, np.array(columns, np.int64)) for demand, columns in by_demand.items()]
         self._cpus: Ints = np.unique(np.array([cpu for _, cpu, _ in parts], np.int64))
-        loads: dict[Where, int] = {}
-        for task, weight in self.mix.tasks:
-            demand = where(dict(task.node_selector), task.tolerations, task.node_affinity)
-            loads[demand] = loads.get(demand, 0) + task.gpu * weight
-        self._compiled += 1
-        self._loads = [(demand, load) for demand, load in loads.items() if load]
+        self._loads = loads
+        self._wanted_at = ()  # the mix decides who is wanted
         self._weights: Ints = np.zeros((self._cpus.size + 1, len(shapes)), np.int64)
         for column, cpu, weight in parts:
             self._weights[int(np.searchsorted(self._cpus, cpu)) + 1, column] += weight
@@ -201,8 +198,8 @@ class Fragmentation:
         """
         gpus = np.where(self.nodes.open, self.nodes.capacity[:, 0], 0)
         wanted = np.zeros(gpus.size, np.int64)
-        total, asked = int(gpus.sum()), sum(load for _, load in self._loads)
-        for demand, load in self._loads if len(self._loads) > 1 else ():
+        total, asked = int(gpus.sum()), sum(self._loads.values())
+        for demand, load in self._loads.items() if len(self._loads) > 1 else ():
             mask = self.eligible.of(demand) & (gpus > 0)
             if have := int(gpus[mask].sum()):
                 wanted[mask] += _WANTED * load * total // (asked * have)

@@ -21,9 +21,6 @@ SHORT = "short"
 """Too few tasks exist for the minimum, or for a step beyond it."""
 START = "start"
 """The minimum waits."""
-NEVER = 2**62
-"""More than there can be."""
-
 GROW = "grow"
 """The minimum runs, and tasks beyond it wait."""
 
@@ -58,9 +55,9 @@ def kind_of(work: Work) -> Kind:
     return (what, work.bases[0], missing, spec.preemptible, spec.priority, spec.walltime, wish, user)
 
 
-def walltime_of(kind: Kind) -> object:
-    """The walltime that all of a kind have, None = none; of single workloads what may be known: their name."""
-    return kind[5] if len(kind) > 1 and kind[0] == START else None if len(kind) > 1 else kind[0]
+def may_be_timed(kind: Kind) -> bool:
+    """Whether those of a kind wait for their start and may have a walltime."""
+    return len(kind) == 1 or (kind[0] == START and kind[5] is not None)
 
 
 def least(work: Work, width: int) -> list[int]:
@@ -69,8 +66,6 @@ def least(work: Work, width: int) -> list[int]:
     kind = work.kind
     if kind is None or len(kind) == 1:
         return amounts
-    if kind[0] == SHORT:
-        return [NEVER] * width
     cls = work.bases[0]
     count = work.spec.pod_sets[0].min - work.bound[0] if kind[0] == START else 1
     for column in cls.used:

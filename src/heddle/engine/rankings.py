@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heddle.engine.model import WHOLE
-from heddle.engine.nodes import Bools, Ints, Nodes
+from heddle.engine.nodes import Bools, Ints
 
 _CPUS = 128_000
 _GPUS = 8 * WHOLE
@@ -51,8 +51,8 @@ class DotProduct:
     Source: Grandl et al., "Multi-resource packing for cluster schedulers" (Tetris), SIGCOMM 2014.
     """
 
-    def __init__(self, nodes: Nodes, tenants: Tenants) -> None:
-        """Needs neither."""
+    def __init__(self, tenants: Tenants) -> None:
+        """Does not ask who is there."""
 
     def rank(self, demand: Demand, rows: Ints, free: Ints, devices: Ints) -> Ints:
         """100 less half the product of shares, in hundredths."""
@@ -67,8 +67,8 @@ class BestFit:
     Source: Hadary et al., "Protean: VM allocation service at scale", OSDI 2020.
     """
 
-    def __init__(self, nodes: Nodes, tenants: Tenants) -> None:
-        """Needs neither."""
+    def __init__(self, tenants: Tenants) -> None:
+        """Does not ask who is there."""
 
     def rank(self, demand: Demand, rows: Ints, free: Ints, devices: Ints) -> Ints:
         """100 less the mean share that is left free, in hundredths."""
@@ -82,8 +82,8 @@ class GpuPacking:
     Source: Weng et al., "MLaaS in the wild", NSDI 2022; the order within each as in the artifact.
     """
 
-    def __init__(self, nodes: Nodes, tenants: Tenants) -> None:
-        self.nodes = nodes
+    def __init__(self, tenants: Tenants) -> None:
+        """Does not ask who is there."""
 
     def rank(self, demand: Demand, rows: Ints, free: Ints, devices: Ints) -> Ints:
         """From 50 for shared devices, from 33 for idle ones beside others, less for idle nodes; 0 without GPUs."""
@@ -110,7 +110,7 @@ class GpuClustering:
     Source: Xiao et al., "Gandiva", OSDI 2018 (affinity of GPU numbers).
     """
 
-    def __init__(self, nodes: Nodes, tenants: Tenants) -> None:
+    def __init__(self, tenants: Tenants) -> None:
         self.tenants = tenants
 
     def rank(self, demand: Demand, rows: Ints, free: Ints, devices: Ints) -> Ints:
@@ -131,15 +131,15 @@ class GpuClustering:
 class Random:
     """Any row on which it fits, any device for a share. What looks like chance is the task's name, hashed."""
 
-    def __init__(self, nodes: Nodes, tenants: Tenants) -> None:
-        """Needs neither."""
+    def __init__(self, tenants: Tenants) -> None:
+        """Does not ask who is there."""
 
     def rank(self, demand: Demand, rows: Ints, free: Ints, devices: Ints) -> Ints:
         """All alike: see :func:`draw`."""
         return np.zeros(rows.size, np.int64)
 
 
-RANKINGS: dict[str, Callable[[Nodes, Tenants], Ranking]] = {
+RANKINGS: dict[str, Callable[[Tenants], Ranking]] = {
     "best-fit": BestFit,
     "dot-product": DotProduct,
     "gpu-clustering": GpuClustering,

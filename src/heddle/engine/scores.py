@@ -496,7 +496,7 @@ class ScoreCache:
 
     def _ranking(self, name: str) -> Ranking:
         if name not in self.rankings:
-            self.rankings[name] = RANKINGS[name](self.nodes, self.tenants)
+            self.rankings[name] = RANKINGS[name](self.tenants)
         return self.rankings[name]
 
     def _cut_cost(self, cls: RequestClass, rows: Ints, free: Ints, devices: Ints, ok: Bools) -> tuple[Ints, Bools]:

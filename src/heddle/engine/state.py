@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from heddle.engine.asks import Asks
 from heddle.engine.disruption import Disruptions
 from heddle.engine.groups import Groups
 from heddle.engine.kinds import Kind, kind_of, least
@@ -431,7 +432,7 @@ class State:
                 counter[:] = [0] * len(self.resources)
             queue.waiting = []
             queue.kinds = {}
-            queue.asks.clear()
+            queue.asks = Asks(len(self.resources))
             queue.works = {}
             queue.live = {}
         for work in self.works.values():
@@ -960,7 +961,7 @@ class State:
             queue.tick = ageing.tick(now)
             works = [self.works[key[2]] for key in queue.waiting]
             queue.kinds = {}
-            queue.asks.clear()
+            queue.asks = Asks(len(self.resources))
             for work in works:
                 work.key, work.kind = self.key_of(work), kind_of(work)
                 if work.kind not in queue.kinds:

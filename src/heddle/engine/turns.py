@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
-from heddle.engine.kinds import GROW, SHORT, START, Kind
+from heddle.engine.kinds import GROW, START, Kind
 from heddle.engine.nodes import Ints
 from heddle.engine.queues import Queue, Standing, standing
 from heddle.engine.state import Work
@@ -204,7 +204,7 @@ def _other(kind: Kind, grow: bool | None, *, strict: bool) -> bool:
     """Whether claims of a kind are not among those asked for; in a strict line everybody counts."""
     if len(kind) == 1 or strict:
         return False
-    return kind[0] == SHORT or (grow is not None and (kind[0] == GROW) != grow)
+    return grow is not None and (kind[0] == GROW) != grow
 
 
 def _first(cycle: Cycle, queue: Queue, kind: Kind, after: int = -1) -> int:

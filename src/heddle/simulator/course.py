@@ -51,13 +51,15 @@ class Course:
         self._begun = True
         self._now = now
 
-    def changed(self, now: float, record: Record, gpus: float) -> None:
-        """A job arrived (its GPUs) or is over (as many, negative)."""
+    def arrived(self, now: float, record: Record) -> None:
+        """A job waits."""
         self._advance(now)
-        if gpus >= 0 and record.end is None:
-            self._wanted += gpus
-            self._waiting += 1
-            return
+        self._wanted += record.job.gpus
+        self._waiting += 1
+
+    def ended(self, now: float, record: Record) -> None:
+        """A job is over, whether it ran or not."""
+        self._advance(now)
         held = self._tasks.pop(record.job.name, None)
         if held is None:
             self._wanted -= record.job.gpus
@@ -67,12 +69,12 @@ class Course:
             self._wanted -= record.job.gpus - held
             self._hold(now, record.job.queue, -held)
 
-    def ran(self, now: float, record: Record, tasks: int) -> None:
-        """So many tasks of a job run now."""
+    def ran(self, now: float, record: Record) -> None:
+        """More or fewer tasks of a job run now."""
         self._advance(now)
         name = record.job.name
         held = self._tasks.get(name)
-        gpus = tasks * record.job.gpu / 1000
+        gpus, tasks = record.gpus, record.tasks
         if held is None and tasks:
             self._running += 1
             self._waiting -= 1
@@ -104,7 +106,7 @@ class Course:
         if self._noted % self._every:
             return
         self._advance(now)
-        point = (now, self.gpus, _clean(self._in_use), _clean(self._wanted), self._running, self._waiting)
+        point = (now, self.gpus, self._in_use, self._wanted, self._running, self._waiting)
         if self.points and self.points[-1][0] == now:
             self.points[-1] = point
         else:
@@ -121,9 +123,4 @@ class Course:
         self._advance(now)
         for queue in self._holds:
             self._hold(now, queue, 0.0)
-        self.points.append((now, self.gpus, _clean(self._in_use), _clean(self._wanted), self._running, self._waiting))
-
-
-def _clean(value: float) -> float:
-    """Without the dust of adding up."""
-    return round(value, 6) + 0.0
+        self.points.append((now, self.gpus, self._in_use, self._wanted, self._running, self._waiting))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from heddle.simulator.records import Record
@@ -71,25 +71,19 @@ def figures(world: World) -> Figures:
         outcomes[record.outcome] += 1
     begin = world.jobs[0].submit if world.jobs else 0.0
     ends = [record.end for record in records if record.end is not None]
-    queues = sorted({record.job.queue for record in records})
-    slow = {queue: _slowdowns(record for record in records if record.job.queue == queue) for queue in queues}
-    means = [math.fsum(values) / len(values) for values in slow.values() if values]
+    by_size = _grouped(records, lambda record: size_of(record.job.gpus))
+    by_queue = _grouped(records, lambda record: record.job.queue)
+    slow = [values for _, part in sorted(by_queue.items()) if (values := _slowdowns(part))]
+    means = [math.fsum(values) / len(values) for values in slow]
     return {
         "jobs": {"arrived": len(records), **outcomes},
         "wait": spread(_waits(records)),
         "turnaround": spread(_turnarounds(records)),
         "slowdown": spread(_slowdowns(records)),
-        "by_size": {
-            name: part
-            for _, name in SIZES
-            if (part := _part([record for record in records if size_of(record.job.gpus) == name]))
-        },
+        "by_size": {name: _part(by_size[name]) for _, name in SIZES if name in by_size},
         "by_queue": {
-            queue: {
-                **(_part([record for record in records if record.job.queue == queue]) or {}),
-                "gpu_hours": _hours(course.by_queue.get(queue, 0.0)),
-            }
-            for queue in queues
+            queue: {**_part(part), "gpu_hours": _hours(course.by_queue.get(queue, 0.0))}
+            for queue, part in sorted(by_queue.items())
         },
         "makespan": _round(max(ends) - begin) if ends else None,
         "utilisation": _round(course.used / course.there) if course.there else None,
@@ -109,9 +103,14 @@ def figures(world: World) -> Figures:
     }
 
 
-def _part(records: list[Record]) -> Figures | None:
-    if not records:
-        return None
+def _grouped(records: Iterable[Record], key: Callable[[Record], str]) -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(key(record), []).append(record)
+    return found
+
+
+def _part(records: list[Record]) -> Figures:
     return {"jobs": len(records), "wait": spread(_waits(records)), "turnaround": spread(_turnarounds(records))}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from heddle.engine.model import WHOLE
 from heddle.simulator.jobs import Job
 
 
@@ -52,9 +53,9 @@ class Record:
         return self.rate > 0
 
     @property
-    def service(self) -> float:
-        """GPU-seconds that it got, up to when it was last counted."""
-        return self.used
+    def gpus(self) -> float:
+        """GPUs that it holds."""
+        return self.tasks * self.job.gpu / WHOLE
 
     def left(self) -> float:
         """Seconds of work that are still to do."""
@@ -65,7 +66,7 @@ class Record:
         spent = now - self.at
         if spent > 0:
             if self.tasks:
-                self.used += spent * self.tasks * self.job.gpu / 1000
+                self.used += spent * self.gpus
             if self.rate:
                 self.progress += spent * self.rate
         self.at = now

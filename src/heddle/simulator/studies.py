@@ -19,8 +19,8 @@ from heddle.simulator.policies import POLICIES, policy
 from heddle.simulator.world import World
 
 Figures = dict[str, Any]
-Progress = Callable[[int, int, int], None]
-"""Is told of a run: its place, jobs that are over, jobs in all."""
+Progress = Callable[[int, int], None]
+"""Is told of a run: its place, jobs that are over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,7 @@ def impossible(case: Case) -> list[Job]:
 def run(case: Case, watch: Callable[[World], bool] | None = None) -> Figures:
     """One simulation, as an entry of ``runs``; ``watch`` as of :meth:`World.run`."""
     world = case.world()
-    stopped = False
-
-    def look(world: World) -> bool:
-        nonlocal stopped
-        stopped = watch is not None and not watch(world)
-        return not stopped
-
-    world.run(look, until=math.inf if case.until is None else case.until)
+    went_on = world.run(watch, until=math.inf if case.until is None else case.until)
     chosen, cluster = POLICIES[case.policy], case.cluster
     return {
         "policy": chosen.name,
@@ -97,7 +90,7 @@ def run(case: Case, watch: Callable[[World], bool] | None = None) -> Figures:
         "source": chosen.source,
         "cluster": {"name": cluster.name, "nodes": len(cluster.nodes), "gpus": cluster.gpus},
         "label": f"{chosen.name}, {len(cluster.nodes)} nodes",
-        "complete": not stopped and world.arrived == len(world.jobs),
+        "complete": went_on and world.arrived == len(world.jobs),
         "figures": figures(world),
     }
 
@@ -119,7 +112,7 @@ def run_all(
                 for future in done:
                     at = places[future]
                     if progress is not None:
-                        progress(at, len(cases[at].trace.jobs), len(cases[at].trace.jobs))
+                        progress(at, len(cases[at].trace.jobs))
                     yield at, future.result()
         finally:
             for future in open_ones:
@@ -131,7 +124,7 @@ def _teller(at: int, case: Case, progress: Progress | None) -> Callable[[World],
         return None
 
     def tell(world: World) -> bool:
-        progress(at, world.ended, len(world.jobs))
+        progress(at, world.ended)
         return True
 
     return tell

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
 
-from heddle.engine.model import WHOLE, NodeSpec, QueueSpec
+from heddle.engine.forward import ROUNDS
+from heddle.engine.model import NodeSpec, QueueSpec
 from heddle.engine.plan import Budget
 from heddle.engine.scheduler import advance
 from heddle.engine.state import State
@@ -17,8 +18,6 @@ from heddle.simulator.jobs import Job
 from heddle.simulator.policies import SERVICE, Policy, Preempts
 from heddle.simulator.records import Record
 
-_ROUNDS = 16
-"""Cycles at one moment: the world comes to rest in fewer, unless evictions form a long chain."""
 _ALONE = "all"
 
 
@@ -97,26 +96,30 @@ class World:
 
     # -- time --------------------------------------------------------------------------------------
 
-    def run(self, watch: Callable[[World], bool] | None = None, until: float = math.inf) -> None:
+    def run(self, watch: Callable[[World], bool] | None = None, until: float = math.inf) -> bool:
         """Goes on until nothing is left to happen, or until a moment (seconds).
 
-        ``watch`` is called after each cycle; when it returns False the simulation stops where it is.
+        ``watch`` is called after each cycle; when it returns False the simulation stops where it is. Returns whether
+        it did not.
         """
+        stopped = False
         while (at := self._next()) is not None and at <= until:
             if self.interval:
                 at = math.ceil(at / self.interval) * self.interval
             self.now = max(self.now, at)
             self._happen()
             self._settle()
-            if watch is not None and not watch(self):
+            stopped = watch is not None and not watch(self)
+            if stopped:
                 break
         for record in self.running.values():
             record.count(self.now)
         self.course.close(self.now)
+        return not stopped
 
     def _next(self) -> float | None:
         due = self._due
-        while due and due[0][3] != "cancel" and due[0][1] != self.records[due[0][4]].version:
+        while due and due[0][3] != "cancelled" and due[0][1] != self.records[due[0][4]].version:
             heappop(due)
         found = [due[0][0]] if due else []
         if self.arrived < len(self.jobs):
@@ -138,7 +141,7 @@ class World:
         while due and due[0][0] <= now:
             at, version, _, what, name = heappop(due)
             record = self.records[name]
-            if record.end is None and (what == "cancel" or version == record.version):
+            if record.end is None and (what == "cancelled" or version == record.version):
                 self._due_now(at, what, record)
         while self._happened < len(self._events) and self._events[self._happened].at <= now:
             self._beside(self._events[self._happened])
@@ -156,8 +159,8 @@ class World:
             self._next_level(record)
             return
         self.running.pop(record.job.name, None)
-        record.finish(at, "cancelled" if what == "cancel" else what)
-        self.course.changed(at, record, -record.job.gpus)
+        record.finish(at, what)
+        self.course.ended(at, record)
         self.state.remove_workload(record.job.name)
         self.ended += 1
 
@@ -175,9 +178,9 @@ class World:
                 walltime=policy.walltime(job),
             )
         )
-        self.course.changed(self.now, record, job.gpus)
+        self.course.arrived(self.now, record)
         if job.cancel is not None:
-            self._foresee(max(job.cancel, self.now), record, "cancel")
+            self._foresee(max(job.cancel, self.now), record, "cancelled")
 
     def _beside(self, event: Event) -> None:
         match event:
@@ -210,7 +213,7 @@ class World:
 
     def _settle(self) -> None:
         state, now = self.state, self.now
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS):
             if self.policy.preempts is Preempts.SHORTEST:
                 self._compare()
             found = advance(state, now, self.budget)
@@ -233,11 +236,12 @@ class World:
                 continue
             before = record.running
             record.run(self.now, tasks)
-            self.course.ran(self.now, record, tasks)
+            self.course.ran(self.now, record)
             if record.running:
                 self.running[name] = record
                 if record.left() < math.inf or record.job.walltime is not None:
-                    self._foresee(*_end(record))
+                    at, outcome = record.ends()
+                    self._foresee(at, record, outcome)
                 self._next_level(record)
                 if work.spec.broken_since is not None:
                     self.state.set_workload(replace(work.spec, broken_since=None))
@@ -251,7 +255,7 @@ class World:
     def _rank(self, record: Record) -> None:
         policy = self.policy
         shortest = policy.preempts is Preempts.SHORTEST
-        priority = -_rank_of(record.left()) if shortest else -policy.level(record.service)
+        priority = -_rank_of(record.left()) if shortest else -policy.level(record.used)
         if priority != record.priority:
             record.priority = priority
             work = self.state.works[record.job.name]
@@ -270,15 +274,9 @@ class World:
     def _next_level(self, record: Record) -> None:
         if self.policy.preempts is not Preempts.ATTAINED or not record.running:
             return
-        level = self.policy.level(record.service)
-        held = record.tasks * record.job.gpu / WHOLE
-        if level < len(SERVICE) and held:
-            self._foresee(record.at + (SERVICE[level] - record.service) / held, record, "level")
-
-
-def _end(record: Record) -> tuple[float, Record, str]:
-    at, outcome = record.ends()
-    return at, record, outcome
+        level = self.policy.level(record.used)
+        if level < len(SERVICE) and record.gpus:
+            self._foresee(record.at + (SERVICE[level] - record.used) / record.gpus, record, "level")
 
 
 def _rank_of(left: float) -> int:

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from worlds import bound, node, settle, work, world
+from worlds import bound, node, rounds, runs, settle, victims, work, world
 
-from heddle.engine import Evict, Plan, QueueSpec, State, WorkloadSpec, schedule
+from heddle.engine import QueueSpec, WorkloadSpec, schedule
 
 
 def settled(spec: WorkloadSpec, **fields: object) -> WorkloadSpec:
     pods = (replace(pods, resizable=False, **fields) for pods in spec.pod_sets)  # type: ignore[arg-type]
     return replace(spec, pod_sets=tuple(pods))
-
-
-def runs(state: State, name: str = "x/w") -> int:
-    return sum(state.works[name].bound)
-
-
-def victims(plan: Plan) -> list[str]:
-    return [action.workload for action in plan.actions if isinstance(action, Evict)]
-
-
-def rounds(state: State, number: int = 3) -> None:
-    for _ in range(number):
-        settle(state, schedule(state, 0))
 
 
 def test_it_starts_with_what_there_is_and_does_not_grow_later() -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from heddle.engine.model import STRATEGIES
-from heddle.engine.nodes import Nodes
 from heddle.engine.rankings import RANKINGS, draw
 
 
@@ -47,7 +46,7 @@ def test_scores_are_those_of_the_definition(name: str) -> None:
         cpu_left = cpu + dice.randrange(0, 90_001, 500)
         if sum(amount >= min(gpu, 1000) for amount in left) < max(gpu // 1000, gpu > 0):
             continue
-        ranking = RANKINGS[name](Nodes([]), lambda _, tenants=tenants: tenants)
+        ranking = RANKINGS[name](lambda _, tenants=tenants: tenants)
         devices = np.array([left + [-1] * (8 - count)])
         found = ranking.rank((gpu, cpu), np.array([0]), np.array([[sum(left), cpu_left]]), devices)
         assert abs(int(found[0]) - by_hand(name, gpu, cpu, left, cpu_left, tenants)) <= (

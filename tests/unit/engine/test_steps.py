@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from worlds import bound, codes, node, settle, work, world
+from worlds import bound, codes, node, rounds, runs, settle, victims, work, world
 
 from heddle.engine import (
     Bind,
-    Evict,
-    Plan,
     PodSet,
     QueueSpec,
     ReasonCode,
     Reserve,
-    State,
     WorkloadSpec,
     render,
     schedule,
@@ -25,19 +22,6 @@ from heddle.engine.steps import to_grow, to_shrink
 
 def stepped(spec: WorkloadSpec, step: int) -> WorkloadSpec:
     return replace(spec, pod_sets=tuple(replace(pods, step=step) for pods in spec.pod_sets))
-
-
-def runs(state: State, name: str = "x/w") -> int:
-    return sum(state.works[name].bound)
-
-
-def victims(plan: Plan) -> list[str]:
-    return [action.workload for action in plan.actions if isinstance(action, Evict)]
-
-
-def rounds(state: State, number: int = 3) -> None:
-    for _ in range(number):
-        settle(state, schedule(state, 0))
 
 
 @pytest.mark.parametrize(("gpus", "ran"), [(2, 2), (4, 2), (5, 5), (7, 5), (8, 8), (16, 8)])

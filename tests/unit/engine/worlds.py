@@ -6,7 +6,7 @@ import os
 import random
 from dataclasses import replace
 
-from heddle.engine import Ageing, Bind, Device, Evict, NodeSpec, Plan, PodSet, QueueSpec, State, WorkloadSpec
+from heddle.engine import Ageing, Bind, Device, Evict, NodeSpec, Plan, PodSet, QueueSpec, State, WorkloadSpec, schedule
 
 FUZZ = int(os.environ.get("HEDDLE_FUZZ", "40"))
 """How many random worlds of a kind a test looks at: HEDDLE_FUZZ=5000 looks harder."""
@@ -96,6 +96,19 @@ def settle(state: State, plan: Plan, *, release: bool = True, now: float = 0.0) 
     for action in plan.actions if release else ():
         if isinstance(action, Evict):
             state.release_task(action.workload, action.task)
+
+
+def runs(state: State, name: str = "x/w") -> int:
+    return sum(state.works[name].bound)
+
+
+def victims(plan: Plan) -> list[str]:
+    return [action.workload for action in plan.actions if isinstance(action, Evict)]
+
+
+def rounds(state: State, number: int = 3) -> None:
+    for _ in range(number):
+        settle(state, schedule(state, 0))
 
 
 def bound(plan: Plan) -> list[tuple[str, str, tuple[str, ...]]]:
