@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -50,6 +50,7 @@ class Client:
         """
         self.namespace = namespace
         self._closed = False
+        self._open = threading.Lock()  # held where work is handed over, so that none comes after the end of the loop
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="heddle-client", daemon=True)
         self._thread.start()
@@ -62,8 +63,11 @@ class Client:
 
     def close(self) -> None:
         """End the connection."""
-        self._closed = True
-        self._do(self._store.close())
+        with self._open:
+            if self._closed:
+                return
+            self._closed = True
+        self._result(asyncio.run_coroutine_threadsafe(self._store.close(), self._loop))
         self._end_loop()
 
     def _end_loop(self) -> None:
@@ -73,7 +77,7 @@ class Client:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
 
-        self._do(cancel())
+        asyncio.run_coroutine_threadsafe(cancel(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -86,11 +90,22 @@ class Client:
     ) -> None:
         self.close()
 
+    def _begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Hand work over to the connection's thread.
+
+        Raises:
+            Unavailable: the client is closed, by another thread perhaps.
+        """
+        with self._open:
+            if not self._closed:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise Unavailable("this client is closed")
+
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed():
-            work.close()
-            raise Unavailable("this client is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return self._result(self._begin(work))
+
+    def _result(self, future: Future[T]) -> T:
         try:
             return future.result()
         except (CancelledError, RuntimeError) as error:
@@ -102,9 +117,7 @@ class Client:
             raise
 
     def _each(self, source: AsyncIterator[T]) -> Iterator[T]:
-        """The items of an asynchronous source, as they come."""
-        if self._loop.is_closed():
-            return
+        """The items of an asynchronous source, as they come, until the client is closed."""
         items: queue.Queue[tuple[str, Any]] = queue.Queue()
 
         async def pump() -> None:
@@ -118,7 +131,7 @@ class Client:
                 items.put(("end", None))
                 raise
 
-        future = asyncio.run_coroutine_threadsafe(pump(), self._loop)
+        future = self._begin(pump())
         try:
             while True:
                 what, value = items.get()
