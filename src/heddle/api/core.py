@@ -13,6 +13,8 @@ GPU_MEMORY_LABEL = "nvidia.com/gpu.memory"
 GPU_RESOURCE = "nvidia.com/gpu"
 DEVICES_INVENTORY_ANNOTATION = "heddle.dev/device-inventory"
 """Annotation of a Node: its GPUs as a JSON list of {id, index, model, memoryMiB, numa, link}."""
+NODE_NAME_FIELD = "field:metadata.name"
+"""Stands for a node's name where labels are compared (no label can have this name)."""
 UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
 UNREACHABLE_TAINT = "node.kubernetes.io/unreachable"
 

@@ -75,6 +75,86 @@ class Container(Struct):
     env_from: list[EnvFromSource] = []
     resources: ResourceRequirements = field(default_factory=ResourceRequirements)
     ports: list[ContainerPort] = []
+    restart_policy: str = ""
+
+
+class NodeSelectorRequirement(Struct):
+    """A demand on one label or field of a node."""
+
+    key: str = ""
+    operator: str = ""
+    values: list[str] = []
+
+
+class NodeSelectorTerm(Struct):
+    """Demands that must all hold; without any, no node meets it."""
+
+    match_expressions: list[NodeSelectorRequirement] = []
+    match_fields: list[NodeSelectorRequirement] = []
+
+
+class NodeSelector(Struct):
+    """A node must meet one of the terms."""
+
+    node_selector_terms: list[NodeSelectorTerm] = []
+
+
+class PreferredSchedulingTerm(Struct):
+    """Nodes that are better than others."""
+
+    weight: int = 1
+    preference: NodeSelectorTerm = field(default_factory=NodeSelectorTerm)
+
+
+class PodNodeAffinity(Struct):
+    """Nodes that a pod must, or should, be on."""
+
+    required_during_scheduling_ignored_during_execution: NodeSelector | None = None
+    preferred_during_scheduling_ignored_during_execution: list[PreferredSchedulingTerm] = []
+
+
+class PodAffinity(Struct):
+    """Pods that a pod must, or should, be near to (or away from)."""
+
+    required_during_scheduling_ignored_during_execution: list[Any] = []
+    preferred_during_scheduling_ignored_during_execution: list[Any] = []
+
+
+class Affinity(Struct):
+    """Where a pod may be, by nodes and by other pods."""
+
+    node_affinity: PodNodeAffinity | None = None
+    pod_affinity: PodAffinity | None = None
+    pod_anti_affinity: PodAffinity | None = None
+
+
+class TopologySpreadConstraint(Struct):
+    """Keeps a pod away from where many like it are."""
+
+    topology_key: str = ""
+    max_skew: int = 1
+    when_unsatisfiable: str = "DoNotSchedule"
+
+
+class PersistentVolumeClaimSource(Struct):
+    """A claim of the pod's namespace."""
+
+    claim_name: str = ""
+    read_only: bool = False
+
+
+class Volume(Struct):
+    """A volume of a pod: only of those kinds that bear on where it may run are the details read."""
+
+    name: str = ""
+    persistent_volume_claim: PersistentVolumeClaimSource | None = None
+    ephemeral: Any = None
+
+
+class SchedulingGate(Struct):
+    """Keeps a pod from being scheduled until it is removed."""
+
+    name: str = ""
 
 
 class PodToleration(Struct):
@@ -100,6 +180,14 @@ class PodSpec(Struct):
     termination_grace_period_seconds: int | None = None
     active_deadline_seconds: int | None = None
     priority: int | None = None
+    preemption_policy: str = ""
+    affinity: Affinity | None = None
+    topology_spread_constraints: list[TopologySpreadConstraint] = []
+    scheduling_gates: list[SchedulingGate] = []
+    overhead: Resources = {}
+    volumes: list[Volume] = []
+    resource_claims: list[Any] = []
+    resources: ResourceRequirements | None = None
 
 
 class ContainerStateRunning(Struct):

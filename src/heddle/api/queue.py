@@ -123,6 +123,13 @@ class QueueSpec(Struct):
         Count | None,
         Meta(description="The same for work that other queues would reclaim. Absent: as the queue above says, or 0."),
     ] = None
+    preemptible_pods: Annotated[
+        bool,
+        Meta(
+            description="true: pods that come here without a Workload may be evicted for others, where their label "
+            "heddle.dev/preemptible does not say otherwise."
+        ),
+    ] = False
     access: Annotated[QueueAccess, Meta(description="Who may submit here, and who may claim what.")] = field(
         default_factory=QueueAccess
     )

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from heddle import __version__
-from heddle.cli import jobs, objects, scenario, simulate, up
+from heddle.cli import controller, jobs, objects, scenario, simulate, up
 from heddle.cli.options import Target
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ for command in (
     objects.apply, objects.get, objects.describe, objects.delete, objects.events,
 ):  # fmt: skip
     app.command()(command)
+app.command()(controller.controller)
 app.command("api-resources")(objects.api_resources)
 app.command()(objects.crds)
 app.command()(scenario.scenario)

@@ -37,6 +37,7 @@ class LeaderElection:
         duration: float = 15.0,
         renew_deadline: float = 10.0,
         retry: float = 2.0,
+        renewed: Callable[[float], None] = lambda asked: None,
     ) -> None:
         """Stand for the Lease `namespace/name`.
 
@@ -48,12 +49,14 @@ class LeaderElection:
             duration: seconds after which others may take it.
             renew_deadline: seconds without a renewal after which the holder stops; less than `duration`.
             retry: seconds between tries.
+            renewed: told at each success of the moment (monotonic) at which it was asked for.
         """
         if not retry < renew_deadline < duration:
             raise ValueError("leader election: give retry < renew_deadline < duration")
         self._client = Client(store)
         self._name, self._namespace, self._identity = name, namespace, identity
         self._duration, self._deadline, self._retry = duration, renew_deadline, retry
+        self._renewed = renewed
         self._seen: tuple[str, float] = ("", 0.0)
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
@@ -93,8 +96,12 @@ class LeaderElection:
 
     async def _try(self) -> bool:
         """Take or renew the Lease; False where another holds it, or the store did not answer."""
+        asked = time.monotonic()
         try:
-            return await self._take()
+            taken = await self._take()
+            if taken:
+                self._renewed(asked)
+            return taken
         except (Conflict, AlreadyExists):
             return False
         except ApiError as error:

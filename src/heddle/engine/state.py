@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -24,6 +24,7 @@ from heddle.engine.model import (
     GPU,
     MEMORY,
     MODEL,
+    WHOLE,
     NodeSpec,
     Placement,
     QueueSpec,
@@ -737,6 +738,41 @@ class State:
             f"placement.instance: {wanted} at {start} is not on {placement.devices[0]!r} of {placement.node}; "
             "name a GPU in MIG mode, and a start at which it has or can have the profile"
         )
+
+    def width_of(self, placement: Placement) -> int:
+        """How many whole devices the task of a place needs there; 0 = none, a share of one, or a slice.
+
+        Raises:
+            ValueError: workload, task or node is not known.
+        """
+        task = self._task(placement.workload, placement.task)
+        row = self.nodes.row.get(placement.node)
+        if row is None:
+            raise ValueError(f"placement.node: {placement.node!r} is not known; set the node first")
+        return task.cls.at(row).count
+
+    def free_devices(
+        self, node: str, count: int, *, land: bool = False, without: Collection[str] = ()
+    ) -> tuple[str, ...]:
+        """Devices of a node of which nothing is in use, in its own numbering.
+
+        Args:
+            node: its name.
+            count: how many.
+            land: those count too whose users are leaving.
+            without: ids that are spoken for.
+
+        Raises:
+            ValueError: the node is not known, or has not so many.
+        """
+        row = self.nodes.row.get(node)
+        if row is None:
+            raise ValueError(f"node: {node!r} is not known; set the node first")
+        free = self.nodes.dev_land[row] if land else self.nodes.dev_bind[row]
+        found = [name for name, at in self.nodes.device_index[row].items() if free[at] >= WHOLE and name not in without]
+        if len(found) < count:
+            raise ValueError(f"node: {node} has {len(found)} free devices, {count} are asked for; release some first")
+        return tuple(found[:count])
 
     def place_of(self, task: Task, row: int, devices: tuple[int, ...]) -> Placement:
         """A place in the words of callers."""

@@ -6,8 +6,9 @@ official client's configuration loader.
 
 import asyncio
 import importlib
+import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ import msgspec
 from heddle.api.errors import ApiError, Expired, Unavailable
 from heddle.api.registry import Resource
 from heddle.store.port import Object, Page, Patch, PatchType, Propagation, Watched
+from heddle.store.throttle import Throttle
 
 _CHUNK = 1 << 16
+_TRIES = 4  # of a request that the server is too busy for
+_ANSWER = aiohttp.ClientTimeout(total=60, sock_connect=10)  # kube-apiserver itself gives up after 60 s
+_LONGEST = 10.0  # seconds between two of them
 
 
 class _ListMeta(msgspec.Struct, rename="camel"):
@@ -60,6 +65,7 @@ class KubernetesStore:
         token: str = "",
         ssl_context: ssl.SSLContext | bool = True,
         headers: dict[str, str] | None = None,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
         """A store of the server at this address.
 
@@ -68,6 +74,7 @@ class KubernetesStore:
             token: bearer token.
             ssl_context: how to trust the server (and the client certificate, where there is one).
             headers: sent with every request.
+            may_write: asked before each write; where it says no, the write raises Unavailable and is not sent.
         """
         own = {"Authorization": f"Bearer {token}"} if token else {}
         self._session = aiohttp.ClientSession(
@@ -77,6 +84,8 @@ class KubernetesStore:
         )
         self._server = server.rstrip("/")
         self._watches: set[aiohttp.ClientResponse] = set()
+        self.throttle = Throttle()
+        self.may_write = may_write
 
     @classmethod
     def from_config(cls, kubeconfig: str | Path | None = None, context: str | None = None) -> "KubernetesStore":
@@ -264,17 +273,39 @@ class KubernetesStore:
         content_type: str = "application/json",
     ) -> bytes:
         data = None if body is None else msgspec.json.encode(body)
-        headers = {} if data is None else {"Content-Type": content_type}
-        try:
-            async with self._session.request(
-                method, self._server + path, params=query or {}, data=data, headers=headers
-            ) as answer:
-                content = await answer.read()
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"{self._server}: {error or type(error).__name__}") from error
-        if answer.status >= 400:
-            raise _error(content, answer.status)
-        return content
+        headers = None if data is None else {"Content-Type": content_type}
+        for tried in range(_TRIES):
+            async with self.throttle.pass_through():
+                if method != "GET" and not self.may_write():
+                    raise Unavailable(f"{method} {path} is not sent: this process leads no longer")
+                try:
+                    async with self._session.request(
+                        method, self._server + path, params=query, data=data, headers=headers, timeout=_ANSWER
+                    ) as answer:
+                        content = await answer.read()
+                except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                    self.throttle.refused()
+                    raise Unavailable(f"{self._server}: {error or type(error).__name__}") from error
+            if answer.status < 400:
+                self.throttle.answered()
+                return content
+            if not _overloaded(answer, path):
+                raise _error(content, answer.status)
+            self.throttle.refused()
+            if tried < _TRIES - 1:
+                await asyncio.sleep(_pause(answer, tried))
+        raise _error(content, answer.status)
+
+
+def _overloaded(answer: aiohttp.ClientResponse, path: str) -> bool:
+    """Whether the server only asks to be asked again later (an eviction that a budget forbids is told otherwise)."""
+    return answer.status == 429 and "Retry-After" in answer.headers and not path.endswith("/eviction")
+
+
+def _pause(answer: aiohttp.ClientResponse, tried: int) -> float:
+    said = answer.headers.get("Retry-After", "")
+    least = float(said) if said.isdigit() else 1.0
+    return random.uniform(0.5, 1) * min(_LONGEST, max(0.1, least) * float(2**tried))
 
 
 def _abort(answer: aiohttp.ClientResponse) -> None:

@@ -11,6 +11,7 @@ from heddle.api.core import (
     GPU_MEMORY_LABEL,
     GPU_PRODUCT_LABEL,
     GPU_RESOURCE,
+    NODE_NAME_FIELD,
     UNREACHABLE_TAINT,
     UNSCHEDULABLE_TAINT,
     Node,
@@ -30,6 +31,7 @@ from heddle.api.workload import (
     SpreadRule,
     Workload,
 )
+from heddle.control.grouping import requests
 from heddle.engine import (
     COUNTER,
     MODEL,
@@ -121,7 +123,7 @@ def node_spec(node: Node, models: frozenset[str] = frozenset()) -> NodeSpec:
         name=node.metadata.name,
         resources=found,
         devices=devices,
-        labels=dict(node.metadata.labels),
+        labels={**node.metadata.labels, NODE_NAME_FIELD: node.metadata.name},
         schedulable=ready and not node.spec.unschedulable,
         taints=taints,
     )
@@ -155,6 +157,11 @@ def _devices(node: Node) -> tuple[Device, ...]:
         )
         for i in range(count)
     )
+
+
+def has_inventory(node: Node) -> bool:
+    """Whether the GPUs of a node are known one by one: heddle says which a pod gets. Elsewhere the kubelet does."""
+    return DEVICES_INVENTORY_ANNOTATION in node.metadata.annotations
 
 
 def mebibytes(value: Quantity) -> int:
@@ -220,7 +227,12 @@ def past_resources(past: PastUsage) -> Resources:
 
 
 def workload_spec(
-    workload: Workload, pods: Collection[Pod], *, admitted: bool = True, models: frozenset[str] = frozenset()
+    workload: Workload,
+    pods: Collection[Pod],
+    *,
+    admitted: bool = True,
+    models: frozenset[str] = frozenset(),
+    sets: Mapping[str, str] | None = None,
 ) -> WorkloadSpec:
     """A workload for the engine, made of the pods of it that exist.
 
@@ -231,6 +243,8 @@ def workload_spec(
 
     What a pod set that is not resizable started with is its minimum from then on; before, all its pods must exist.
 
+    `sets` says to which pod set a pod belongs; without it the pods' labels do.
+
     A pod of a movable workload that has a place reserved but does not exist is on its way there: its owner makes it
     anew, and its place is kept meanwhile.
     """
@@ -238,8 +252,9 @@ def workload_spec(
     present = {pod.metadata.name for pod in pods}
     awaited: set[str] = set()
     for pod in pods:
-        by_set.setdefault(pod.metadata.labels.get(POD_SET_LABEL, ""), []).append(pod)
-    sets = []
+        name = sets.get(pod.metadata.name, "") if sets else pod.metadata.labels.get(POD_SET_LABEL, "")
+        by_set.setdefault(name, []).append(pod)
+    parts = []
     for pod_set in workload.spec.pod_sets:
         mine = by_set.get(pod_set.name, [])
         living = sorted((p for p in mine if not p.finished), key=_order)
@@ -264,7 +279,7 @@ def workload_spec(
                 asked[f"{MODEL}{model}"] = asked["gpu"]
             elif pod_set.gpu_memory is not None and model:  # what share it is, its card will tell
                 chosen = (model,)
-        sets.append(
+        parts.append(
             PodSet(
                 name=pod_set.name,
                 tasks=(*(p.metadata.name for p in living), *coming),
@@ -292,7 +307,7 @@ def workload_spec(
     return WorkloadSpec(
         name=workload.key,
         queue=spec.queue,
-        pod_sets=tuple(sets),
+        pod_sets=tuple(parts),
         priority=spec.priority,
         preemptible=spec.preemptible,
         created=to_seconds(workload.metadata.creation_timestamp),
@@ -332,12 +347,11 @@ def orphan_spec(key: str, pods: Iterable[Pod]) -> WorkloadSpec:
     """Bound pods whose Workload is gone (or never was): they hold what they hold, until they end."""
     sets = []
     for pod in pods:
-        requests = [amounts(c.resources.requests or c.resources.limits) for c in pod.spec.containers]
-        total = {name: sum(r.get(name, 0) for r in requests) for name in {n for r in requests for n in r}}
+        total = amounts(requests.resources(requests.of(pod)))
         share = pod.metadata.annotations.get(GPU_SHARE_ANNOTATION)
         memory = pod.metadata.annotations.get(GPU_MEMORY_ANNOTATION)
         # what it was given is what it holds, whatever it says that it asked for
-        gpu = 0 if memory else quantity.milli(share) if share else 1000 * len(devices_of(pod))
+        gpu = 0 if memory else quantity.milli(share) if share else 1000 * len(devices_of(pod)) or total.get("gpu", 0)
         sets.append(
             PodSet(
                 name=f"{pod.metadata.labels.get(POD_SET_LABEL, '')}/{pod.metadata.name}",

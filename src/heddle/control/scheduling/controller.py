@@ -28,9 +28,7 @@ from heddle.api.queue import Queue
 from heddle.api.registry import LICENSES, NODES, PODS, QUEUES, TOPOLOGIES, WORKLOADS
 from heddle.api.topology import Topology
 from heddle.api.workload import (
-    DEVICES_ANNOTATION,
     GROUPS_ANNOTATION,
-    POD_GROUP_LABEL,
     USER_ANNOTATION,
     ReservedPlace,
     Workload,
@@ -38,15 +36,19 @@ from heddle.api.workload import (
     WorkloadStatus,
 )
 from heddle.control.access import refusal
-from heddle.control.events import EventRecorder
+from heddle.control.grouping.groups import Groups
 from heddle.control.scheduling import adapter, answers
 from heddle.control.scheduling.answers import Answer, Preview
+from heddle.control.scheduling.metrics import Metrics
 from heddle.control.scheduling.mirror import Mirror
 from heddle.control.scheduling.queues import QueueReporter
+from heddle.control.scheduling.works import Works, matters
+from heddle.control.scheduling.writes import Writes
 from heddle.engine import (
     Bind,
     Budget,
     Evict,
+    Placement,
     Plan,
     ReasonCode,
     Reserve,
@@ -64,22 +66,36 @@ _OVERDUE = 30.0  # seconds between cycles while room is kept ahead of time
 _REFRESH_EVERY = 1.0  # seconds between refreshes of waiting workloads of which only numbers changed
 _REFRESH_AT_ONCE = 200
 _AFTER_FAULT = 1.0  # seconds
+_STANDBY_EVERY = 0.2  # seconds between looks of a process that does not lead
 _EVERY = 1.0  # seconds between cycles while something waits on time alone (grace of a broken gang)
 
 
 class SchedulingController:
     """Places the pods of Workloads."""
 
-    def __init__(self, informers: Informers, *, budget: Budget | None = None) -> None:
-        """Schedule the Workloads of a store; `budget` also carries the policy that is not part of an object."""
+    def __init__(
+        self,
+        informers: Informers,
+        *,
+        budget: Budget | None = None,
+        writes: Writes | None = None,
+        groups: Groups | None = None,
+    ) -> None:
+        """Schedule the Workloads of a store.
+
+        Args:
+            informers: of the store.
+            budget: how much is tried; also carries the policy that is not part of an object.
+            writes: how decisions reach the objects.
+            groups: makes workloads of pods that have none; absent: such pods only hold what they hold.
+        """
         self._client = Client(informers.store)
-        self._events = EventRecorder(self._client, "heddle-scheduler")
+        self._writes = writes or Writes(self._client)
         self._budget = budget or Budget()
         self._mirror = Mirror()
         self._wake = asyncio.Event()
         self._lock = asyncio.Lock()
         self._dirty: dict[str, set[str]] = defaultdict(set)
-        self._pods_of: dict[str, dict[str, Pod]] = defaultdict(dict)
         self._told: dict[str, tuple[str, ...]] = {}
         self._broken: set[str] = set()
         self._queues = QueueReporter(self._client)
@@ -89,9 +105,10 @@ class SchedulingController:
         self._informers: dict[str, Informer[Any]] = {
             r.kind: informers.of(r) for r in (NODES, QUEUES, TOPOLOGIES, LICENSES, WORKLOADS, PODS)
         }
+        self._works = Works(self._informers["Workload"].objects, self._informers["Queue"].objects, groups)
         for kind, informer in self._informers.items():
             informer.on_change(self._handler(kind))
-        self.cycles = 0
+        self.metrics = Metrics()
 
     def _handler(self, kind: str) -> Any:
         def changed(type_: str, old: Kind | None, new: Kind | None) -> None:
@@ -100,31 +117,53 @@ class SchedulingController:
             if old is not None and new is not None and _echo(old, new):
                 return
             if isinstance(obj, Pod):
-                self._pod_changed(obj, gone=type_ == "DELETED")
+                touched = self._works.remove_pod(obj) if type_ == "DELETED" else self._works.set_pod(obj)
+                if isinstance(old, Pod) and isinstance(new, Pod) and self._seen_through(old, new):
+                    return
+                self._dirty["Workload"] |= touched
             else:
                 self._dirty[kind].add(obj.key)
                 if kind == "Queue":  # who may submit may have changed
-                    self._dirty["Workload"].update(self._workloads())
+                    self._dirty["Workload"].update(self._works.names())
             self._wake.set()
 
         return changed
 
-    def _pod_changed(self, pod: Pod, *, gone: bool) -> None:
-        name = pod.metadata.labels.get(POD_GROUP_LABEL) or f"(pod) {pod.metadata.name}"
-        key = f"{pod.metadata.namespace}/{name}"
-        if gone:
-            self._pods_of[key].pop(pod.metadata.name, None)
-        else:
-            self._pods_of[key][pod.metadata.name] = pod
-        self._dirty["Workload"].add(key)
+    def _seen_through(self, old: Pod, new: Pod) -> bool:
+        """Whether a pod's change is nothing that placing depends on, or only our own bind that comes back."""
+        before, after = matters(old), matters(new)
+        if before == after:
+            return True
+        key = self._works.key(new)
+        return (
+            before[1:] == after[1:]
+            and not before[0]
+            and self._mirror.is_bound(key, new.metadata.name, new.spec.node_name)
+        )
 
-    def _workloads(self) -> Mapping[str, Workload]:
-        return self._informers["Workload"].objects
+    def owner_changed(self, kind: str, namespace: str, name: str) -> None:
+        """An object that says how many pods belong together came, changed or went."""
+        if touched := self._works.owner_changed(kind, namespace, name):
+            self._dirty["Workload"] |= touched
+            self._wake.set()
 
-    async def run(self) -> None:
-        """Schedule until cancelled; the informers are run by their owner."""
+    async def synced(self) -> None:
+        """Wait until all objects are known."""
         for informer in self._informers.values():
             await informer.synced()
+
+    async def run(self, leading: asyncio.Event | None = None) -> None:
+        """Schedule until cancelled; the informers are run by their owner.
+
+        Until `leading` is set, where it is given, the state is kept true and nothing is planned: a standby that can
+        begin at once.
+        """
+        await self.synced()
+        while leading is not None and not leading.is_set():
+            self._wake.clear()
+            self._apply_deltas()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(leading.wait(), _STANDBY_EVERY)
         while True:
             try:
                 waits = await self._cycle()
@@ -142,7 +181,7 @@ class SchedulingController:
         for kind, informer in self._informers.items():
             if kind != "Pod":
                 self._dirty[kind].update(informer.objects)
-        self._dirty["Workload"].update(self._pods_of)
+        self._dirty["Workload"].update(self._works.keys())
         self._wake.set()
 
     async def _cycle(self) -> bool:
@@ -154,9 +193,17 @@ class SchedulingController:
             waiting = self._mirror.state.waiting()
             fresh = self._due(now)
             asked = None if len(waiting) <= _REFRESH_AT_ONCE else touched | self._broken | fresh
+            begun = time.monotonic()
             plan = await asyncio.to_thread(schedule, self._mirror.state, now, self._budget, asked)
-            self.cycles += 1
-            await self._commit(plan, now)
+            self.metrics.planned(plan, time.monotonic() - begun)
+            planned = time.monotonic()
+            with self._writes.urgent():
+                await self._commit(plan, now)
+            if plan.actions:
+                _log.info(
+                    "%d workloads changed; planned %d actions in %.3f s, carried out in %.3f s",
+                    len(touched), len(plan.actions), planned - begun, time.monotonic() - planned,
+                )  # fmt: skip
             if asked is not None and (plan.actions or touched):  # what the others wait for may have changed too
                 self._stale.update(dict.fromkeys(name for name in waiting if name not in plan.verdicts))
             await self._report(plan, touched, fresh, now)
@@ -179,7 +226,7 @@ class SchedulingController:
             self._mirror.queue(name, queue)
         if self._mirror.models != models:
             dirty["Node"].update(self._informers["Node"].objects)
-            dirty["Workload"].update(self._workloads())
+            dirty["Workload"].update(self._works.names())
         for name in dirty["Node"]:
             node: Node | None = self._informers["Node"].objects.get(name)
             dirty["Workload"] |= self._mirror.node(name, node)
@@ -190,14 +237,16 @@ class SchedulingController:
             licenses: Mapping[str, License] = self._informers["License"].objects
             self._mirror.licenses(licenses)
         for key in sorted(dirty["Workload"]):
-            workload = self._workloads().get(key)
-            pods = list(self._pods_of.get(key, {}).values())
-            admitted = workload is not None and not self._refusal(workload)
-            if workload is None and not pods:
-                self._pods_of.pop(key, None)
+            self._works.refresh(key)
+            workload, fault = self._works.get(key), self._works.fault(key)
+            admitted = workload is not None and not fault and not self._refusal(workload)
             try:
-                self._mirror.workload(key, workload, pods, admitted=admitted)
+                self._mirror.workload(
+                    key, workload, self._works.pods(key), admitted=admitted, sets=self._works.sets(key)
+                )
                 self._mirror.problems.pop(key, None)
+                if fault:
+                    self._mirror.problems[key] = fault
             except ValueError as error:
                 self._mirror.problems[key] = str(error)
                 _log.warning("workload %s: %s", key, error)
@@ -232,7 +281,7 @@ class SchedulingController:
 
     async def _use_up(self, key: str) -> None:
         """Forget promises that were kept, so that a pod made anew does not inherit its predecessor's."""
-        workload = self._workloads().get(key)
+        workload = self._works.get(key)
         reserved = workload.status.reservation if workload else []
         left = [place for place in reserved if not self._mirror.has_place(key, place.pod)]
         if len(left) < len(reserved):
@@ -246,17 +295,12 @@ class SchedulingController:
         await self._write_reservation(action.workload, places)
 
     async def _write_reservation(self, key: str, places: list[ReservedPlace]) -> None:
-        namespace, name = key.split("/")
-        patch = {"status": {"reservation": msgspec.to_builtins(places) or None}}
-        with contextlib.suppress(NotFound):
-            await self._client.patch(WORKLOADS, name, patch, namespace=namespace, subresource="status")
-        if workload := self._workloads().get(key):
-            workload.status.reservation = places
+        if workload := self._works.get(key):
+            await self._writes.promise(workload, places)
 
     async def _evict(self, action: Evict, now: float) -> None:
-        namespace = action.workload.split("/")[0]
         message = render(action.reason)
-        pod = self._pods_of[action.workload].get(action.task)
+        pod = self._works.pod(action.workload, action.task)
         if pod is None:
             return
         condition = Condition(
@@ -266,34 +310,38 @@ class SchedulingController:
             message=message,
             last_transition_time=to_text(now),
         )
-        conditions = msgspec.to_builtins(set_condition(pod.status.conditions, condition))
-        with contextlib.suppress(NotFound):
-            await self._client.patch(
-                PODS, action.task, {"status": {"conditions": conditions}}, namespace=namespace, subresource="status"
-            )
-            await self._client.delete(PODS, action.task, namespace, uid=pod.metadata.uid)
+        if refused := await self._writes.evict(pod, condition):
+            _log.info("eviction of %s: %s", pod.key, refused)
+            self.metrics.refused_evictions.inc()
+            await self._writes.event(pod, "EvictionRefused", refused, warning=True)
+            return
         self._mirror.assume_leaving(action.workload, action.task)
-        await self._events.record(pod, str(action.reason.code), message, warning=True)
-        if workload := self._workloads().get(action.workload):
-            await self._events.record(workload, str(action.reason.code), f"{action.task}: {message}", warning=True)
+        await self._writes.event(pod, str(action.reason.code), message, warning=True)
+        if workload := self._works.get(action.workload):
+            await self._writes.event(workload, str(action.reason.code), f"{action.task}: {message}", warning=True)
 
     async def _bind(self, action: Bind, now: float) -> None:
         place = action.placement
         namespace = place.workload.split("/")[0]
         self._mirror.assume_bound(place, float(int(now)))  # objects hold whole seconds
         try:
-            annotations = {DEVICES_ANNOTATION: ",".join(place.devices)} if place.devices else {}
             uid = self._mirror.uid(place.workload, place.task)
-            await self._client.bind(PODS, place.task, namespace, place.node, uid=uid, annotations=annotations)
+            await self._writes.bind(namespace, place.task, uid, place.node, self._devices(place))
         except ApiError as error:
             _log.warning("bind of %s to %s: %s", place.task, place.node, error)
+            self.metrics.failed_binds.inc()
             self._mirror.forget_bound(place)
             self._dirty["Workload"].add(place.workload)
             self._wake.set()
             return
-        if pod := self._pods_of[place.workload].get(place.task):
-            devices = f", devices {','.join(place.devices)}" if place.devices else ""
-            await self._events.record(pod, "Scheduled", f"{render(action.reason)}: node {place.node}{devices}")
+        if pod := self._works.pod(place.workload, place.task):
+            devices = f", devices {','.join(chosen)}" if (chosen := self._devices(place)) else ""
+            await self._writes.event(pod, "Scheduled", f"{render(action.reason)}: node {place.node}{devices}")
+
+    def _devices(self, place: Placement) -> tuple[str, ...]:
+        """The devices of a place, where they are known one by one; else the kubelet chooses among its own."""
+        node: Node | None = self._informers["Node"].objects.get(place.node)
+        return place.devices if node is not None and adapter.has_inventory(node) else ()
 
     # telling people
 
@@ -316,7 +364,7 @@ class SchedulingController:
         keys |= fresh
         writes = []
         for key in sorted(keys):
-            workload = self._workloads().get(key)
+            workload = self._works.get(key)
             if workload is None:
                 self._told.pop(key, None)
                 self._broken.discard(key)
@@ -332,7 +380,7 @@ class SchedulingController:
             self._wake_in(due)
         else:
             queues: Mapping[str, Queue] = self._informers["Queue"].objects
-            await self._queues.report(self._mirror.state, queues, self._workloads().values(), now)
+            await self._queues.report(self._mirror.state, queues, self._works.values(), now)
 
     def _wake_in(self, seconds: float) -> None:
         """Have a cycle after so long, unless one is due earlier."""
@@ -371,23 +419,17 @@ class SchedulingController:
         return self._write_status(workload, announce=changed and bool(status.reasons))
 
     async def _write_status(self, workload: Workload, *, announce: bool) -> None:
-        meta = workload.metadata
-        body = msgspec.to_builtins(workload.status)
-        body.pop("reservation", None)
-        fields = ("phase", "conditions", "reasons", "position", "bound", "brokenSince", "admittedCounts",
-                  "observedGeneration")  # fmt: skip
-        patch = {"status": {name: body.get(name) for name in fields}}
-        with contextlib.suppress(NotFound):
-            await self._client.patch(WORKLOADS, meta.name, patch, namespace=meta.namespace, subresource="status")
+        key = workload.key
+        await self._writes.status(workload, [p for p in self._works.pods(key) if not (p.spec.node_name or p.finished)])
         if announce:
             reason = workload.status.reasons[0]
             text = "; ".join(r.message for r in workload.status.reasons)
-            await self._events.record(workload, reason.code, text, warning=True)
+            await self._writes.event(workload, reason.code, text, warning=True)
 
     def _status(self, key: str, workload: Workload, verdict: Verdict | None, now: float) -> WorkloadStatus:
         bound = self._mirror.bound(key)
         minimum = sum(p.minimum for p in workload.spec.pod_sets)
-        finished = sum(p.finished for p in self._pods_of.get(key, {}).values())
+        finished = sum(p.finished for p in self._works.pods(key))
         enough = bound + finished >= minimum or workload.spec.min_groups is not None
         running = enough and self._mirror.whole(key) and bound + finished > 0
         old = workload.status
@@ -444,7 +486,7 @@ class SchedulingController:
             NotFound: there is no such workload.
         """
         async with self._lock:
-            workload = self._workloads().get(key)
+            workload = self._works.get(key)
             if workload is None:
                 raise NotFound(f'workloads.heddle.dev "{key}" not found')
             if workload.status.phase == "Finished":

@@ -6,6 +6,7 @@ means, and so that a bind or eviction of ours is known before its watch event co
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 from heddle.api.core import Node
 from heddle.api.license import License
@@ -17,6 +18,9 @@ from heddle.control.scheduling import adapter
 from heddle.engine import Placement, State
 
 _log = logging.getLogger(__name__)
+
+_Place = tuple[str, tuple[str, ...]]
+"""Node and devices."""
 
 
 class Mirror:
@@ -30,8 +34,8 @@ class Mirror:
         """GPU models that queues name: nodes and workloads are told again when these change."""
         self._models_of: dict[str, frozenset[str]] = {}
         self._workloads: set[str] = set()
-        self._bound: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
-        self._leaving: set[tuple[str, str]] = set()
+        self._bound: dict[str, dict[str, _Place]] = {}
+        self._leaving: dict[str, set[str]] = {}
         self._uids: dict[str, dict[str, str]] = {}
 
     def node(self, name: str, node: Node | None) -> set[str]:
@@ -39,10 +43,14 @@ class Mirror:
         lost = (
             self.state.remove_node(name) if node is None else self.state.set_node(adapter.node_spec(node, self.models))
         )
-        for task in lost:
-            self._bound.pop(task, None)
-            self._leaving.discard(task)
+        for key, task in lost:
+            self._lost(key, task)
         return {workload for workload, _ in lost}
+
+    def _lost(self, key: str, task: str) -> None:
+        """A task has no place any more."""
+        self._bound.get(key, {}).pop(task, None)
+        self._leaving.get(key, set()).discard(task)
 
     def queue(self, name: str, queue: Queue | None) -> None:
         """A queue changed or went."""
@@ -67,10 +75,19 @@ class Mirror:
         """The licences changed."""
         self.state.set_counters(adapter.counters(licenses))
 
-    def workload(self, key: str, workload: Workload | None, pods: list[Pod], *, admitted: bool = True) -> None:
+    def workload(
+        self,
+        key: str,
+        workload: Workload | None,
+        pods: list[Pod],
+        *,
+        admitted: bool = True,
+        sets: Mapping[str, str] | None = None,
+    ) -> None:
         """A workload or one of its pods changed, or it went.
 
-        Whatever becomes of the workload, its pods count for as long as they have a node and have not ended.
+        Whatever becomes of the workload, its pods count for as long as they have a node and have not ended. `sets` says
+        to which pod set a pod belongs, where its label does not.
         """
         holding = [p for p in pods if p.spec.node_name and not p.finished]
         if workload is not None and workload.status.phase == "Finished":
@@ -81,21 +98,20 @@ class Mirror:
                 return
             spec = adapter.orphan_spec(key, holding)
         else:
-            spec = adapter.workload_spec(workload, pods, admitted=admitted, models=self.models)
-        sets = {task: pod_set.name for pod_set in spec.pod_sets for task in pod_set.tasks}
+            spec = adapter.workload_spec(workload, pods, admitted=admitted, models=self.models, sets=sets)
+        part_of = {task: pod_set.name for pod_set in spec.pod_sets for task in pod_set.tasks}
         # a pod that went and was made anew between two looks is another one: the place was the first one's
         uids = {pod.metadata.name: pod.metadata.uid for pod in pods}
         lost = {name for name, uid in self._uids.get(key, {}).items() if uids.get(name) != uid}
         self._uids[key] = uids
-        for gone in [t for t in self._bound if t[0] == key and (t[1] not in sets or t[1] in lost)]:
-            self.state.release_task(*gone)
-            del self._bound[gone]
-            self._leaving.discard(gone)
+        for gone in [task for task in self._bound.get(key, ()) if task not in part_of or task in lost]:
+            self.state.release_task(key, gone)
+            self._lost(key, gone)
         self.state.set_workload(spec)
         self._workloads.add(key)
         for pod in pods:
-            if pod.metadata.name in sets:
-                self._pod(key, pod, sets[pod.metadata.name])
+            if pod.metadata.name in part_of:
+                self._pod(key, pod, part_of[pod.metadata.name])
         if workload is not None and admitted and workload.status.reservation:
             self._reserve(workload)
 
@@ -103,10 +119,8 @@ class Mirror:
         if key in self._workloads:
             self.state.remove_workload(key)
             self._workloads.discard(key)
-            self._uids.pop(key, None)
-            for task in [t for t in self._bound if t[0] == key]:
-                del self._bound[task]
-                self._leaving.discard(task)
+            for known in (self._uids, self._bound, self._leaving):
+                known.pop(key, None)
 
     def knows(self, key: str) -> bool:
         """Whether the engine has been told of this workload."""
@@ -122,41 +136,76 @@ class Mirror:
         return key in self._workloads and self.state.works[key].torn()
 
     def _pod(self, key: str, pod: Pod, pod_set: str) -> None:
-        task = (key, pod.metadata.name)
+        name = pod.metadata.name
         if pod.finished:
             return
+        bound, leaving = self._bound.setdefault(key, {}), self._leaving.setdefault(key, set())
         if pod.spec.node_name:
             place = adapter.placement(key, pod, pod_set)
-            held = self._bound.get(task)
+            held = bound.get(name)
+            if held is not None and held[0] == place.node and not place.devices:
+                place = replace(place, devices=held[1])  # the kubelet has chosen: which, is all the same here
             if held != (place.node, place.devices):
                 if held is not None:
-                    self.state.release_task(*task)
-                    self._bound.pop(task)
+                    self.state.release_task(key, name)
+                    del bound[name]
                 try:
+                    place = self._with_devices(place)
                     self.state.bind(place, since=pod.scheduled_at)
                 except ValueError as error:  # its node or device is gone: nothing of it is in use here
-                    _log.warning("pod %s of %s: %s", pod.metadata.name, key, error)
+                    _log.warning("pod %s of %s: %s", name, key, error)
                     return
-                self._bound[task] = (place.node, place.devices)
-                self._leaving.discard(task)
-            if task not in self._leaving and self.state.works[key].after is not None:
-                self.state.mark_ready(*task, ready=adapter.is_ready(pod))
-            if pod.metadata.deletion_timestamp and task not in self._leaving:
-                self.state.mark_releasing(*task)
-                self._leaving.add(task)
+                bound[name] = (place.node, place.devices)
+                leaving.discard(name)
+            if name not in leaving and self.state.works[key].after is not None:
+                self.state.mark_ready(key, name, ready=adapter.is_ready(pod))
+            if pod.metadata.deletion_timestamp and name not in leaving:
+                self.state.mark_releasing(key, name)
+                leaving.add(name)
+
+    def _with_devices(self, place: Placement, *, land: bool = False) -> Placement:
+        """A place with devices of its node, as many as it needs, where nobody says which they are.
+
+        Args:
+            place: it.
+            land: those that are being given up will do.
+        """
+        width = self.state.width_of(place)
+        if place.devices or not width:
+            return place
+        return replace(place, devices=self.state.free_devices(place.node, width, land=land))
+
+    def is_bound(self, key: str, pod: str, node: str) -> bool:
+        """Whether we know that a pod is on a node."""
+        held = self._bound.get(key, {}).get(pod)
+        return held is not None and held[0] == node
 
     def _reserve(self, workload: Workload) -> None:
         key = workload.key
         places = [
             Placement(key, r.pod_set, r.pod, r.node, tuple(r.devices))
             for r in workload.status.reservation
-            if (key, r.pod) not in self._bound
+            if r.pod not in self._bound.get(key, {})
         ]
         try:
-            self.state.set_reservation(key, places)
+            self.state.set_reservation(key, [])
+            self.state.set_reservation(key, self._promised(places))
         except ValueError as error:  # a node or pod of the promise is gone: the next cycle makes a new one
             _log.info("reservation of %s dropped: %s", key, error)
             self.state.set_reservation(key, [])
+
+    def _promised(self, places: list[Placement]) -> list[Placement]:
+        """Promised places with devices; those of one node get different ones."""
+        taken: dict[str, set[str]] = {}
+        found = []
+        for place in places:
+            mine = taken.setdefault(place.node, set())
+            if not place.devices and (width := self.state.width_of(place)):
+                chosen = self.state.free_devices(place.node, width, land=True, without=mine)
+                place = replace(place, devices=chosen)
+            mine.update(place.devices)
+            found.append(place)
+        return found
 
     def uid(self, workload: str, task: str) -> str:
         """UID of the pod that a plan means by this task; "" where it is not known."""
@@ -165,22 +214,22 @@ class Mirror:
     def assume_bound(self, place: Placement, now: float) -> None:
         """We bound a pod; its watch event will say the same."""
         self.state.bind(place, since=now)
-        self._bound[place.workload, place.task] = (place.node, place.devices)
+        self._bound.setdefault(place.workload, {})[place.task] = (place.node, place.devices)
 
     def forget_bound(self, place: Placement) -> None:
         """A bind of ours failed."""
-        if self._bound.pop((place.workload, place.task), None):
+        if self._bound.get(place.workload, {}).pop(place.task, None):
             self.state.release_task(place.workload, place.task)
 
     def assume_leaving(self, workload: str, task: str) -> None:
         """We evicted a pod; its watch event will say the same."""
-        if (workload, task) in self._bound and (workload, task) not in self._leaving:
+        if self.has_place(workload, task):
             self.state.mark_releasing(workload, task)
-            self._leaving.add((workload, task))
+            self._leaving.setdefault(workload, set()).add(task)
 
     def has_place(self, key: str, pod: str) -> bool:
         """Whether a pod is bound, or was a moment ago by us, and is not leaving: one that is moved has yet to land."""
-        return (key, pod) in self._bound and (key, pod) not in self._leaving
+        return pod in self._bound.get(key, {}) and pod not in self._leaving.get(key, ())
 
     def counts(self, key: str) -> dict[str, int]:
         """Pods of a workload that have a place and are not leaving, by pod set."""
@@ -189,4 +238,4 @@ class Mirror:
 
     def bound(self, key: str) -> int:
         """Pods of a workload that have a place and are not leaving."""
-        return sum(1 for task in self._bound if task[0] == key and task not in self._leaving)
+        return len(self._bound.get(key, ())) - len(self._leaving.get(key, ()))

@@ -1,0 +1,149 @@
+"""What a pod demands of the node that it runs on, in heddle's words, and what of it heddle cannot keep yet."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from heddle.api.core import NODE_NAME_FIELD
+from heddle.api.meta import Resources
+from heddle.api.pod import NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec
+from heddle.api.workload import (
+    GPU_MEMORY_ANNOTATION,
+    GPU_SHARE_ANNOTATION,
+    LabelExpression,
+    NodeAffinity,
+    NodeTerm,
+    PreferredNodes,
+)
+from heddle.control.grouping import requests
+
+_FIELDS = {"metadata.name": NODE_NAME_FIELD}
+_NOWHERE = NodeTerm(match_expressions=[LabelExpression(key=NODE_NAME_FIELD, operator="DoesNotExist")])
+"""What a term without demands means to Kubernetes: no node meets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What all pods of one shape ask for."""
+
+    shape: bytes
+    """Equal for pods that ask for the same."""
+    resources: Resources
+    node_selector: dict[str, str]
+    node_affinity: NodeAffinity
+    faults: tuple[str, ...]
+    """Fields that heddle does not support, with the reason: the pod waits."""
+    ignored: tuple[str, ...]
+    """Preferences that heddle does not weigh: the pod starts without them."""
+
+
+class Demands:
+    """The demands of pods, worked out once for each shape."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Demand] = {}
+
+    def of(self, pod: Pod) -> Demand:
+        """What a pod demands."""
+        shape = _shape(pod)
+        found = self._known.get(shape)
+        if found is None:
+            found = self._known[shape] = _demand(pod, shape)
+        return found
+
+
+def _shape(pod: Pod) -> bytes:
+    spec = pod.spec
+    annotations = pod.metadata.annotations
+    return msgspec.msgpack.encode(
+        (
+            [(c.resources, c.ports) for c in spec.containers],
+            [(c.resources, c.restart_policy, c.ports) for c in spec.init_containers],
+            spec.node_selector, spec.affinity, spec.tolerations, spec.topology_spread_constraints, spec.overhead,
+            [v for v in spec.volumes if v.persistent_volume_claim or v.ephemeral],
+            len(spec.resource_claims), spec.resources, spec.preemption_policy,
+            [name in annotations for name in (GPU_SHARE_ANNOTATION, GPU_MEMORY_ANNOTATION)],
+        )
+    )  # fmt: skip
+
+
+def _demand(pod: Pod, shape: bytes) -> Demand:
+    spec = pod.spec
+    required, preferred, faults = _affinity(spec)
+    return Demand(
+        shape=shape,
+        resources=requests.resources(requests.of(pod)),
+        node_selector=dict(spec.node_selector),
+        node_affinity=NodeAffinity(required=required, preferred=preferred),
+        faults=(*faults, *_unsupported(pod)),
+        ignored=tuple(_ignored(spec)),
+    )
+
+
+def _affinity(spec: PodSpec) -> tuple[list[NodeTerm], list[PreferredNodes], list[str]]:
+    wish = spec.affinity.node_affinity if spec.affinity else None
+    if wish is None:
+        return [], [], []
+    faults: list[str] = []
+    must = wish.required_during_scheduling_ignored_during_execution
+    where = "spec.affinity.nodeAffinity"
+    required = [_term(term, where, faults) or _NOWHERE for term in must.node_selector_terms] if must else []
+    preferred = [
+        PreferredNodes(weight=better.weight, preference=term)
+        for better in wish.preferred_during_scheduling_ignored_during_execution
+        if (term := _term(better.preference, where, faults)) is not None
+    ]
+    return required, preferred, faults
+
+
+def _term(term: NodeSelectorTerm, where: str, faults: list[str]) -> NodeTerm | None:
+    """A term in heddle's words; None = it demands nothing."""
+    found = [_expression(m, m.key) for m in term.match_expressions]
+    for m in term.match_fields:
+        if m.key in _FIELDS:
+            found.append(_expression(m, _FIELDS[m.key]))
+        else:
+            faults.append(f"{where}: matchFields of {m.key!r} is not supported; use metadata.name")
+    return NodeTerm(match_expressions=found) if found else None
+
+
+def _expression(m: NodeSelectorRequirement, key: str) -> LabelExpression:
+    return LabelExpression(key=key, operator=m.operator, values=list(m.values))  # type: ignore[arg-type]
+
+
+def _unsupported(pod: Pod) -> Iterator[str]:
+    spec = pod.spec
+    affinity = spec.affinity
+    for name, wish in (
+        ("podAffinity", affinity and affinity.pod_affinity),
+        ("podAntiAffinity", affinity and affinity.pod_anti_affinity),
+    ):
+        if wish and wish.required_during_scheduling_ignored_during_execution:
+            yield f"spec.affinity.{name}.requiredDuringSchedulingIgnoredDuringExecution is not supported yet"
+    if any(c.when_unsatisfiable != "ScheduleAnyway" for c in spec.topology_spread_constraints):
+        yield "spec.topologySpreadConstraints with whenUnsatisfiable: DoNotSchedule is not supported yet"
+    if any(port.host_port for c in (*spec.containers, *spec.init_containers) for port in c.ports):
+        yield "spec.containers[].ports[].hostPort is not supported yet"
+    for volume in spec.volumes:
+        if volume.persistent_volume_claim or volume.ephemeral:
+            yield f"spec.volumes[{volume.name}]: claims of persistent volumes are not supported yet"
+    if spec.resource_claims:
+        yield "spec.resourceClaims: dynamic resource allocation is not supported yet"
+    if spec.preemption_policy == "Never":
+        yield "spec.preemptionPolicy: Never (from its priority class) is not supported yet"
+    for name in (GPU_SHARE_ANNOTATION, GPU_MEMORY_ANNOTATION):
+        if name in pod.metadata.annotations:
+            yield f"annotation {name}: shares of a GPU are not supported on Kubernetes yet"
+
+
+def _ignored(spec: PodSpec) -> Iterator[str]:
+    affinity = spec.affinity
+    for name, wish in (
+        ("podAffinity", affinity and affinity.pod_affinity),
+        ("podAntiAffinity", affinity and affinity.pod_anti_affinity),
+    ):
+        if wish and wish.preferred_during_scheduling_ignored_during_execution:
+            yield f"spec.affinity.{name}.preferredDuringSchedulingIgnoredDuringExecution"
+    if any(c.when_unsatisfiable == "ScheduleAnyway" for c in spec.topology_spread_constraints):
+        yield "spec.topologySpreadConstraints with whenUnsatisfiable: ScheduleAnyway"

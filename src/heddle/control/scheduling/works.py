@@ -1,0 +1,156 @@
+"""What there is to place: Workload objects with their pods, and the workloads that other pods make up."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from heddle.api.meta import find_condition
+from heddle.api.pod import Pod
+from heddle.api.queue import Queue
+from heddle.api.workload import DERIVED_LABEL, POD_GROUP_LABEL, Workload
+from heddle.control.grouping.groups import ALONE, Group, Groups
+
+
+class Works:
+    """Workloads by `namespace/name`, whoever speaks for them."""
+
+    def __init__(
+        self, objects: Mapping[str, Workload], queues: Mapping[str, Queue], groups: Groups | None = None
+    ) -> None:
+        """Workloads are `objects`; with `groups` also what pods without one make up."""
+        self._objects, self._queues, self._groups = objects, queues, groups
+        self._pods: dict[str, dict[str, Pod]] = defaultdict(dict)
+        self._key_of: dict[tuple[str, str], str] = {}
+        self._owned: dict[tuple[str, str, str], set[tuple[str, str]]] = defaultdict(set)
+        self._derived: dict[str, Group] = {}
+
+    # pods come and go
+
+    def set_pod(self, pod: Pod) -> set[str]:
+        """A pod is there or has changed; returns the workloads that this is news of."""
+        meta = pod.metadata
+        identity = (meta.namespace, meta.name)
+        key = f"{meta.namespace}/{self._name(pod)}"
+        touched = {key}
+        if (before := self._key_of.get(identity)) not in (None, key):
+            self._pods[str(before)].pop(meta.name, None)
+            touched.add(str(before))
+        self._key_of[identity] = key
+        self._pods[key][meta.name] = pod
+        if self._groups and (owner := self._groups.owner_key(pod)):
+            self._owned[owner].add(identity)
+        return touched
+
+    def remove_pod(self, pod: Pod) -> set[str]:
+        """A pod is gone."""
+        meta = pod.metadata
+        key = self._key_of.pop((meta.namespace, meta.name), None)
+        if key is None:
+            return set()
+        self._pods[key].pop(meta.name, None)
+        if self._groups and (owner := self._groups.owner_key(pod)):
+            self._owned[owner].discard((meta.namespace, meta.name))
+        return {key}
+
+    def owner_changed(self, kind: str, namespace: str, name: str) -> set[str]:
+        """An object that says how many pods belong together came, changed or went."""
+        touched: set[str] = set()
+        for identity in list(self._owned.get((kind, namespace, name), ())):
+            key = self._key_of.get(identity)
+            if key is not None and (pod := self._pods[key].get(identity[1])):
+                touched |= self.set_pod(pod)
+        return touched
+
+    def _name(self, pod: Pod) -> str:
+        if self._groups:
+            return self._groups.name(pod)
+        return pod.metadata.labels.get(POD_GROUP_LABEL) or ALONE + pod.metadata.name
+
+    # what they make up
+
+    def refresh(self, key: str) -> None:
+        """Work out anew what the pods of this name make up; due for every name that there is news of."""
+        pods = self._pods.get(key)
+        if not pods:
+            self._pods.pop(key, None)
+        if self._groups is None:
+            return
+        known = self._objects.get(key)
+        group = None
+        if pods and (known is None or DERIVED_LABEL in known.metadata.labels):
+            before = self._derived.get(key)
+            status = before.workload.status if before else known.status if known else None
+            group = self._groups.group(key, pods.values(), self._queues, status)
+        if group is not None:
+            self._derived[key] = group
+        elif self._derived.pop(key, None):
+            self._groups.forget(key)
+
+    def get(self, key: str) -> Workload | None:
+        """A workload."""
+        if group := self._derived.get(key):
+            return group.workload
+        known = self._objects.get(key)
+        return known if known is not None and not self._is_derived(known) else None
+
+    def _is_derived(self, workload: Workload) -> bool:
+        return self._groups is not None and DERIVED_LABEL in workload.metadata.labels
+
+    def derived(self, key: str) -> Group | None:
+        """What pods make up, where no object of somebody's says it."""
+        return self._derived.get(key)
+
+    def fault(self, key: str) -> str:
+        """Why the pods of this name are not placed; "" = nothing is wrong with them."""
+        group = self._derived.get(key)
+        return group.fault if group else ""
+
+    def sets(self, key: str) -> Mapping[str, str] | None:
+        """Pods to pod sets, where their labels do not say it."""
+        group = self._derived.get(key)
+        return group.sets if group else None
+
+    def pods(self, key: str) -> list[Pod]:
+        """The pods of a workload that count."""
+        group = self._derived.get(key)
+        return list(group.members) if group else list(self._pods.get(key, {}).values())
+
+    def key(self, pod: Pod) -> str:
+        """The name under which a pod is known; "" = it is not."""
+        return self._key_of.get((pod.metadata.namespace, pod.metadata.name), "")
+
+    def pod(self, key: str, name: str) -> Pod | None:
+        """One pod of a workload."""
+        return self._pods.get(key, {}).get(name)
+
+    def keys(self) -> Iterator[str]:
+        """All names: of workloads, and of pods without one."""
+        yield from {**dict.fromkeys(self._objects), **dict.fromkeys(self._pods)}
+
+    def names(self) -> list[str]:
+        """The workloads that there are."""
+        return [key for key, known in self._objects.items() if not self._is_derived(known)] + list(self._derived)
+
+    def values(self) -> Iterator[Workload]:
+        """The workloads that there are."""
+        for key in self.names():
+            if (found := self.get(key)) is not None:
+                yield found
+
+
+def matters(pod: Pod) -> tuple[object, ...]:
+    """All of a pod that placing depends on, its node first."""
+    spec, meta, status = pod.spec, pod.metadata, pod.status
+    ready = find_condition(status.conditions, "Ready")
+    return (
+        spec.node_name,
+        meta.uid,
+        meta.labels,
+        meta.annotations,
+        bool(meta.deletion_timestamp),
+        status.phase if pod.finished else "",
+        ready is not None and ready.status == "True",
+        spec.scheduling_gates,
+        spec.tolerations,
+        spec.node_selector,
+        spec.affinity,
+    )

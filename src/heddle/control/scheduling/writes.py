@@ -1,0 +1,209 @@
+"""How what the scheduler decides reaches the objects.
+
+`Writes` does it where heddle is all there is: at once, in the objects that heddle defines. `ClusterWrites` does it in a
+cluster, where most pods are nobody's Workload: what pods must remember (a promised node) is in the pods, evictions go
+through the eviction API, and what is only to be read follows after.
+"""
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from heddle.api.clock import to_text
+from heddle.api.errors import AlreadyExists, Conflict, NotFound, TooManyRequests
+from heddle.api.meta import Condition, Kind, find_condition, set_condition
+from heddle.api.pod import Pod
+from heddle.api.registry import PODS, WORKLOADS
+from heddle.api.workload import DERIVED_LABEL, DEVICES_ANNOTATION, ReservedPlace, Workload
+from heddle.control.events import EventRecorder
+from heddle.control.scheduling.afterwards import Afterwards
+from heddle.store.client import Client
+from heddle.store.port import PatchType
+
+_FIELDS = ("phase", "conditions", "reasons", "position", "bound", "brokenSince", "admittedCounts", "observedGeneration")
+
+
+class Writes:
+    """Writes at once; a write is done when the call returns."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._events = EventRecorder(client, "heddle-scheduler")
+
+    def urgent(self) -> contextlib.AbstractContextManager[None]:
+        """Work waits for what is written inside."""
+        return contextlib.nullcontext()
+
+    async def bind(self, namespace: str, pod: str, uid: str, node: str, devices: Sequence[str]) -> None:
+        """Bind a pod to its node and devices.
+
+        Raises:
+            ApiError: it is not bound.
+        """
+        annotations = {DEVICES_ANNOTATION: ",".join(devices)} if devices else {}
+        await self._client.bind(PODS, pod, namespace, node, uid=uid, annotations=annotations)
+
+    async def evict(self, pod: Pod, condition: Condition) -> str:
+        """Have a pod stopped; returns why that is refused, or ""."""
+        meta = pod.metadata
+        with contextlib.suppress(NotFound):
+            await self._condition(pod, condition)
+            await self._client.delete(PODS, meta.name, meta.namespace, uid=meta.uid)
+        return ""
+
+    async def _condition(self, pod: Pod, condition: Condition) -> None:
+        meta = pod.metadata
+        conditions = msgspec.to_builtins(set_condition(pod.status.conditions, condition))
+        await self._client.patch(
+            PODS, meta.name, {"status": {"conditions": conditions}}, namespace=meta.namespace, subresource="status"
+        )
+
+    async def promise(self, workload: Workload, places: list[ReservedPlace]) -> None:
+        """Remember places that are held for a workload, in place of those that were."""
+        meta = workload.metadata
+        patch = {"status": {"reservation": msgspec.to_builtins(places) or None}}
+        with contextlib.suppress(NotFound):
+            await self._client.patch(WORKLOADS, meta.name, patch, namespace=meta.namespace, subresource="status")
+        workload.status.reservation = places
+
+    async def status(self, workload: Workload, waiting: Iterable[Pod]) -> None:
+        """Make the status that people read true.
+
+        Args:
+            workload: it, with its new status.
+            waiting: its pods that have no node.
+        """
+        meta = workload.metadata
+        with contextlib.suppress(NotFound):
+            await self._client.patch(
+                WORKLOADS, meta.name, _status(workload), namespace=meta.namespace, subresource="status"
+            )
+
+    async def event(self, about: Kind, reason: str, message: str, *, warning: bool = False) -> None:
+        """Tell people of something that happened."""
+        await self._events.record(about, reason, message, warning=warning)
+
+
+def _status(workload: Workload) -> dict[str, Any]:
+    body = msgspec.to_builtins(workload.status)
+    return {"status": {name: body.get(name) for name in _FIELDS}}
+
+
+class ClusterWrites(Writes):
+    """The same in a cluster."""
+
+    def __init__(self, client: Client, after: Afterwards) -> None:
+        """Write through `client`; what may wait goes to `after`, which its owner runs."""
+        super().__init__(client)
+        self._after = after
+
+    def urgent(self) -> contextlib.AbstractContextManager[None]:
+        """See `Writes.urgent`."""
+        return self._after.urgent()
+
+    async def evict(self, pod: Pod, condition: Condition) -> str:
+        """See `Writes.evict`. A PodDisruptionBudget may refuse."""
+        meta = pod.metadata
+        eviction: dict[str, Any] = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": meta.name, "namespace": meta.namespace},
+            "deleteOptions": {"preconditions": {"uid": meta.uid}},
+        }
+        try:
+            await self._client.store.create(PODS, eviction, meta.namespace, subresource="eviction")
+        except (NotFound, Conflict):  # it is gone, or another of its name is there
+            return ""
+        except TooManyRequests as error:
+            return str(error)
+
+        async def say() -> None:  # the API server has put a condition of its own, which names no reason, meanwhile
+            patch = {"status": {"conditions": [msgspec.to_builtins(condition)]}}
+            with contextlib.suppress(NotFound):
+                await self._merge(meta.namespace, meta.name, meta.uid, patch)
+
+        self._after.put(("eviction", meta.uid), say)
+        return ""
+
+    async def _merge(self, namespace: str, name: str, uid: str, patch: dict[str, Any]) -> None:
+        await self._client.store.patch(
+            PODS, name, {"metadata": {"uid": uid}, **patch}, namespace=namespace,
+            type=PatchType.STRATEGIC, subresource="status",
+        )  # fmt: skip
+
+    async def promise(self, workload: Workload, places: list[ReservedPlace]) -> None:
+        """See `Writes.promise`. Pods without a Workload object remember their nodes themselves."""
+        if not is_derived(workload):
+            await super().promise(workload, places)
+            return
+        before = {place.pod: place.node for place in workload.status.reservation}
+        now = {place.pod: place.node for place in places}
+        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        await asyncio.gather(*(self._nominate(workload, name, now.get(name, "")) for name in changed))
+        workload.status.reservation = places
+
+    async def _nominate(self, workload: Workload, pod: str, node: str) -> None:
+        patch = {"status": {"nominatedNodeName": node or None}}
+        with contextlib.suppress(NotFound):
+            await self._client.store.patch(
+                PODS, pod, patch, namespace=workload.metadata.namespace, subresource="status"
+            )
+
+    async def status(self, workload: Workload, waiting: Iterable[Pod]) -> None:
+        """See `Writes.status`: follows after."""
+        text = "; ".join(reason.message for reason in workload.status.reasons)
+        for pod in waiting if text else ():
+            self._tell(pod, text)
+        if not is_derived(workload):
+            self._after.put(("workload", workload.key), lambda: super(ClusterWrites, self).status(workload, ()))
+        elif sum(pod_set.count for pod_set in workload.spec.pod_sets) > 1:
+            self._after.put(("workload", workload.key), lambda: self._keep(workload))
+
+    def _tell(self, pod: Pod, text: str) -> None:
+        """The condition that kube-scheduler would write, so that autoscalers and people understand it."""
+        meta = pod.metadata
+        said = find_condition(pod.status.conditions, "PodScheduled")
+        if said is not None and said.message == text:
+            return
+        condition = Condition(
+            type="PodScheduled",
+            status="False",
+            reason="Unschedulable",
+            message=text,
+            last_transition_time=to_text(time.time()),
+        )
+
+        async def say() -> None:
+            with contextlib.suppress(NotFound, Conflict):  # it is gone, or another of its name is there
+                patch = {"status": {"conditions": [msgspec.to_builtins(condition)]}}
+                await self._merge(meta.namespace, meta.name, meta.uid, patch)
+
+        self._after.put(("pod", meta.uid), say)
+
+    async def _keep(self, workload: Workload) -> None:
+        """Make an object of what pods make up together, for people to read."""
+        meta = workload.metadata
+        patch = _status(workload)
+        try:
+            await self._client.patch(WORKLOADS, meta.name, patch, namespace=meta.namespace, subresource="status")
+        except NotFound:
+            body = msgspec.to_builtins(workload)
+            body.pop("status", None)
+            with contextlib.suppress(AlreadyExists, NotFound):  # NotFound: its namespace is going
+                await self._client.create(WORKLOADS, body, meta.namespace)
+                await self._client.patch(WORKLOADS, meta.name, patch, namespace=meta.namespace, subresource="status")
+
+    async def event(self, about: Kind, reason: str, message: str, *, warning: bool = False) -> None:
+        """See `Writes.event`: follows after."""
+        write = functools.partial(self._events.record, about, reason, message, warning=warning)
+        self._after.put(("event", about.kind, about.metadata.uid or about.key, reason), write)
+
+
+def is_derived(workload: Workload) -> bool:
+    """Whether it is made of pods: its object, if there is one, is only for people to read."""
+    return DERIVED_LABEL in workload.metadata.labels

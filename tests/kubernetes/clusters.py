@@ -1,0 +1,190 @@
+"""A real cluster with fake nodes for tests of the controller: objects in, objects out, and heddle as processes."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from heddle.api.crd import manifests
+from heddle.api.errors import AlreadyExists, ApiError
+from heddle.api.registry import NAMESPACES, NODES, PODS, QUEUES, Resource
+from heddle.store.kubernetes import KubernetesStore
+
+CRDS = Resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False)
+JOBS = Resource("batch", "v1", "Job", "jobs", True)
+BUDGETS = Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", True)
+
+
+class Cluster:
+    """Calls against the API server, and controllers that run as processes."""
+
+    def __init__(self, plane: Any, folder: Path) -> None:
+        self.plane, self._folder = plane, folder
+        self.store = KubernetesStore.from_config(plane.kubeconfig)
+        self.namespace = f"t-{uuid.uuid4().hex[:8]}"
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    async def prepare(self) -> None:
+        """heddle's definitions and the namespaces."""
+        for definition in manifests():
+            await self.ensure(CRDS, definition)
+        for name in ("heddle-system", self.namespace):
+            await self.ensure(NAMESPACES, {"metadata": {"name": name}})
+        await self.until(lambda: self._served(), 20)
+
+    async def _served(self) -> bool:
+        try:
+            await self.store.list(QUEUES)
+        except ApiError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Stop the controllers and remove what the test made."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self._processes:
+            process.wait(15)
+        for pod in await self.pods():
+            await self.store.delete(PODS, pod["metadata"]["name"], self.namespace, grace_period=0)
+        for resource in (NODES, QUEUES):
+            page = await self.store.list(resource)
+            for name in (json.loads(blob)["metadata"]["name"] for blob in page.items):
+                await self.store.delete(resource, name)
+        await self.store.delete(NAMESPACES, self.namespace)
+        await self.store.close()
+
+    async def ensure(self, r: Resource, obj: dict[str, Any], namespace: str = "") -> None:
+        """Create what is not there."""
+        with contextlib.suppress(AlreadyExists):
+            await self.store.create(r, obj, namespace)
+
+    async def nodes(self, nodes: list[dict[str, Any]]) -> None:
+        """Create nodes, and wait until kwok has made them Ready."""
+        await asyncio.gather(*(self.store.create(NODES, node) for node in nodes))
+        names = {node["metadata"]["name"] for node in nodes}
+
+        async def ready() -> bool:
+            page = await self.store.list(NODES)
+            found = [json.loads(blob) for blob in page.items]
+            return names <= {
+                node["metadata"]["name"]
+                for node in found
+                for c in node["status"].get("conditions", [])
+                if c["type"] == "Ready" and c["status"] == "True"
+            }
+
+        await self.until(ready, 30)
+
+    async def queue(self, name: str, gpus: int, **spec: Any) -> None:
+        """A queue that is owed so many GPUs."""
+        await self.store.create(
+            QUEUES, {"metadata": {"name": name}, "spec": {"quota": {"nvidia.com/gpu": gpus}} | spec}
+        )
+
+    async def pod(self, name: str, labels: dict[str, str] | None = None, *, gpus: int = 1, **spec: Any) -> None:
+        """Create a pod of heddle's that asks for GPUs."""
+        amounts = {"cpu": "1", "memory": "1Gi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
+        body = {
+            "metadata": {"name": name, "labels": labels or {}},
+            "spec": {
+                "schedulerName": "heddle",
+                "terminationGracePeriodSeconds": 0,
+                "containers": [
+                    {"name": "main", "image": "none", "resources": {"requests": amounts, "limits": amounts}}
+                ],
+                **spec,
+            },
+        }
+        await self.store.create(PODS, body, self.namespace)
+
+    async def gang(self, name: str, size: int, labels: dict[str, str] | None = None, **spec: Any) -> None:
+        """Create pods that start together."""
+        own = {"heddle.dev/workload": name, "heddle.dev/workload-size": str(size), **(labels or {})}
+        await asyncio.gather(*(self.pod(f"{name}-{i}", own, **spec) for i in range(size)))
+
+    async def pods(self) -> list[dict[str, Any]]:
+        """All pods of the test."""
+        page = await self.store.list(PODS, self.namespace)
+        return [json.loads(blob) for blob in page.items]
+
+    async def bound(self, prefix: str = "") -> dict[str, str]:
+        """Pods that have a node, with it."""
+        return {
+            pod["metadata"]["name"]: pod["spec"]["nodeName"]
+            for pod in await self.pods()
+            if pod["metadata"]["name"].startswith(prefix) and pod["spec"].get("nodeName")
+        }
+
+    async def told(self, name: str) -> str:
+        """What the condition PodScheduled of a pod says."""
+        pod = json.loads(await self.store.get(PODS, name, self.namespace))
+        conditions = pod["status"].get("conditions", [])
+        return next((c.get("message", "") for c in conditions if c["type"] == "PodScheduled"), "")
+
+    async def until(self, holds: Callable[[], Any], seconds: float = 30) -> None:
+        """Wait until something is true."""
+        end = time.monotonic() + seconds
+        while not await holds():
+            assert time.monotonic() < end, f"not so within {seconds} s: {self.logs()[-2000:]}"
+            await asyncio.sleep(0.05)
+
+    async def until_bound(self, count: int, prefix: str = "", seconds: float = 30) -> None:
+        """Wait until so many pods have a node."""
+
+        async def enough() -> bool:
+            return len(await self.bound(prefix)) >= count
+
+        await self.until(enough, seconds)
+
+    # heddle
+
+    def start(self, *, port: int = 0) -> subprocess.Popen[bytes]:
+        """Start a controller."""
+        number = len(self._processes)
+        command = [
+            sys.executable, "-m", "heddle.cli", "--kubeconfig", str(self.plane.kubeconfig), "controller",
+            "--listen", f"127.0.0.1:{port}",
+        ]  # fmt: skip
+        environment = {**os.environ, "HOSTNAME": f"controller-{number}"}
+        with (self._folder / f"controller-{number}.log").open("wb") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+        self._processes.append(process)
+        return process
+
+    def logs(self) -> str:
+        """What the controllers have written."""
+        return "\n".join(path.read_text() for path in sorted(self._folder.glob("controller-*.log")))
+
+    async def leading(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until a controller leads."""
+        number = self._processes.index(process)
+        path = self._folder / f"controller-{number}.log"
+
+        async def leads() -> bool:
+            assert process.poll() is None, path.read_text()
+            return "leading as" in path.read_text()
+
+        await self.until(leads)
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """kill -9."""
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+async def answer(url: str) -> tuple[int, str]:
+    """Status and text at a URL."""
+    async with aiohttp.ClientSession() as session, session.get(url) as found:
+        return found.status, await found.text()

@@ -1,0 +1,202 @@
+"""heddle's controller on a real kube-apiserver, with nodes and pods that kwok plays."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clusters import BUDGETS, JOBS, Cluster, answer
+
+from heddle.api.registry import PODS, WORKLOADS
+from heddle.store.port import PatchType
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def plane(bed: Any) -> Iterator[Any]:
+    plane = bed.start(
+        controllers="garbage-collector-controller,namespace-controller,job-controller,disruption-controller"
+    )
+    try:
+        plane.start_kwok()
+        yield plane
+    finally:
+        plane.stop()
+
+
+@pytest.fixture
+async def cluster(plane: Any, tmp_path: Path) -> AsyncIterator[Cluster]:
+    found = Cluster(plane, tmp_path)
+    try:
+        await found.prepare()
+        yield found
+    finally:
+        await found.close()
+
+
+async def test_pods_start_where_there_is_room_and_gangs_whole_or_not_at_all(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(2))
+    await cluster.queue("default", 16)
+    await cluster.gang("big", 3, gpus=8)
+    await cluster.gang("small", 2, gpus=4)
+    await cluster.pod("one")
+    cluster.start()
+    await cluster.until_bound(3)
+    assert set(await cluster.bound()) == {"small-0", "small-1", "one"}
+
+    async def told() -> bool:
+        return bool(await cluster.told("big-2"))
+
+    await cluster.until(told)
+    assert "2 of 3 tasks would fit" in await cluster.told("big-2")
+    workload = json.loads(await cluster.store.get(WORKLOADS, "big", cluster.namespace))
+    assert (workload["status"]["phase"], workload["metadata"]["labels"]) == ("Pending", {"heddle.dev/derived": "true"})
+
+
+async def test_what_heddle_does_not_support_makes_a_pod_wait_and_names_the_field(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(1))
+    await cluster.queue("default", 8)
+    anti = {"labelSelector": {"matchLabels": {"a": "b"}}, "topologyKey": "kubernetes.io/hostname"}
+    must = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [anti]}}
+    await cluster.pod("picky", affinity=must)
+    await cluster.pod("plain")
+    cluster.start()
+    await cluster.until_bound(1)
+
+    async def told() -> bool:
+        return "spec.affinity.podAntiAffinity" in await cluster.told("picky")
+
+    await cluster.until(told)
+    assert list(await cluster.bound()) == ["plain"]
+
+
+async def test_an_indexed_job_is_a_gang(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(1))
+    await cluster.queue("default", 8)
+    cluster.start()
+
+    def job(name: str, size: int) -> dict[str, Any]:
+        limits = {"nvidia.com/gpu": "2"}
+        container = {"name": "main", "image": "none", "resources": {"limits": limits}}
+        spec = {"schedulerName": "heddle", "restartPolicy": "Never", "containers": [container]}
+        return {
+            "metadata": {"name": name},
+            "spec": {
+                "completionMode": "Indexed", "completions": size, "parallelism": size, "template": {"spec": spec}
+            },
+        }  # fmt: skip
+
+    await cluster.store.create(JOBS, job("wide", 5), cluster.namespace)
+    await cluster.store.create(JOBS, job("fits", 4), cluster.namespace)
+    await cluster.until_bound(4)
+    await asyncio.sleep(0.5)
+    assert all(name.startswith("fits-") for name in await cluster.bound())
+
+
+async def test_another_queue_takes_back_what_it_is_owed_and_budgets_are_kept(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(1))
+    for name in ("a", "b"):
+        await cluster.queue(name, 4)
+    lent = {"heddle.dev/queue": "a", "heddle.dev/preemptible": "true"}
+    for number in range(8):
+        await cluster.pod(f"a-{number}", {**lent, "kept": str(number < 4).lower()})
+    budget = {"metadata": {"name": "kept"}, "spec": {"minAvailable": 4, "selector": {"matchLabels": {"kept": "true"}}}}
+    await cluster.store.create(BUDGETS, budget, cluster.namespace)
+    cluster.start()
+    await cluster.until_bound(8)
+    await asyncio.gather(*(cluster.pod(f"b-{number}", {"heddle.dev/queue": "b"}) for number in range(4)))
+    await cluster.until_bound(4, "b-")
+    assert len(await cluster.bound("a-")) == 4
+
+
+async def test_nobodys_pod_is_evicted_unasked(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(1))
+    await cluster.queue("a", 8)
+    await cluster.queue("b", 8)
+    await asyncio.gather(*(cluster.pod(f"a-{number}", {"heddle.dev/queue": "a"}) for number in range(8)))
+    cluster.start()
+    await cluster.until_bound(8)
+    await cluster.pod("b-0", {"heddle.dev/queue": "b"}, gpus=8)
+
+    async def told() -> bool:
+        return bool(await cluster.told("b-0"))
+
+    await cluster.until(told)
+    assert len(await cluster.bound("a-")) == 8
+
+
+async def test_pods_of_other_schedulers_are_counted(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(1))
+    await cluster.queue("default", 8)
+    await cluster.pod("theirs", gpus=5, schedulerName="other", nodeName="gpu-0")
+    await cluster.pod("large", gpus=4)
+    await cluster.pod("small", gpus=3)
+    cluster.start()
+    await cluster.until_bound(2)
+    assert set(await cluster.bound()) == {"theirs", "small"}
+
+
+async def test_the_next_in_line_takes_over_and_finishes_a_gang(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(40))
+    await cluster.queue("default", 320)
+    first = cluster.start()
+    await cluster.leading(first)
+    second = cluster.start()
+    await cluster.until(lambda: _logged(cluster, "standing by", 2))
+    await cluster.gang("gang", 150)
+    await cluster.until_bound(1, seconds=30)
+    cluster.kill(first)
+    await cluster.leading(second)
+    await cluster.until_bound(150)
+    nodes = list((await cluster.bound()).values())
+    assert max(nodes.count(node) for node in nodes) <= 8
+
+
+async def _logged(cluster: Cluster, text: str, times: int) -> bool:
+    return cluster.logs().count(text) >= times
+
+
+async def test_a_gang_that_lost_a_pod_is_completed(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(2))
+    await cluster.queue("default", 16)
+    cluster.start()
+    await cluster.gang("gang", 4, gpus=2)
+    await cluster.until_bound(4)
+    await cluster.store.delete(PODS, "gang-1", cluster.namespace, grace_period=0)
+    own = {"heddle.dev/workload": "gang", "heddle.dev/workload-size": "4"}
+    await cluster.pod("gang-1", own, gpus=2)
+    await cluster.until_bound(4)
+
+
+async def test_health_and_metrics(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(1))
+    await cluster.queue("default", 8)
+    process = cluster.start()
+    await cluster.leading(process)
+    await cluster.pod("one")
+    await cluster.until_bound(1)
+    found = re.search(r"health and metrics at port (\d+)", cluster.logs())
+    assert found is not None
+    url = f"http://127.0.0.1:{found[1]}"
+    assert await answer(f"{url}/readyz") == (200, "ok")
+    status, text = await answer(f"{url}/metrics")
+    assert status == 200
+    assert "heddle_binds_total 1.0" in text
+    assert "heddle_leader 1.0" in text
+
+
+async def test_a_gate_keeps_a_pod_back(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(1))
+    await cluster.queue("default", 8)
+    cluster.start()
+    await cluster.pod("gated", schedulingGates=[{"name": "example.com/wait"}])
+    await cluster.pod("free")
+    await cluster.until_bound(1)
+    assert list(await cluster.bound()) == ["free"]
+    patch = [{"op": "remove", "path": "/spec/schedulingGates"}]
+    await cluster.store.patch(PODS, "gated", patch, namespace=cluster.namespace, type=PatchType.JSON)
+    await cluster.until_bound(2)

@@ -1,0 +1,66 @@
+"""Writes that may wait."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from heddle.control.scheduling import afterwards
+from heddle.control.scheduling.afterwards import Afterwards
+
+
+@pytest.fixture
+async def after() -> AsyncIterator[Afterwards]:
+    found = Afterwards()
+    work = asyncio.create_task(found.run())
+    yield found
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+async def test_of_an_object_only_the_newest_is_written(after: Afterwards) -> None:
+    written: list[str] = []
+
+    def write(text: str) -> None:
+        async def do() -> None:
+            written.append(text)
+
+        after.put(text[0], do)
+
+    for text in ("a1", "b1", "a2", "a3"):
+        write(text)
+    await asyncio.wait_for(after.flushed(), 5)
+    assert written == ["a3", "b1"]
+
+
+async def test_it_waits_for_what_is_urgent_but_not_for_ever(after: Afterwards, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+
+    async def do() -> None:
+        written.append(1)
+
+    with after.urgent():
+        after.put("a", do)
+        await asyncio.sleep(0.1)
+        assert written == []
+        monkeypatch.setattr(afterwards, "_WAITS", 0.05)
+        await asyncio.wait_for(after.flushed(), 5)
+    assert written == [1]
+
+
+async def test_a_write_that_fails_stops_nothing(after: Afterwards, caplog: pytest.LogCaptureFixture) -> None:
+    written: list[int] = []
+
+    async def fail() -> None:
+        raise RuntimeError("no")
+
+    async def do() -> None:
+        written.append(1)
+
+    after.put("a", fail)
+    after.put("b", do)
+    await asyncio.wait_for(after.flushed(), 5)
+    assert written == [1]
+    assert "what is to be read of a is not written" in caplog.text
