@@ -53,7 +53,15 @@ async def test_pods_start_where_there_is_room_and_gangs_whole_or_not_at_all(clus
 
     await cluster.until(told)
     assert "2 of 3 tasks would fit" in await cluster.told("big-2")
-    workload = json.loads(await cluster.store.get(WORKLOADS, "big", cluster.namespace))
+    workload: dict[str, Any] = {}
+
+    async def kept() -> bool:
+        page = await cluster.store.list(WORKLOADS, cluster.namespace)
+        found = {w["metadata"]["name"]: w for w in map(json.loads, page.items)}
+        workload.update(found.get("big", {}))
+        return "status" in workload
+
+    await cluster.until(kept)
     assert (workload["status"]["phase"], workload["metadata"]["labels"]) == ("Pending", {"heddle.dev/derived": "true"})
 
 

@@ -1,7 +1,7 @@
 """Label and field selectors, as query parameters write them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,16 @@ class LabelSelector:
             else:
                 raise BadRequest(f"unable to parse label selector {part!r}; write key=value or key in (a, b)")
         return LabelSelector(tuple(terms))
+
+    @staticmethod
+    def of(demands: Iterable[tuple[str, str, Collection[str]]]) -> "LabelSelector":
+        """The selector of (label, In | NotIn | Exists | DoesNotExist, values)."""
+        return LabelSelector(
+            tuple(
+                _Term(key, frozenset(values) if values else None, operator in ("In", "Exists"))
+                for key, operator, values in demands
+            )
+        )
 
     def matches(self, labels: Mapping[str, str] | None) -> bool:
         """Whether an object with these labels is selected."""

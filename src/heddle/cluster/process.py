@@ -20,6 +20,7 @@ from heddle.cluster.web import Web
 from heddle.control.grouping.groups import Groups
 from heddle.control.grouping.kinds import OwnerKind
 from heddle.control.scheduling.afterwards import Afterwards
+from heddle.control.scheduling.budgets import PODDISRUPTIONBUDGETS, Budgets
 from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.scheduling.writes import ClusterWrites
 from heddle.control.training.controller import TrainingController
@@ -91,7 +92,12 @@ class ClusterHeddle:
         owners = Owners(store, informers, self._kinds)
         groups = Groups(self._scheduler, self._kinds, owners.get)
         after = Afterwards()
-        scheduling = SchedulingController(informers, writes=ClusterWrites(Client(store), after), groups=groups)
+        scheduling = SchedulingController(
+            informers,
+            writes=ClusterWrites(Client(store), after),
+            groups=groups,
+            budgets=Budgets(informers.of(PODDISRUPTIONBUDGETS)),
+        )
         owners.on_change(scheduling.owner_changed)
         training = TrainingController(informers, meet_at_first)
         leader = prometheus.Gauge("heddle_leader", "1 in the process that leads.", registry=scheduling.metrics.registry)

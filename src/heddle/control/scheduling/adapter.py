@@ -1,7 +1,7 @@
 """Objects to engine values, and back. Pure: no store, no clock."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from heddle.api import quantity
@@ -233,6 +233,7 @@ def workload_spec(
     admitted: bool = True,
     models: frozenset[str] = frozenset(),
     sets: Mapping[str, str] | None = None,
+    budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
 ) -> WorkloadSpec:
     """A workload for the engine, made of the pods of it that exist.
 
@@ -243,7 +244,8 @@ def workload_spec(
 
     What a pod set that is not resizable started with is its minimum from then on; before, all its pods must exist.
 
-    `sets` says to which pod set a pod belongs; without it the pods' labels do.
+    `sets` says to which pod set a pod belongs; without it the pods' labels do. `budgets_of` names the disruption
+    budgets that keep a pod: those of a pod set are its first pod's.
 
     A pod of a movable workload that has a place reserved but does not exist is on its way there: its owner makes it
     anew, and its place is kept meanwhile.
@@ -300,6 +302,7 @@ def workload_spec(
                 gpu_models=chosen,
                 gpu_memory=mebibytes(pod_set.gpu_memory) if pod_set.gpu_memory is not None else 0,
                 step=pod_set.step,
+                budgets=budgets_of(living[0]) if living else (),
                 resizable=pod_set.resizable,
             )
         )
@@ -343,7 +346,9 @@ def _slices(rule: SliceRule | None) -> Slices | None:
     return Slices(rule.level, rule.size, rule.balanced) if rule else None
 
 
-def orphan_spec(key: str, pods: Iterable[Pod]) -> WorkloadSpec:
+def orphan_spec(
+    key: str, pods: Iterable[Pod], budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: ()
+) -> WorkloadSpec:
     """Bound pods whose Workload is gone (or never was): they hold what they hold, until they end."""
     sets = []
     for pod in pods:
@@ -360,6 +365,7 @@ def orphan_spec(key: str, pods: Iterable[Pod]) -> WorkloadSpec:
                 request={name: value for name, value in total.items() if name != "gpu"},
                 gpu=gpu,
                 gpu_memory=mebibytes(memory) if memory else 0,
+                budgets=budgets_of(pod),
             )
         )
     return WorkloadSpec(name=key, queue=NO_QUEUE, pod_sets=tuple(sets), preemptible=False)

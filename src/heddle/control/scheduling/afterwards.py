@@ -23,21 +23,14 @@ class Afterwards:
     def __init__(self) -> None:
         self._due: dict[Hashable, tuple[float, Write]] = {}
         self._busy: set[Hashable] = set()
-        self._news = asyncio.Condition()
+        self._news = asyncio.Event()
         self._urgent = 0
 
     def put(self, key: Hashable, write: Write) -> None:
         """Write this soon; what was due for the same object and is not written yet is forgotten."""
         since = self._due[key][0] if key in self._due else time.monotonic()
         self._due[key] = (since, write)
-        asyncio.get_running_loop().call_soon(self._wake)
-
-    def _wake(self) -> None:
-        async def notify() -> None:
-            async with self._news:
-                self._news.notify(_AT_ONCE)
-
-        self._waking = asyncio.ensure_future(notify())
+        self._news.set()
 
     @contextlib.contextmanager
     def urgent(self) -> Iterator[None]:
@@ -48,7 +41,7 @@ class Afterwards:
         finally:
             self._urgent -= 1
             if not self._urgent and self._due:
-                self._wake()
+                self._news.set()
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -65,9 +58,10 @@ class Afterwards:
         while True:
             found = self._next()
             if found is None:
-                async with self._news:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._news.wait(), _WAITS / 4 if self._due else None)
+                self._news.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_WAITS / 4 if self._due else None):
+                        await self._news.wait()
                 continue
             key, write = found
             self._busy.add(key)

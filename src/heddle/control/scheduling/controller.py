@@ -24,6 +24,7 @@ from heddle.api.errors import ApiError, BadRequest, NotFound
 from heddle.api.license import License
 from heddle.api.meta import Condition, Kind, find_condition, set_condition
 from heddle.api.pod import Pod
+from heddle.api.policy import PodDisruptionBudget
 from heddle.api.queue import Queue
 from heddle.api.registry import LICENSES, NODES, PODS, QUEUES, TOPOLOGIES, WORKLOADS
 from heddle.api.topology import Topology
@@ -39,6 +40,7 @@ from heddle.control.access import refusal
 from heddle.control.grouping.groups import Groups
 from heddle.control.scheduling import adapter, answers
 from heddle.control.scheduling.answers import Answer, Preview
+from heddle.control.scheduling.budgets import Budgets
 from heddle.control.scheduling.metrics import Metrics
 from heddle.control.scheduling.mirror import Mirror
 from heddle.control.scheduling.queues import QueueReporter
@@ -80,6 +82,7 @@ class SchedulingController:
         budget: Budget | None = None,
         writes: Writes | None = None,
         groups: Groups | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         """Schedule the Workloads of a store.
 
@@ -88,11 +91,14 @@ class SchedulingController:
             budget: how much is tried; also carries the policy that is not part of an object.
             writes: how decisions reach the objects.
             groups: makes workloads of pods that have none; absent: such pods only hold what they hold.
+            budgets: disruption budgets that evictions keep; absent: there are none.
         """
         self._client = Client(informers.store)
         self._writes = writes or Writes(self._client)
         self._budget = budget or Budget()
-        self._mirror = Mirror()
+        self._pod_budgets = budgets
+        self._mirror = self._fresh_mirror()
+        self._untold: set[str] = set()
         self._wake = asyncio.Event()
         self._lock = asyncio.Lock()
         self._dirty: dict[str, set[str]] = defaultdict(set)
@@ -108,7 +114,24 @@ class SchedulingController:
         self._works = Works(self._informers["Workload"].objects, self._informers["Queue"].objects, groups)
         for kind, informer in self._informers.items():
             informer.on_change(self._handler(kind))
+        if budgets is not None:
+            self._informers["PodDisruptionBudget"] = budgets.informer
+            budgets.informer.on_change(self._budget_changed)
         self.metrics = Metrics()
+
+    def _fresh_mirror(self) -> Mirror:
+        return Mirror(self._pod_budgets.of if self._pod_budgets else lambda pod: ())
+
+    def _budget_changed(self, type_: str, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
+        budget = new or old
+        assert budget is not None
+        if old is None or new is None or old.spec != new.spec:  # other pods count
+            space = f"{budget.metadata.namespace}/"
+            self._dirty["Workload"].update(key for key in self._works.every_name() if key.startswith(space))
+        elif old.status == new.status:
+            return
+        self._dirty["PodDisruptionBudget"].add(budget.key)
+        self._wake.set()
 
     def _handler(self, kind: str) -> Any:
         def changed(type_: str, old: Kind | None, new: Kind | None) -> None:
@@ -161,9 +184,10 @@ class SchedulingController:
         await self.synced()
         while leading is not None and not leading.is_set():
             self._wake.clear()
-            self._apply_deltas()
+            self._untold |= self._apply_deltas()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(leading.wait(), _STANDBY_EVERY)
+                async with asyncio.timeout(_STANDBY_EVERY):
+                    await leading.wait()
         while True:
             try:
                 waits = await self._cycle()
@@ -173,22 +197,24 @@ class SchedulingController:
                 self._begin_anew()
                 continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _EVERY if waits else None)
+                async with asyncio.timeout(_EVERY if waits else None):
+                    await self._wake.wait()
 
     def _begin_anew(self) -> None:
         """Forgets the engine's state: everything that it must know is in the objects."""
-        self._mirror = Mirror()
+        self._mirror = self._fresh_mirror()
         for kind, informer in self._informers.items():
             if kind != "Pod":
                 self._dirty[kind].update(informer.objects)
-        self._dirty["Workload"].update(self._works.keys())
+        self._dirty["Workload"].update(self._works.every_name())
         self._wake.set()
 
     async def _cycle(self) -> bool:
         """One round; returns whether time alone may change the next plan."""
         async with self._lock:
             self._wake.clear()
-            touched = self._apply_deltas()
+            touched = self._apply_deltas() | self._untold
+            self._untold = set()
             now = time.time()
             waiting = self._mirror.state.waiting()
             fresh = self._due(now)
@@ -236,6 +262,8 @@ class SchedulingController:
         if dirty["License"]:
             licenses: Mapping[str, License] = self._informers["License"].objects
             self._mirror.licenses(licenses)
+        if dirty["PodDisruptionBudget"] and self._pod_budgets is not None:
+            self._mirror.state.set_disruption_budgets(self._pod_budgets.least())
         for key in sorted(dirty["Workload"]):
             self._works.refresh(key)
             workload, fault = self._works.get(key), self._works.fault(key)

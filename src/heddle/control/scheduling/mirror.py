@@ -5,7 +5,7 @@ means, and so that a bind or eviction of ours is known before its watch event co
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from heddle.api.core import Node
@@ -26,7 +26,9 @@ _Place = tuple[str, tuple[str, ...]]
 class Mirror:
     """The engine's state and what of the objects it holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: ()) -> None:
+        """Hold nothing yet; `budgets_of` names the disruption budgets that keep a pod."""
+        self._budgets_of = budgets_of
         self.state = State()
         self.problems: dict[str, str] = {}
         """Workload, queue or node to why the engine refuses it."""
@@ -96,9 +98,11 @@ class Mirror:
             if not holding:
                 self._forget(key)
                 return
-            spec = adapter.orphan_spec(key, holding)
+            spec = adapter.orphan_spec(key, holding, self._budgets_of)
         else:
-            spec = adapter.workload_spec(workload, pods, admitted=admitted, models=self.models, sets=sets)
+            spec = adapter.workload_spec(
+                workload, pods, admitted=admitted, models=self.models, sets=sets, budgets_of=self._budgets_of
+            )
         part_of = {task: pod_set.name for pod_set in spec.pod_sets for task in pod_set.tasks}
         # a pod that went and was made anew between two looks is another one: the place was the first one's
         uids = {pod.metadata.name: pod.metadata.uid for pod in pods}

@@ -122,9 +122,9 @@ class Works:
         """One pod of a workload."""
         return self._pods.get(key, {}).get(name)
 
-    def keys(self) -> Iterator[str]:
-        """All names: of workloads, and of pods without one."""
-        yield from {**dict.fromkeys(self._objects), **dict.fromkeys(self._pods)}
+    def every_name(self) -> list[str]:
+        """Names of workloads, and of pods without one."""
+        return list({**dict.fromkeys(self._objects), **dict.fromkeys(self._pods)})
 
     def names(self) -> list[str]:
         """The workloads that there are."""

@@ -1,0 +1,202 @@
+"""Where a pod may run: heddle and the real kube-scheduler must agree on random pods and nodes.
+
+Of each pair there are two copies, far from all others: a pod pinned to a node by name for kube-scheduler, and the same
+pod and node again for heddle. Each says of its own whether the pod may be there.
+"""
+
+import asyncio
+import copy
+import os
+import random
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clusters import Cluster
+
+from heddle.api.registry import NODES, PODS
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(240)]
+
+PAIRS = int(os.environ.get("HEDDLE_PAIRS", "200"))
+SEED = int(os.environ.get("HEDDLE_SEED", "7"))
+KEYS, VALUES = ("zone", "disk", "gen"), ("a", "b", "3", "12")
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+class Draw:
+    """Random pods and nodes that are near the edge of fitting."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def _maybe(self, chance: float) -> bool:
+        return self._random.random() < chance
+
+    def node(self) -> tuple[dict[str, str], dict[str, str], list[dict[str, str]], bool]:
+        """Labels, allocatable resources, taints, whether it is cordoned."""
+        pick = self._random
+        labels = {key: pick.choice(VALUES) for key in KEYS if self._maybe(0.6)}
+        size = {
+            "cpu": pick.choice(["2", "4", "3500m"]),
+            "memory": pick.choice(["4Gi", "8Gi", "6000Mi"]),
+            "pods": pick.choice(["0", "1", "110", "110", "110"]),
+            "ephemeral-storage": "20Gi",
+            "nvidia.com/gpu": str(pick.choice([0, 1, 4, 8])),
+        }
+        if self._maybe(0.3):
+            size["example.com/fpga"] = str(pick.choice([1, 2]))
+        taints = [
+            {"key": pick.choice(KEYS), "value": pick.choice(VALUES), "effect": effect}
+            for effect in EFFECTS
+            if self._maybe(0.2)
+        ]
+        return labels, size, taints, self._maybe(0.08)
+
+    def pod(self, node: str) -> dict[str, Any]:
+        """The spec of a pod that is pinned to a node."""
+        pick = self._random
+        spec: dict[str, Any] = {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [self._container(f"c{i}") for i in range(pick.choice([1, 1, 2]))],
+            "initContainers": [
+                self._container(f"i{i}", sidecar=self._maybe(0.4)) for i in range(pick.choice([0, 0, 1, 2]))
+            ],
+            "affinity": {"nodeAffinity": self._affinity(node)},
+            "tolerations": [self._toleration() for _ in range(pick.choice([0, 1, 2]))],
+        }
+        if self._maybe(0.3):
+            spec["nodeSelector"] = {pick.choice(KEYS): pick.choice(VALUES)}
+        return spec
+
+    def _container(self, name: str, *, sidecar: bool = False) -> dict[str, Any]:
+        pick = self._random
+        asked: dict[str, str] = {}
+        for resource, amounts in (
+            ("cpu", ["500m", "1", "2"]), ("memory", ["1Gi", "3Gi", "2500M"]), ("ephemeral-storage", ["1Gi", "15Gi"]),
+            ("nvidia.com/gpu", ["1", "4"]), ("example.com/fpga", ["1", "2"]),
+        ):  # fmt: skip
+            if self._maybe({"example.com/fpga": 0.1, "nvidia.com/gpu": 0.4}.get(resource, 0.6)):
+                asked[resource] = pick.choice(amounts)
+        limits = {name: amount for name, amount in asked.items() if "/" in name}
+        found: dict[str, Any] = {
+            "name": name, "image": "none", "resources": {"requests": asked, "limits": limits},
+        }  # fmt: skip
+        return found | ({"restartPolicy": "Always"} if sidecar else {})
+
+    def _toleration(self) -> dict[str, str]:
+        pick = self._random
+        if self._maybe(0.15):
+            return {"operator": "Exists"}
+        found = {"key": pick.choice(KEYS)}
+        found |= {"operator": "Exists"} if self._maybe(0.5) else {"operator": "Equal", "value": pick.choice(VALUES)}
+        return found | ({"effect": pick.choice(EFFECTS)} if self._maybe(0.5) else {})
+
+    def _expression(self) -> dict[str, Any]:
+        pick = self._random
+        operator = pick.choice(["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"])
+        values: list[str] = []
+        if operator in ("In", "NotIn"):
+            values = pick.sample(VALUES, pick.choice([1, 2]))
+        elif operator in ("Gt", "Lt"):
+            values = [pick.choice(["2", "3", "10"])]
+        return {"key": pick.choice(KEYS), "operator": operator} | ({"values": values} if values else {})
+
+    def _affinity(self, node: str) -> dict[str, Any]:
+        pinned = [{"key": "metadata.name", "operator": "In", "values": [node]}]
+        terms = []
+        for _ in range(self._random.choice([1, 1, 2])):
+            expressions = [self._expression() for _ in range(self._random.choice([0, 0, 1, 2]))]
+            terms.append({"matchFields": pinned} | ({"matchExpressions": expressions} if expressions else {}))
+        if self._maybe(0.05):
+            terms.append({})  # a term without demands: no node meets it
+        return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+
+
+def renamed(value: Any, old: str, new: str) -> Any:
+    """A copy with one name in place of another."""
+    if isinstance(value, dict):
+        return {key: renamed(item, old, new) for key, item in value.items()}
+    if isinstance(value, list):
+        return [renamed(item, old, new) for item in value]
+    return new if value == old else copy.copy(value)
+
+
+@pytest.fixture(scope="module")
+def plane(bed: Any) -> Iterator[Any]:
+    controllers = ("garbage-collector-controller", "namespace-controller", "node-lifecycle-controller")
+    plane = bed.start(controllers=",".join(controllers))  # the last takes the taint of nodes that were not ready yet
+    try:
+        plane.start_kwok()
+        plane.start_scheduler()
+        yield plane
+    finally:
+        plane.stop()
+
+
+@pytest.fixture
+async def cluster(plane: Any, tmp_path: Path) -> AsyncIterator[Cluster]:
+    found = Cluster(plane, tmp_path)
+    try:
+        await found.prepare()
+        yield found
+    finally:
+        await found.close()
+
+
+async def test_heddle_and_kube_scheduler_agree(cluster: Cluster, bed: Any) -> None:
+    draw = Draw(SEED)
+    (form,) = bed.gpu_nodes(1)
+    nodes: list[dict[str, Any]] = []
+    pods: dict[str, dict[str, Any]] = {}
+    for number in range(PAIRS):
+        labels, size, taints, cordoned = draw.node()
+        theirs = draw.pod(f"k-{number}")
+        for side in "kh":
+            name = f"{side}-{number}"
+            node = copy.deepcopy(form)
+            node["metadata"] |= {"name": name, "labels": labels}
+            node["spec"] = {"taints": taints, "unschedulable": cordoned}
+            node["status"] = {"allocatable": size, "capacity": size}
+            nodes.append(node)
+            spec = renamed(theirs, f"k-{number}", name)
+            pods[name] = spec | {"schedulerName": "heddle" if side == "h" else "default-scheduler"}
+    await cluster.nodes(nodes)
+
+    async def taken() -> bool:
+        page = await cluster.store.list(NODES)
+        return not any(b"node.kubernetes.io/not-ready" in blob for blob in page.items)
+
+    await cluster.until(taken, 60)
+    await cluster.queue("default", 10_000)
+    await asyncio.gather(
+        *(
+            cluster.store.create(PODS, {"metadata": {"name": name}, "spec": spec}, cluster.namespace)
+            for name, spec in pods.items()
+        )
+    )
+    cluster.start()
+    verdicts: dict[str, bool] = {}
+    told: dict[str, str] = {}
+
+    async def decided() -> bool:
+        for pod in await cluster.pods():
+            conditions = {c["type"]: c for c in pod["status"].get("conditions", [])}
+            name, scheduled = pod["metadata"]["name"], conditions.get("PodScheduled", {})
+            if pod["spec"].get("nodeName"):
+                assert pod["spec"]["nodeName"] == name
+                verdicts[name] = True
+            elif scheduled.get("message"):
+                verdicts[name], told[name] = False, scheduled["message"]
+        return len(verdicts) == len(pods)
+
+    await cluster.until(decided, 120)
+    wrong = [
+        f"pair {n}: kube-scheduler {told.get(f'k-{n}', 'bound it')}; heddle {told.get(f'h-{n}', 'bound it')}"
+        for n in range(PAIRS)
+        if verdicts[f"k-{n}"] != verdicts[f"h-{n}"]
+    ]
+    assert not wrong, "\n".join(wrong)
+    fits = sum(verdicts[f"k-{n}"] for n in range(PAIRS))
+    assert PAIRS // 10 < fits < PAIRS * 9 // 10, f"{fits} of {PAIRS} fit: the draw says little"
