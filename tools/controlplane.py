@@ -179,6 +179,10 @@ class ControlPlane:
                 if answer.status != 201:
                     raise RuntimeError(f"creating {one['metadata']} answered {answer.status}: {told.decode()}")
 
+    def pid(self, name: str) -> int:
+        """The process of a program, for tests that stop it for a while or kill it."""
+        return self._processes[name].pid
+
     def logs(self, name: str) -> str:
         """What a program (`kube-apiserver`, `kwok` …) has written so far."""
         return (self.folder / f"{name}.log").read_text(errors="replace")

@@ -93,6 +93,11 @@ class Cluster:
             QUEUES, {"metadata": {"name": name}, "spec": {"quota": {"nvidia.com/gpu": gpus}} | spec}
         )
 
+    async def ensure_pod(self, name: str, labels: dict[str, str]) -> None:
+        """Create a pod of one GPU where there is none of its name."""
+        with contextlib.suppress(AlreadyExists):
+            await self.pod(name, labels)
+
     async def pod(self, name: str, labels: dict[str, str] | None = None, *, gpus: int = 1, **spec: Any) -> None:
         """Create a pod of heddle's that asks for GPUs."""
         amounts = {"cpu": "1", "memory": "1Gi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})

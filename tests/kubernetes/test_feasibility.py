@@ -41,7 +41,7 @@ class Draw:
         size = {
             "cpu": pick.choice(["2", "4", "3500m"]),
             "memory": pick.choice(["4Gi", "8Gi", "6000Mi"]),
-            "pods": pick.choice(["0", "1", "110", "110", "110"]),
+            "pods": pick.choice(["0", "1", "2", "110", "110", "110"]),
             "ephemeral-storage": "20Gi",
             "nvidia.com/gpu": str(pick.choice([0, 1, 4, 8])),
         }
@@ -70,6 +70,12 @@ class Draw:
             spec["nodeSelector"] = {pick.choice(KEYS): pick.choice(VALUES)}
         return spec
 
+    def resident(self) -> dict[str, Any] | None:
+        """The spec of a pod that is on the node already, or none."""
+        if self._maybe(0.6):
+            return None
+        return {"containers": [self._container("there")], "terminationGracePeriodSeconds": 0}
+
     def _container(self, name: str, *, sidecar: bool = False) -> dict[str, Any]:
         pick = self._random
         asked: dict[str, str] = {}
@@ -83,6 +89,9 @@ class Draw:
         found: dict[str, Any] = {
             "name": name, "image": "none", "resources": {"requests": asked, "limits": limits},
         }  # fmt: skip
+        if self._maybe(0.25):
+            port = {"containerPort": 80, "hostPort": pick.choice([8080, 8081])}
+            found["ports"] = [port | ({"protocol": "UDP"} if self._maybe(0.3) else {})]
         return found | ({"restartPolicy": "Always"} if sidecar else {})
 
     def _toleration(self) -> dict[str, str]:
@@ -150,9 +159,12 @@ async def test_heddle_and_kube_scheduler_agree(cluster: Cluster, bed: Any) -> No
     (form,) = bed.gpu_nodes(1)
     nodes: list[dict[str, Any]] = []
     pods: dict[str, dict[str, Any]] = {}
+    residents: dict[str, dict[str, Any]] = {}
     for number in range(PAIRS):
         labels, size, taints, cordoned = draw.node()
-        theirs = draw.pod(f"k-{number}")
+        theirs, resident = draw.pod(f"k-{number}"), draw.resident()
+        # heddle puts nothing on a cordoned node, even what tolerates everything (docs/kubernetes.md)
+        cordoned = cordoned and all("key" in toleration for toleration in theirs["tolerations"])
         for side in "kh":
             name = f"{side}-{number}"
             node = copy.deepcopy(form)
@@ -161,6 +173,8 @@ async def test_heddle_and_kube_scheduler_agree(cluster: Cluster, bed: Any) -> No
             node["status"] = {"allocatable": size, "capacity": size}
             nodes.append(node)
             spec = renamed(theirs, f"k-{number}", name)
+            if resident:
+                residents[f"there-{name}"] = {**resident, "nodeName": name, "schedulerName": "nobody"}
             pods[name] = spec | {"schedulerName": "heddle" if side == "h" else "default-scheduler"}
     await cluster.nodes(nodes)
 
@@ -170,12 +184,13 @@ async def test_heddle_and_kube_scheduler_agree(cluster: Cluster, bed: Any) -> No
 
     await cluster.until(taken, 60)
     await cluster.queue("default", 10_000)
-    await asyncio.gather(
-        *(
-            cluster.store.create(PODS, {"metadata": {"name": name}, "spec": spec}, cluster.namespace)
-            for name, spec in pods.items()
+    for part in (residents, pods):
+        await asyncio.gather(
+            *(
+                cluster.store.create(PODS, {"metadata": {"name": name}, "spec": spec}, cluster.namespace)
+                for name, spec in part.items()
+            )
         )
-    )
     cluster.start()
     verdicts: dict[str, bool] = {}
     told: dict[str, str] = {}
@@ -184,6 +199,8 @@ async def test_heddle_and_kube_scheduler_agree(cluster: Cluster, bed: Any) -> No
         for pod in await cluster.pods():
             conditions = {c["type"]: c for c in pod["status"].get("conditions", [])}
             name, scheduled = pod["metadata"]["name"], conditions.get("PodScheduled", {})
+            if name in residents:
+                continue
             if pod["spec"].get("nodeName"):
                 assert pod["spec"]["nodeName"] == name
                 verdicts[name] = True

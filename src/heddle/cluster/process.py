@@ -13,12 +13,15 @@ from typing import Any
 import prometheus_client as prometheus
 
 from heddle.api.pod import Pod
+from heddle.api.registry import Resource
 from heddle.api.trainingjob import TrainingJob
+from heddle.api.volumes import PersistentVolume, PersistentVolumeClaim
 from heddle.cluster.lease import LeaseKeeper
 from heddle.cluster.owners import Owners
 from heddle.cluster.web import Web
 from heddle.control.grouping.groups import Groups
 from heddle.control.grouping.kinds import OwnerKind
+from heddle.control.grouping.volumes import Volumes
 from heddle.control.scheduling.afterwards import Afterwards
 from heddle.control.scheduling.budgets import PODDISRUPTIONBUDGETS, Budgets
 from heddle.control.scheduling.controller import SchedulingController
@@ -30,6 +33,10 @@ from heddle.store.kubernetes import KubernetesStore
 
 _log = logging.getLogger(__name__)
 
+PERSISTENTVOLUMES = Resource("", "v1", "PersistentVolume", "persistentvolumes", False, PersistentVolume)
+PERSISTENTVOLUMECLAIMS = Resource(
+    "", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True, PersistentVolumeClaim
+)
 LEASE = "heddle-controller"
 RENDEZVOUS_PORT = 29400
 """Where the first process of a training job listens, as torchrun does by default."""
@@ -90,7 +97,8 @@ class ClusterHeddle:
     async def _run(self, store: KubernetesStore, lease: LeaseKeeper) -> None:
         informers = Informers(store)
         owners = Owners(store, informers, self._kinds)
-        groups = Groups(self._scheduler, self._kinds, owners.get)
+        claims, volumes = informers.of(PERSISTENTVOLUMECLAIMS), informers.of(PERSISTENTVOLUMES)
+        groups = Groups(self._scheduler, self._kinds, owners.get, Volumes(claims.objects, volumes.objects))
         after = Afterwards()
         scheduling = SchedulingController(
             informers,
@@ -99,6 +107,8 @@ class ClusterHeddle:
             budgets=Budgets(informers.of(PODDISRUPTIONBUDGETS)),
         )
         owners.on_change(scheduling.owner_changed)
+        claims.on_change(lambda type_, old, new: scheduling.claim_changed((new or old).key))
+        volumes.on_change(lambda type_, old, new: scheduling.claim_changed())
         training = TrainingController(informers, meet_at_first)
         leader = prometheus.Gauge("heddle_leader", "1 in the process that leads.", registry=scheduling.metrics.registry)
         leader.set_function(lambda: float(lease.leads()))
@@ -113,6 +123,8 @@ class ClusterHeddle:
             group.create_task(after.run())
             group.create_task(scheduling.run(leading))
             await scheduling.synced()
+            await claims.synced()
+            await volumes.synced()
             self._problem = ""
             lease.start()
             _log.info("standing by as %s", self._identity)

@@ -17,6 +17,7 @@ from heddle.api.workload import (
     PreferredNodes,
 )
 from heddle.control.grouping import requests
+from heddle.control.grouping.volumes import Terms, Where
 
 _FIELDS = {"metadata.name": NODE_NAME_FIELD}
 _NOWHERE = NodeTerm(match_expressions=[LabelExpression(key=NODE_NAME_FIELD, operator="DoesNotExist")])
@@ -41,19 +42,22 @@ class Demand:
 class Demands:
     """The demands of pods, worked out once for each shape."""
 
-    def __init__(self) -> None:
+    def __init__(self, volumes: Where) -> None:
+        """`volumes` knows where those of pods are."""
+        self._volumes = volumes
         self._known: dict[bytes, Demand] = {}
 
     def of(self, pod: Pod) -> Demand:
         """What a pod demands."""
-        shape = _shape(pod)
+        where, faults = self._volumes.of(pod) if pod.spec.volumes else ((), ())
+        shape = _shape(pod, where, faults)
         found = self._known.get(shape)
         if found is None:
-            found = self._known[shape] = _demand(pod, shape)
+            found = self._known[shape] = _demand(pod, shape, where, faults)
         return found
 
 
-def _shape(pod: Pod) -> bytes:
+def _shape(pod: Pod, where: tuple[Terms, ...], faults: tuple[str, ...]) -> bytes:
     spec = pod.spec
     annotations = pod.metadata.annotations
     return msgspec.msgpack.encode(
@@ -61,22 +65,25 @@ def _shape(pod: Pod) -> bytes:
             [(c.resources, c.ports) for c in spec.containers],
             [(c.resources, c.restart_policy, c.ports) for c in spec.init_containers],
             spec.node_selector, spec.affinity, spec.tolerations, spec.topology_spread_constraints, spec.overhead,
-            [v for v in spec.volumes if v.persistent_volume_claim or v.ephemeral],
+            where, faults,
             len(spec.resource_claims), spec.resources, spec.preemption_policy,
             [name in annotations for name in (GPU_SHARE_ANNOTATION, GPU_MEMORY_ANNOTATION)],
         )
     )  # fmt: skip
 
 
-def _demand(pod: Pod, shape: bytes) -> Demand:
+def _demand(pod: Pod, shape: bytes, where: tuple[Terms, ...], waits: tuple[str, ...]) -> Demand:
     spec = pod.spec
     required, preferred, faults = _affinity(spec)
+    for terms in where:
+        reached = [_term(term, "nodeAffinity of a volume", faults) or _NOWHERE for term in terms]
+        required = [_both(one, other) for one in required for other in reached] if required else reached
     return Demand(
         shape=shape,
         resources=requests.resources(requests.of(pod)),
         node_selector=dict(spec.node_selector),
         node_affinity=NodeAffinity(required=required, preferred=preferred),
-        faults=(*faults, *_unsupported(pod)),
+        faults=(*faults, *waits, *_unsupported(pod)),
         ignored=tuple(_ignored(spec)),
     )
 
@@ -108,6 +115,10 @@ def _term(term: NodeSelectorTerm, where: str, faults: list[str]) -> NodeTerm | N
     return NodeTerm(match_expressions=found) if found else None
 
 
+def _both(one: NodeTerm, other: NodeTerm) -> NodeTerm:
+    return NodeTerm(match_expressions=[*one.match_expressions, *other.match_expressions])
+
+
 def _expression(m: NodeSelectorRequirement, key: str) -> LabelExpression:
     return LabelExpression(key=key, operator=m.operator, values=list(m.values))  # type: ignore[arg-type]
 
@@ -123,11 +134,6 @@ def _unsupported(pod: Pod) -> Iterator[str]:
             yield f"spec.affinity.{name}.requiredDuringSchedulingIgnoredDuringExecution is not supported yet"
     if any(c.when_unsatisfiable != "ScheduleAnyway" for c in spec.topology_spread_constraints):
         yield "spec.topologySpreadConstraints with whenUnsatisfiable: DoNotSchedule is not supported yet"
-    if any(port.host_port for c in (*spec.containers, *spec.init_containers) for port in c.ports):
-        yield "spec.containers[].ports[].hostPort is not supported yet"
-    for volume in spec.volumes:
-        if volume.persistent_volume_claim or volume.ephemeral:
-            yield f"spec.volumes[{volume.name}]: claims of persistent volumes are not supported yet"
     if spec.resource_claims:
         yield "spec.resourceClaims: dynamic resource allocation is not supported yet"
     if spec.preemption_policy == "Never":

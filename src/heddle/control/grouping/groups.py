@@ -29,12 +29,16 @@ from heddle.api.workload import (
 )
 from heddle.control.grouping.demands import Demand, Demands
 from heddle.control.grouping.kinds import Owner, OwnerKind
+from heddle.control.grouping.volumes import Nowhere, Where
 
 ALONE = "(pod) "
 """Before the name of a pod that is a workload by itself; no object can have such a name."""
 
 ONE_PART = "pods"
 """Pod set of groups that have only one."""
+
+_FOR_EVER = 10**9
+"""Seconds: pods that nobody makes anew are not evicted because others of their gang are lost."""
 
 OwnerOf = Callable[[OwnerKind, str, str], Owner | None]
 """(kind, namespace, name) -> the object, where it is known."""
@@ -58,10 +62,12 @@ class Group:
 class Groups:
     """Makes workloads of pods."""
 
-    def __init__(self, scheduler: str, kinds: Sequence[OwnerKind], owner_of: OwnerOf) -> None:
+    def __init__(
+        self, scheduler: str, kinds: Sequence[OwnerKind], owner_of: OwnerOf, volumes: Where | None = None
+    ) -> None:
         """Make workloads of the pods whose `schedulerName` is `scheduler`."""
         self._scheduler, self._kinds, self._owner_of = scheduler, tuple(kinds), owner_of
-        self._demands = Demands()
+        self._demands = Demands(volumes or Nowhere())
         self._first: dict[tuple[str, str], bytes] = {}
 
     def ours(self, pod: Pod) -> bool:
@@ -131,6 +137,7 @@ class Groups:
                 pod_sets=_pod_sets(by_set, demands, counts, least),
                 priority=max(p.spec.priority or 0 for p in members),
                 preemptible=preemptible,
+                gang_grace_seconds=None if _owners(first) else _FOR_EVER,
             ),
             status=WorkloadStatus(reservation=_promised(members, sets)) if status is None else status,
         )

@@ -9,6 +9,9 @@ from heddle.api.pod import Container, Pod, ResourceRequirements
 PODS = "pods"
 """Resource of a node: how many pods it takes."""
 
+PORT = "hostPort:"
+"""Before a port it is a resource of a node (no resource of Kubernetes can have this name)."""
+
 Amounts = dict[str, int]
 """By resource, in thousandths."""
 
@@ -38,7 +41,23 @@ def of(pod: Pod) -> Amounts:
         total |= _asked(spec.resources)
     _add(total, _milli(spec.overhead))
     total[PODS] = 1000
+    total |= dict.fromkeys(ports(pod), 1000)
     return {name: value for name, value in total.items() if value}
+
+
+def ports(pod: Pod) -> set[str]:
+    """The ports that it takes of its node, as resources of which each node has one.
+
+    Addresses are not told apart: two pods that use one port at different addresses of a node do not share it.
+    """
+    spec = pod.spec
+    sidecars = [init for init in spec.init_containers if init.restart_policy == "Always"]
+    return {
+        f"{PORT}{port.protocol or 'TCP'}/{port.host_port}"
+        for container in (*spec.containers, *sidecars)
+        for port in container.ports
+        if port.host_port
+    }
 
 
 def resources(amounts: Amounts) -> Resources:

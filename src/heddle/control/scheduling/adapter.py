@@ -103,10 +103,11 @@ def resources(values: dict[str, int]) -> Resources:
     return found
 
 
-def node_spec(node: Node, models: frozenset[str] = frozenset()) -> NodeSpec:
+def node_spec(node: Node, models: frozenset[str] = frozenset(), ports: frozenset[str] = frozenset()) -> NodeSpec:
     """A machine for the engine; one that is not Ready, or cordoned, takes nothing new, whatever a pod tolerates.
 
-    Its GPUs are counted by model too where that is one of `models`, those that queues name.
+    Its GPUs are counted by model too where that is one of `models`, those that queues name; it has one of each of
+    `ports`, those that pods ask for.
     """
     ready = any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
     taints = tuple(
@@ -119,6 +120,7 @@ def node_spec(node: Node, models: frozenset[str] = frozenset()) -> NodeSpec:
     found = amounts(offered, gpu=False)
     if (model := node.metadata.labels.get(GPU_PRODUCT_LABEL)) in models:
         found[f"{MODEL}{model}"] = 1000 * len(devices)
+    found |= dict.fromkeys(ports, 1)
     return NodeSpec(
         name=node.metadata.name,
         resources=found,

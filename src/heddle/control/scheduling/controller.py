@@ -170,6 +170,13 @@ class SchedulingController:
             self._dirty["Workload"] |= touched
             self._wake.set()
 
+    def claim_changed(self, claim: str = "") -> None:
+        """A claim to a volume (`namespace/name`; without it: any) came, changed or went."""
+        claims = [claim] if claim else self._works.claims_of_all()
+        if touched := set().union(*map(self._works.claim_changed, claims)):
+            self._dirty["Workload"] |= touched
+            self._wake.set()
+
     async def synced(self) -> None:
         """Wait until all objects are known."""
         for informer in self._informers.values():

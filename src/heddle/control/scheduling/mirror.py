@@ -5,7 +5,7 @@ means, and so that a bind or eviction of ours is known before its watch event co
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from heddle.api.core import Node
@@ -14,6 +14,7 @@ from heddle.api.pod import Pod
 from heddle.api.queue import Queue
 from heddle.api.topology import Topology
 from heddle.api.workload import Workload
+from heddle.control.grouping import requests
 from heddle.control.scheduling import adapter
 from heddle.engine import Placement, State
 
@@ -38,13 +39,18 @@ class Mirror:
         self._workloads: set[str] = set()
         self._bound: dict[str, dict[str, _Place]] = {}
         self._leaving: dict[str, set[str]] = {}
+        self._nodes: dict[str, Node] = {}
+        self._ports: frozenset[str] = frozenset()
         self._uids: dict[str, dict[str, str]] = {}
 
     def node(self, name: str, node: Node | None) -> set[str]:
         """A node changed or went; returns the workloads that lost a place."""
-        lost = (
-            self.state.remove_node(name) if node is None else self.state.set_node(adapter.node_spec(node, self.models))
-        )
+        if node is None:
+            self._nodes.pop(name, None)
+            lost = self.state.remove_node(name)
+        else:
+            self._nodes[name] = node
+            lost = self.state.set_node(adapter.node_spec(node, self.models, self._ports))
         for key, task in lost:
             self._lost(key, task)
         return {workload for workload, _ in lost}
@@ -91,6 +97,7 @@ class Mirror:
         Whatever becomes of the workload, its pods count for as long as they have a node and have not ended. `sets` says
         to which pod set a pod belongs, where its label does not.
         """
+        self._offer(pods)
         holding = [p for p in pods if p.spec.node_name and not p.finished]
         if workload is not None and workload.status.phase == "Finished":
             admitted = False
@@ -118,6 +125,14 @@ class Mirror:
                 self._pod(key, pod, part_of[pod.metadata.name])
         if workload is not None and admitted and workload.status.reservation:
             self._reserve(workload)
+
+    def _offer(self, pods: Iterable[Pod]) -> None:
+        """Each node has one of each port that pods ask for."""
+        more = frozenset().union(*(requests.ports(pod) for pod in pods)) - self._ports
+        if more:
+            self._ports |= more
+            for node in self._nodes.values():
+                self.state.set_node(adapter.node_spec(node, self.models, self._ports))
 
     def _forget(self, key: str) -> None:
         if key in self._workloads:

@@ -8,6 +8,7 @@ from heddle.api.pod import Pod
 from heddle.api.queue import Queue
 from heddle.api.workload import DERIVED_LABEL, POD_GROUP_LABEL, Workload
 from heddle.control.grouping.groups import ALONE, Group, Groups
+from heddle.control.grouping.volumes import claims_of
 
 
 class Works:
@@ -21,6 +22,7 @@ class Works:
         self._pods: dict[str, dict[str, Pod]] = defaultdict(dict)
         self._key_of: dict[tuple[str, str], str] = {}
         self._owned: dict[tuple[str, str, str], set[tuple[str, str]]] = defaultdict(set)
+        self._claiming: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._derived: dict[str, Group] = {}
 
     # pods come and go
@@ -38,6 +40,9 @@ class Works:
         self._pods[key][meta.name] = pod
         if self._groups and (owner := self._groups.owner_key(pod)):
             self._owned[owner].add(identity)
+        if pod.spec.volumes:
+            for claim in claims_of(pod):
+                self._claiming[claim].add(identity)
         return touched
 
     def remove_pod(self, pod: Pod) -> set[str]:
@@ -49,7 +54,17 @@ class Works:
         self._pods[key].pop(meta.name, None)
         if self._groups and (owner := self._groups.owner_key(pod)):
             self._owned[owner].discard((meta.namespace, meta.name))
+        for claim in claims_of(pod):
+            self._claiming[claim].discard((meta.namespace, meta.name))
         return {key}
+
+    def claim_changed(self, claim: str) -> set[str]:
+        """A claim (`namespace/name`) to a volume came, changed or went."""
+        return {key for key in (self.key_of(*i) for i in self._claiming.get(claim, ())) if key}
+
+    def claims_of_all(self) -> list[str]:
+        """All claims that pods use."""
+        return list(self._claiming)
 
     def owner_changed(self, kind: str, namespace: str, name: str) -> set[str]:
         """An object that says how many pods belong together came, changed or went."""
@@ -116,7 +131,11 @@ class Works:
 
     def key(self, pod: Pod) -> str:
         """The name under which a pod is known; "" = it is not."""
-        return self._key_of.get((pod.metadata.namespace, pod.metadata.name), "")
+        return self.key_of(pod.metadata.namespace, pod.metadata.name)
+
+    def key_of(self, namespace: str, name: str) -> str:
+        """The same by a pod's namespace and name."""
+        return self._key_of.get((namespace, name), "")
 
     def pod(self, key: str, name: str) -> Pod | None:
         """One pod of a workload."""

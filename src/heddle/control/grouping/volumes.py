@@ -1,0 +1,74 @@
+"""Where the volumes of a pod can be reached."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from heddle.api.pod import NodeSelectorTerm, Pod
+from heddle.api.volumes import PersistentVolume, PersistentVolumeClaim
+
+Terms = tuple[NodeSelectorTerm, ...]
+"""A node must meet one of these."""
+
+
+class Where(Protocol):
+    """Knows where the volumes of pods are."""
+
+    def of(self, pod: Pod) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
+        """What each volume of a pod demands of its node, and why the pod must wait for some."""
+        ...
+
+
+class Nowhere:
+    """Where nothing is known of volumes, whoever has one waits."""
+
+    def of(self, pod: Pod) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
+        """See `Where.of`."""
+        return (), tuple(
+            f"spec.volumes[{volume.name}]: claims of persistent volumes are not known here"
+            for volume in pod.spec.volumes
+            if volume.persistent_volume_claim or volume.ephemeral
+        )
+
+
+class Volumes:
+    """The claims and volumes of a cluster."""
+
+    def __init__(self, claims: Mapping[str, PersistentVolumeClaim], volumes: Mapping[str, PersistentVolume]) -> None:
+        """Know claims by `namespace/name`, and volumes by name."""
+        self._claims, self._volumes = claims, volumes
+
+    def of(self, pod: Pod) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
+        """See `Where.of`."""
+        demands, faults = [], []
+        for volume in pod.spec.volumes:
+            if volume.persistent_volume_claim:
+                name = volume.persistent_volume_claim.claim_name
+            elif volume.ephemeral:
+                name = f"{pod.metadata.name}-{volume.name}"
+            else:
+                continue
+            where = f"spec.volumes[{volume.name}]: claim {name}"
+            claim = self._claims.get(f"{pod.metadata.namespace}/{name}")
+            found = self._volumes.get(claim.spec.volume_name) if claim else None
+            if claim is None:
+                faults.append(f"{where} does not exist")
+            elif "ReadWriteOncePod" in claim.spec.access_modes:
+                faults.append(f"{where}: access mode ReadWriteOncePod is not supported yet")
+            elif claim.status.phase != "Bound" or found is None:
+                faults.append(
+                    f"{where} is not bound to a volume; volumes that are made for a pod's node "
+                    "(volumeBindingMode WaitForFirstConsumer) are not supported yet"
+                )
+            elif found.spec.node_affinity and found.spec.node_affinity.required:
+                demands.append(tuple(found.spec.node_affinity.required.node_selector_terms))
+        return tuple(demands), tuple(faults)
+
+
+def claims_of(pod: Pod) -> tuple[str, ...]:
+    """The claims that a pod uses, as `namespace/name`."""
+    names = [
+        v.persistent_volume_claim.claim_name if v.persistent_volume_claim else f"{pod.metadata.name}-{v.name}"
+        for v in pod.spec.volumes
+        if v.persistent_volume_claim or v.ephemeral
+    ]
+    return tuple(f"{pod.metadata.namespace}/{name}" for name in names)
