@@ -1,0 +1,73 @@
+"""A cluster on which heddle is installed, without a running controller."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from heddle.deploy.objects import parts
+from heddle.deploy.template import filled
+from heddle.deploy.values import Values
+
+
+def _applied(plane: Any, objects: list[dict[str, Any]]) -> None:
+    given = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    command = [str(plane.kubectl), "--kubeconfig", str(plane.kubeconfig), "apply", "--server-side", "-f", "-"]
+    subprocess.run(command, input=given, capture_output=True, text=True, check=True, timeout=60)
+
+
+@pytest.fixture(scope="session")
+def installed(bed: Any) -> Iterator[Any]:
+    """A control plane of its own with everything that the chart and `heddle install` make."""
+    with bed.running() as plane:
+        bodies = [part.body for part in filled(parts(), Values(), lambda _: True)]
+        definitions = [body for body in bodies if body["kind"] in ("Namespace", "CustomResourceDefinition")]
+        _applied(plane, definitions)
+        command = [str(plane.kubectl), "--kubeconfig", str(plane.kubeconfig), "wait", "crd", "--all"]
+        subprocess.run(
+            [*command, "--for=condition=Established", "--timeout=30s"], check=True, stdout=subprocess.DEVNULL
+        )
+        _applied(plane, [body for body in bodies if body not in definitions])
+        _policies_hold(plane)
+        yield plane
+
+
+def _policies_hold(plane: Any) -> None:
+    """The API server takes a moment to take policies up, each by itself: the last one made is taken up last."""
+    end = time.monotonic() + 30
+    while True:
+        told = []
+        for path, body in _FAULTY:
+            try:
+                plane.create(f"{path}?dryRun=All&fieldManager=test", [body])
+                told.append("")
+            except RuntimeError as error:
+                told.append(str(error))
+        if all("denied request" in one for one in told):
+            return
+        assert time.monotonic() < end, told
+        time.sleep(0.1)
+
+
+_API = {"apiVersion": "heddle.dev/v1alpha1"}
+_META = {"metadata": {"name": "x" * 51}}
+_SETS = [{"name": "a", "count": 1}, {"name": "a", "count": 1}]
+_LEVELS = [{"nodeLabel": "a"}, {"nodeLabel": "a"}]
+_FAULTY: list[tuple[str, dict[str, Any]]] = [
+    (
+        "/apis/heddle.dev/v1alpha1/namespaces/default/trainingjobs",
+        {**_API, **_META, "kind": "TrainingJob", "spec": {"command": ["true"]}},
+    ),
+    (
+        "/apis/heddle.dev/v1alpha1/namespaces/default/workloads",
+        {**_API, **_META, "kind": "Workload", "spec": {"queue": "default", "podSets": _SETS}},
+    ),
+    (
+        "/apis/heddle.dev/v1alpha1/queues",
+        {**_API, **_META, "kind": "Queue", "spec": {"quota": {"licenses.heddle.dev/": "1"}}},
+    ),
+    ("/apis/heddle.dev/v1alpha1/topologies", {**_API, **_META, "kind": "Topology", "spec": {"levels": _LEVELS}}),
+]
