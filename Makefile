@@ -29,8 +29,8 @@ test: $(VENV)/.installed ## all tests, the real kube-apiserver and a browser inc
 kube: $(VENV)/.installed ## a real Kubernetes control plane with four nodes of fake GPUs to play with (needs Go)
 	@$(RUN) $(BIN)/python tools/controlplane.py kube
 
-chart: $(VENV)/.installed ## write the Helm chart and docs/kubernetes-security.md from src/heddle/deploy
-	@$(BIN)/python -m heddle.deploy.chart deploy/helm/heddle docs/kubernetes-security.md
+chart: $(VENV)/.installed ## write the Helm chart and docs/kubernetes-*.md from src/heddle/deploy
+	@$(BIN)/python -m heddle.deploy .
 
 fuzz: $(VENV)/.installed ## the engine's random worlds for long (STEPS=1000000 cycles; KIND=... SEED=... replays one)
 	@$(BIN)/python tests/unit/engine/fuzz.py $(if $(STEPS),--steps $(STEPS)) $(if $(KIND),--kind $(KIND)) $(if $(SEED),--seed $(SEED)) $(ARGS)

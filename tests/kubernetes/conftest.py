@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -33,6 +33,24 @@ def installed(bed: Any) -> Iterator[Any]:
         _applied(plane, [body for body in bodies if body not in definitions])
         _policies_hold(plane)
         yield plane
+
+
+@pytest.fixture(scope="session")
+def everything() -> Callable[[Any], set[str]]:
+    """Tells every object of a cluster, but for what the control plane itself makes and drops as it goes."""
+
+    def told(plane: Any) -> set[str]:
+        command = [str(plane.kubectl), "--kubeconfig", str(plane.kubeconfig)]
+
+        def kubectl(*arguments: str) -> str:
+            return subprocess.run([*command, *arguments], capture_output=True, text=True, check=True, timeout=60).stdout
+
+        passing = ("events", "leases", "componentstatuses", "ipaddresses", "endpoints")
+        kinds = [k for k in kubectl("api-resources", "--verbs=list", "-o", "name").split() if not k.startswith(passing)]
+        form = "jsonpath={range .items[*]}{.kind}/{.metadata.namespace}/{.metadata.name} {end}"
+        return set(kubectl("get", ",".join(kinds), "-A", "-o", form).split())
+
+    return told
 
 
 def _policies_hold(plane: Any) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from heddle.deploy.values import convert
 
 pytestmark = pytest.mark.kubernetes
 
+Everything = Callable[[Any], set[str]]
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "heddle"
 VERSION = ("--kube-version", "1.36.3")
 STAMPS = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
@@ -74,13 +75,6 @@ class Helm:
 
     def get(self, *arguments: str) -> Any:
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
-
-    def everything(self) -> set[str]:
-        """Every object of the cluster but what the control plane itself comes and goes with."""
-        kinds = self.kubectl("api-resources", "--verbs=list", "-o", "name").split()
-        listed = ",".join(kind for kind in kinds if not kind.startswith(("events", "leases", "componentstatuses")))
-        form = "jsonpath={range .items[*]}{.kind}/{.metadata.namespace}/{.metadata.name} {end}"
-        return set(self.kubectl("get", listed, "-A", "-o", form).split())
 
 
 @pytest.fixture
@@ -156,10 +150,10 @@ def cluster(bed: Any, helm_binary: Path, home: dict[str, str]) -> Iterator[Helm]
 
 
 @pytest.fixture(scope="module")
-def before(cluster: Helm) -> set[str]:
+def before(cluster: Helm, everything: Everything) -> set[str]:
     """What there was before heddle."""
     cluster.kubectl("create", "namespace", "heddle-system")
-    return cluster.everything()
+    return everything(cluster.plane)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +180,9 @@ def test_what_the_chart_makes_is_accepted(cluster: Helm, previous: None) -> None
     assert cluster.get("queue", "default")["spec"]["weight"] == 1  # a default of the definition
 
 
-def test_an_upgrade_keeps_what_users_made_and_brings_what_is_new(cluster: Helm, previous: None) -> None:
+def test_an_upgrade_keeps_what_users_made_and_brings_what_is_new(
+    cluster: Helm, previous: None, everything: Everything
+) -> None:
     cluster.kubectl("patch", "queue", "default", "--type=merge", "-p", '{"spec":{"weight":5}}')
     running = {
         "apiVersion": "heddle.dev/v1alpha1",
@@ -200,24 +196,26 @@ def test_an_upgrade_keeps_what_users_made_and_brings_what_is_new(cluster: Helm, 
     assert {kind: cluster.get(*kind)["metadata"]["uid"] for kind in uids} == uids
     assert cluster.get("queue", "default")["spec"]["weight"] == 5
     assert cluster.get("deployment", "heddle-controller", "-n", "heddle-system")["spec"]["replicas"] == 3
-    assert "ConfigMap/heddle-system/former" not in cluster.everything()
+    assert "ConfigMap/heddle-system/former" not in everything(cluster.plane)
     assert cluster.get("validatingadmissionpolicies")["items"]
     cluster.kubectl("patch", "queue", "default", "--type=merge", "-p", '{"spec":{"usageHalfLifeSeconds":60}}')
     assert cluster.get("queue", "default")["spec"]["usageHalfLifeSeconds"] == 60
 
 
-def test_removed_with_definitions_kept_the_jobs_stay_and_are_taken_up_again(cluster: Helm, previous: None) -> None:
+def test_removed_with_definitions_kept_the_jobs_stay_and_are_taken_up_again(
+    cluster: Helm, previous: None, everything: Everything
+) -> None:
     cluster("upgrade", "heddle", str(CHART), "--namespace=heddle-system", "--set=crds.keep=true")
     cluster("uninstall", "heddle", "--namespace=heddle-system")
     uid = cluster.get("trainingjob", "running")["metadata"]["uid"]
-    left = {name.split("/")[0] for name in cluster.everything() if "heddle" in name}
+    left = {name.split("/")[0] for name in everything(cluster.plane) if "heddle" in name}
     assert left == {"Namespace", "CustomResourceDefinition", "APIService"}
     assert cluster.get("queue", "default")["spec"]["weight"] == 5
     cluster("install", "heddle", str(CHART), "--namespace=heddle-system")
     assert cluster.get("trainingjob", "running")["metadata"]["uid"] == uid
 
 
-def test_removed_it_leaves_nothing(cluster: Helm, previous: None, before: set[str]) -> None:
+def test_removed_it_leaves_nothing(cluster: Helm, previous: None, before: set[str], everything: Everything) -> None:
     cluster("uninstall", "heddle", "--namespace=heddle-system", "--wait")
     cluster.kubectl("wait", "--for=delete", "crd/trainingjobs.heddle.dev", "--timeout=30s")
-    assert cluster.everything() == before
+    assert everything(cluster.plane) == before

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from heddle import __version__
-from heddle.cli import jobs, objects, scenario, simulate, up
+from heddle.cli import install, jobs, objects, scenario, simulate, up
 from heddle.cli.options import Target
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ for command in (
     app.command()(command)
 app.command("api-resources")(objects.api_resources)
 app.command()(objects.crds)
+app.command()(install.install)
 app.command()(scenario.scenario)
 app.command()(simulate.simulate)
 app.add_typer(objects.queue_app, name="queue")

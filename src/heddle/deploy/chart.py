@@ -1,7 +1,6 @@
-"""The Helm chart, written from the description: `python -m heddle.deploy.chart deploy/helm/heddle`."""
+"""The Helm chart, written from the description: `make chart`."""
 
 import json
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import msgspec
 
 from heddle import __version__
 from heddle.api.schema import field_names, schema_of
-from heddle.deploy import rights_table
 from heddle.deploy.objects import CONTROLLER, FILES, MANAGED_BY, SERVICE, definitions
 from heddle.deploy.template import to_yaml, written
 from heddle.deploy.values import NAMESPACE, Values, spelled_out
@@ -134,6 +132,25 @@ def _struct(info: msgspec.inspect.Type) -> type[msgspec.Struct] | None:
     return info.cls if isinstance(info, msgspec.inspect.StructType) else None
 
 
+def values_table() -> str:
+    """The values as a table of Markdown, for docs/kubernetes-install.md."""
+    rows = ["| value | default | means |", "|---|---|---|", *_rows(Values, spelled_out(Values()), "")]
+    return "\n".join(rows)
+
+
+def _rows(kind: type[msgspec.Struct], values: dict[str, Any], path: str) -> list[str]:
+    schema = schema_of(kind)["properties"]
+    rows = []
+    for name, field in field_names(kind).items():
+        inner = _struct(field.type)
+        if inner is None:
+            default = json.dumps(values[name])
+            rows.append(f"| `{path}{name}` | `{default}` | {schema[name].get('description', '')} |")
+        else:
+            rows += _rows(inner, values[name], f"{path}{name}.")
+    return rows
+
+
 def write(folder: Path) -> None:
     """Write the chart, and remove from its folder what is no longer part of it."""
     wanted = files()
@@ -144,8 +161,3 @@ def write(folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))
-    Path(sys.argv[2]).write_text(rights_table.page())

@@ -262,11 +262,20 @@ def reserved() -> list[Object]:
 def stamp() -> list[Object]:
     """The policy that writes on each new job who submits it, as the embedded server does."""
     name = "heddle-submitter"
-    annotations = (
-        f"'{USER_ANNOTATION}': request.userInfo.username, "
-        f"'{GROUPS_ANNOTATION}': request.userInfo.?groups.orValue([]).join(',')"
+    said = {
+        USER_ANNOTATION: "request.userInfo.username",
+        GROUPS_ANNOTATION: "request.userInfo.?groups.orValue([]).join(',')",
+    }
+    whole = ", ".join(f"'{key}': {expression}" for key, expression in said.items())
+    single = ", ".join(
+        f"JSONPatch{{op: 'add', path: '/metadata/annotations/' + jsonpatch.escapeKey('{key}'), value: {expression}}}"
+        for key, expression in said.items()
     )
-    expression = f"Object{{metadata: Object.metadata{{annotations: {{{annotations}}}}}}}"
+    # not ApplyConfiguration, which knows a kind only some time after its definition, and refuses it until then
+    expression = (
+        f"has(object.metadata.annotations) ? [{single}] : "
+        f"[JSONPatch{{op: 'add', path: '/metadata/annotations', value: {{{whole}}}}}]"
+    )
     given = f"'{USER_ANNOTATION}' in object.metadata.?annotations.orValue({{}})"
     return [
         {
@@ -280,7 +289,7 @@ def stamp() -> list[Object]:
                 # somebody trusted hands on what was stamped before; everyone else is who they are
                 "matchConditions": [{"name": "not-handed-on", "expression": f"!({given} && {_TRUSTED})"}],
                 "mutations": [
-                    {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}},
+                    {"patchType": "JSONPatch", "jsonPatch": {"expression": expression}},
                 ],
             },
         },
