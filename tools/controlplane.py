@@ -106,6 +106,7 @@ REALISTIC = ",".join(
         "statefulset-controller",
         "taint-eviction-controller",
         "ttl-after-finished-controller",
+        "validatingadmissionpolicy-status-controller",
     ]
 )
 """The controllers of a cluster in which foreign work runs; `"*"` is every one that is on by default."""

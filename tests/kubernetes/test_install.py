@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,20 @@ def test_installed_the_controllers_start_on_different_hosts_under_the_strictest_
     pods = cluster.get("pods", "-n", "heddle-system")["items"]
     assert {pod["spec"]["nodeName"] for pod in pods} == {"host-0", "host-1"}
     assert cluster.get("queue", "default")
+
+
+def test_the_api_server_finds_no_fault_in_the_policies(cluster: Cluster) -> None:
+    def policies() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = cluster.get("validatingadmissionpolicies")["items"]
+        return found
+
+    end = time.monotonic() + 30
+    while not all(policy.get("status", {}).get("observedGeneration") for policy in policies()):
+        assert time.monotonic() < end, "types are not checked"
+        time.sleep(0.2)
+    assert len(policies()) == 7
+    warned = {p["metadata"]["name"]: p["status"].get("typeChecking", {}).get("expressionWarnings") for p in policies()}
+    assert {name: warnings for name, warnings in warned.items() if warnings} == {}
 
 
 def test_installed_again_nothing_changes(cluster: Cluster) -> None:

@@ -190,6 +190,9 @@ def test_the_controller_hands_on_a_submitter_to_a_workload_and_users_write_none(
     out, complaint = kubectl(users, *CONTROLLER, "create", "-f", "-", "-o", "json", given=workload)
     assert complaint == ""
     assert json.loads(out)["metadata"]["annotations"] == {USER: "alice"}
+    out, complaint = kubectl(users, *CONTROLLER, "create", "-f", "-", "-o", "json", given=made(*work(), "of-pods"))
+    assert complaint == ""
+    assert "annotations" not in json.loads(out)["metadata"]
     _, complaint = kubectl(users, *ALICE, "create", "-f", "-", given=made(*work(), "forged"))
     assert "cannot create resource" in complaint
 

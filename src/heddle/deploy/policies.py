@@ -277,6 +277,7 @@ def stamp() -> list[Object]:
         f"[JSONPatch{{op: 'add', path: '/metadata/annotations', value: {{{whole}}}}}]"
     )
     given = f"'{USER_ANNOTATION}' in object.metadata.?annotations.orValue({{}})"
+    made = "request.resource.resource == 'workloads'"
     return [
         {
             "apiVersion": _API,
@@ -286,8 +287,8 @@ def stamp() -> list[Object]:
                 "failurePolicy": "Fail",
                 "reinvocationPolicy": "Never",
                 "matchConstraints": _constraints(_SUBMITTED, ("CREATE",)),
-                # somebody trusted hands on what was stamped before; everyone else is who they are
-                "matchConditions": [{"name": "not-handed-on", "expression": f"!({given} && {_TRUSTED})"}],
+                # who is trusted hands on what was stamped before, and makes Workloads of pods, which are nobody's
+                "matchConditions": [{"name": "not-handed-on", "expression": f"!(({given} || {made}) && {_TRUSTED})"}],
                 "mutations": [
                     {"patchType": "JSONPatch", "jsonPatch": {"expression": expression}},
                 ],
