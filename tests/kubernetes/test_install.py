@@ -1,15 +1,16 @@
 """`heddle install` on a real cluster: plan, question, installation, change, removal."""
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from heddle.cli.__main__ import app
 
 pytestmark = pytest.mark.kubernetes
 
@@ -28,20 +29,8 @@ class Cluster:
 
     def install(self, *arguments: str, code: int = 0) -> str:
         """What the command prints; on failure what it complains of."""
-        command = [
-            sys.executable,
-            "-m",
-            "heddle.cli",
-            "install",
-            "--kubeconfig",
-            str(self.plane.kubeconfig),
-            *arguments,
-        ]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=100, stdin=subprocess.DEVNULL,
-            env={**os.environ, "NO_COLOR": "1"},
-        )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
+        done = CliRunner().invoke(app, ["install", "--kubeconfig", str(self.plane.kubeconfig), *arguments])
+        assert done.exit_code == code, done.output
         return done.stdout if code == 0 else done.stderr
 
     def kubectl(self, *arguments: str, given: Any = None) -> str:

@@ -63,6 +63,12 @@ it, and with it the leases and the record of use that the controller made there.
 | ValidatingAdmissionPolicies, MutatingAdmissionPolicy `heddle-...` | [policies](kubernetes-security.md#policies) |
 | Queue `{DEFAULT_QUEUE}` | where jobs wait that name no queue |
 
+For some five seconds after Helm made the definitions for the first time the API server answers new jobs by *Resource
+kind not found*: its admission learns of kinds that late. `heddle install` waits for it.
+
+Where a platform lets no pods of the class `system-cluster-critical` into namespaces but its own (GKE does, without a
+ResourceQuota that allows it), set `priorityClassName` to a class of yours.
+
 Look whether it runs:
 
 ```

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from heddle.api.errors import InternalError
+from heddle.api.errors import ApiError, InternalError, Unavailable
 from heddle.api.queue import GROUP_VERSION
+from heddle.api.workload import USER_ANNOTATION
+from heddle.deploy import policies
 from heddle.deploy.objects import MANAGED_BY, MANAGER, parts
 from heddle.deploy.server import Object, Server
 from heddle.deploy.template import filled
@@ -118,6 +120,7 @@ def apply(server: Server, steps: Iterable[Step]) -> Iterable[Step]:
         ApiError: the server refuses one; those before it are done, and another run takes up there.
     """
     removed = []
+    taken_up = True
     for step in steps:
         if step.action == "unchanged":
             continue
@@ -126,11 +129,33 @@ def apply(server: Server, steps: Iterable[Step]) -> Iterable[Step]:
             removed.append(step)
         else:
             server.apply(step.body)
+            taken_up = taken_up and step.body["kind"] != policies.MUTATING
             if step.body["kind"] == "CustomResourceDefinition":
                 _until(functools.partial(_established, server, step.body), f"{step.name} is not established")
         yield step
+    if not taken_up:
+        _until(functools.partial(_taken_up, server), "the cluster takes no jobs yet")
     for step in removed:
         _until(functools.partial(_gone, server, step.body), f"{step.name} is not gone")
+
+
+_PROBE = {
+    "apiVersion": GROUP_VERSION,
+    "kind": "TrainingJob",
+    "metadata": {"name": "heddle-install", "namespace": "default"},
+    "spec": {"command": ["true"]},
+}
+
+
+def _taken_up(server: Server) -> bool:
+    """Whether a job would be stamped: the policy looks for new kinds every five seconds, and refuses them till then."""
+    try:
+        job = server.apply(_PROBE, dry_run=True)
+    except Unavailable:
+        return False
+    except ApiError:
+        return True  # refused for a reason of its own, which is no matter of the installation
+    return USER_ANNOTATION in (job["metadata"].get("annotations") or {})
 
 
 def _gone(server: Server, body: Object) -> bool:

@@ -262,20 +262,11 @@ def reserved() -> list[Object]:
 def stamp() -> list[Object]:
     """The policy that writes on each new job who submits it, as the embedded server does."""
     name = "heddle-submitter"
-    said = {
-        USER_ANNOTATION: "request.userInfo.username",
-        GROUPS_ANNOTATION: "request.userInfo.?groups.orValue([]).join(',')",
-    }
-    whole = ", ".join(f"'{key}': {expression}" for key, expression in said.items())
-    single = ", ".join(
-        f"JSONPatch{{op: 'add', path: '/metadata/annotations/' + jsonpatch.escapeKey('{key}'), value: {expression}}}"
-        for key, expression in said.items()
+    annotations = (
+        f"'{USER_ANNOTATION}': request.userInfo.username, "
+        f"'{GROUPS_ANNOTATION}': request.userInfo.?groups.orValue([]).join(',')"
     )
-    # not ApplyConfiguration, which knows a kind only some time after its definition, and refuses it until then
-    expression = (
-        f"has(object.metadata.annotations) ? [{single}] : "
-        f"[JSONPatch{{op: 'add', path: '/metadata/annotations', value: {{{whole}}}}}]"
-    )
+    expression = f"Object{{metadata: Object.metadata{{annotations: {{{annotations}}}}}}}"
     given = f"'{USER_ANNOTATION}' in object.metadata.?annotations.orValue({{}})"
     made = "request.resource.resource == 'workloads'"
     return [
@@ -290,7 +281,7 @@ def stamp() -> list[Object]:
                 # who is trusted hands on what was stamped before, and makes Workloads of pods, which are nobody's
                 "matchConditions": [{"name": "not-handed-on", "expression": f"!(({given} || {made}) && {_TRUSTED})"}],
                 "mutations": [
-                    {"patchType": "JSONPatch", "jsonPatch": {"expression": expression}},
+                    {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}},
                 ],
             },
         },

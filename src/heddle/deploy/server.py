@@ -45,14 +45,16 @@ class Server:
         self._folder = tempfile.TemporaryDirectory(prefix="heddle-install-")
         file = str(Path(self._folder.name) / "discovery.json")
         connect: Any = DynamicClient
+        self._api = client.ApiClient(configuration)
         try:
-            self._client = self._ask(lambda: connect(client.ApiClient(configuration), cache_file=file))
+            self._client = self._ask(lambda: connect(self._api, cache_file=file))
         except ApiError:
             self.close()
             raise
 
     def close(self) -> None:
-        """Forget what was remembered."""
+        """Hang up, and forget what was remembered."""
+        self._api.rest_client.pool_manager.clear()
         self._folder.cleanup()
 
     def _ask(self, call: Callable[[], T]) -> T:
