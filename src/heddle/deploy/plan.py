@@ -18,7 +18,8 @@ from heddle.deploy.values import Values
 OWN = f"{MANAGED_BY}={MANAGER}"
 _KEPT_KINDS = ("Namespace", "CustomResourceDefinition", "Queue")
 """What users' objects hang on: never removed because a later heddle, or other values, leave it out."""
-_SECONDS = 60
+_SECONDS = 100
+"""Patience: the API server itself gives the objects of a removed definition a minute before it looks again."""
 _API = "apps/v1/Deployment"
 _POLICY = "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"
 
