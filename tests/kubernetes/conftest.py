@@ -36,6 +36,15 @@ def installed(bed: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def inhabited(bed: Any) -> Iterator[Any]:
+    """A cluster as foreign work knows it: stock controllers and scheduler, two fake nodes of eight GPUs, on kwok."""
+    with bed.running(controllers=bed.REALISTIC, service_accounts=True) as plane:
+        plane.start_kwok(bed.gpu_nodes(2, prefix="fake"))
+        plane.start_scheduler()
+        yield plane
+
+
+@pytest.fixture(scope="session")
 def everything() -> Callable[[Any], set[str]]:
     """Tells every object of a cluster, but for what the control plane itself makes and drops as it goes."""
 
