@@ -142,6 +142,8 @@ def test_make_kube_leaves_nothing(bed: Any, tmp_path: Path) -> None:
             assert names == [f"node/gpu-{index}" for index in range(4)]
         finally:
             process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+            process.send_signal(signal.SIGTERM)  # the impatient do not stop it from cleaning up
             assert process.wait(60) == 0
     assert list(tmp_path.iterdir()) == []
     commands = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
