@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help demo test kube fuzz lint bench format lock clean
+.PHONY: help demo test kube chart fuzz lint bench format lock clean
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -28,6 +28,9 @@ test: $(VENV)/.installed ## all tests, the real kube-apiserver and a browser inc
 
 kube: $(VENV)/.installed ## a real Kubernetes control plane with four nodes of fake GPUs to play with (needs Go)
 	@$(RUN) $(BIN)/python tools/controlplane.py kube
+
+chart: $(VENV)/.installed ## write the Helm chart and docs/kubernetes-*.md from src/heddle/deploy
+	@$(BIN)/python -m heddle.deploy .
 
 fuzz: $(VENV)/.installed ## the engine's random worlds for long (STEPS=1000000 cycles; KIND=... SEED=... replays one)
 	@$(BIN)/python tests/unit/engine/fuzz.py $(if $(STEPS),--steps $(STEPS)) $(if $(KIND),--kind $(KIND)) $(if $(SEED),--seed $(SEED)) $(ARGS)

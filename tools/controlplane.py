@@ -106,6 +106,7 @@ REALISTIC = ",".join(
         "statefulset-controller",
         "taint-eviction-controller",
         "ttl-after-finished-controller",
+        "validatingadmissionpolicy-status-controller",
     ]
 )
 """The controllers of a cluster in which foreign work runs; `"*"` is every one that is on by default."""
@@ -436,18 +437,26 @@ def playground() -> Iterator[ControlPlane]:
         yield plane
 
 
+def _end(*_: object) -> None:
+    """End, and once only: a second Ctrl-C must not cut the cleaning up short."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(0)
+
+
 def main() -> int:
     """Build or run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("command", choices=["build", "run", "kube"])
     command = parser.parse_args().command
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         if command == "build":
             print(build())
             helm()
             return 0
-        with contextlib.suppress(KeyboardInterrupt), playground() if command == "kube" else running() as plane:
+        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGINT, _end)
+        with playground() if command == "kube" else running() as plane:
             print(f"server:  {plane.url}\nkubectl: {plane.kubectl}\n\nexport KUBECONFIG={plane.kubeconfig}", flush=True)
             if command == "kube":
                 print(f"{plane.kubectl} get nodes\n\nCtrl-C stops it and leaves nothing.", flush=True)

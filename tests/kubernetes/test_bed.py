@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,9 @@ import pytest
 pytestmark = pytest.mark.kubernetes
 
 
-@pytest.fixture(scope="module")
-def cluster(bed: Any) -> Iterator[Any]:
-    with bed.running(controllers=bed.REALISTIC, service_accounts=True) as plane:
-        plane.start_kwok(bed.gpu_nodes(2, prefix="fake"))
-        yield plane
+@pytest.fixture
+def cluster(inhabited: Any) -> Any:
+    return inhabited
 
 
 def kubectl(plane: Any, *arguments: str, given: str = "") -> str:
@@ -95,7 +93,6 @@ def test_an_annotation_takes_a_node_down_and_up(cluster: Any) -> None:
 
 def test_the_stock_scheduler_binds_what_fits(cluster: Any) -> None:
     kubectl(cluster, "wait", "--for=condition=Ready", "--timeout=20s", "node/fake-0", "node/fake-1")
-    cluster.start_scheduler()
     create(cluster, pod("fits", gpus=8), pod("too-large", gpus=9))
     kubectl(cluster, "wait", "--for=condition=Ready", "--timeout=30s", "pod/fits")
     kubectl(cluster, "wait", "--for=condition=PodScheduled=false", "--timeout=30s", "pod/too-large")
@@ -145,6 +142,8 @@ def test_make_kube_leaves_nothing(bed: Any, tmp_path: Path) -> None:
             assert names == [f"node/gpu-{index}" for index in range(4)]
         finally:
             process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+            process.send_signal(signal.SIGTERM)  # the impatient do not stop it from cleaning up
             assert process.wait(60) == 0
     assert list(tmp_path.iterdir()) == []
     commands = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]

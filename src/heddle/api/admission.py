@@ -89,7 +89,7 @@ def _defaults(resource: Resource, new: dict[str, Any]) -> None:
             pass
 
 
-_FIXED: dict[str, tuple[str, ...]] = {
+FIXED: dict[str, tuple[str, ...]] = {
     "Workload": ("podSets",),
     "TrainingJob": ("command", "image", "workingDir", "env", "nodes", "minNodes", "processesPerNode",
                     "resourcesPerNode", "nodeSelector", "topology", "placement", "queue"),
@@ -99,7 +99,7 @@ _FIXED: dict[str, tuple[str, ...]] = {
 
 def _immutable(resource: Resource, old: dict[str, Any], new: dict[str, Any]) -> None:
     before, after = old.get("spec") or {}, new.get("spec") or {}
-    changed = [name for name in _FIXED.get(resource.kind, ()) if before.get(name) != after.get(name)]
+    changed = [name for name in FIXED.get(resource.kind, ()) if before.get(name) != after.get(name)]
     if changed:
         remedy = "field is immutable: pods are made of it; delete the job and submit it anew"
         raise Invalid(

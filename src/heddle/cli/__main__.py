@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from heddle import __version__
-from heddle.cli import controller, jobs, objects, scenario, simulate, up
+from heddle.cli import controller, install, jobs, objects, scenario, simulate, up
 from heddle.cli.options import Target
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ for command in (
 app.command()(controller.controller)
 app.command("api-resources")(objects.api_resources)
 app.command()(objects.crds)
+app.command()(install.install)
 app.command()(scenario.scenario)
 app.command()(simulate.simulate)
 app.add_typer(objects.queue_app, name="queue")

@@ -1,0 +1,14 @@
+"""Write the chart and its documents below a folder: `python -m heddle.deploy .` (`make chart`)."""
+
+import sys
+from pathlib import Path
+
+from heddle.deploy import chart, guide, rights_table
+
+DOCUMENTS = {"docs/kubernetes-security.md": rights_table.page, "docs/kubernetes-install.md": guide.page}
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    chart.write(root / "deploy" / "helm" / "heddle")
+    for name, page in DOCUMENTS.items():
+        (root / name).write_text(page())
