@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from heddle import __version__
-from heddle.cli import jobs, objects, scenario, simulate, up
+from heddle.cli import jobs, objects, outlook, scenario, simulate, up
 from heddle.cli.options import Target
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ app.command("api-resources")(objects.api_resources)
 app.command()(objects.crds)
 app.command()(scenario.scenario)
 app.command()(simulate.simulate)
+app.command("snapshot")(outlook.recorded)
 app.add_typer(objects.queue_app, name="queue")
 
 
