@@ -1,8 +1,9 @@
 """Orders of policies on real traces: ``python -m benchmarks.policies --itp FILE [--philly FILE] [--json]``.
 
 The first jobs of each trace (``--jobs``, 6,000) go through FIFO, shortest job first, backfill and heddle's default on
-three sizes of cluster. Published comparisons find FIFO to wait longest by far, shortest job first least, and backfill in between; the exit status is 0
-where that order holds for the mean wait at every size at which FIFO waits a minute or more. Traces: docs/traces.md.
+three sizes of cluster. Published comparisons find FIFO to wait longest by far, shortest job first least, and backfill
+in between; the exit status is 0 where that order holds for the mean wait at every size at which FIFO waits a minute or
+more. Traces: docs/traces.md.
 """
 
 import argparse
