@@ -74,7 +74,7 @@ def svg(title: str, rows: Rows, *, log: bool) -> str:
         at += 36 + 8 * len(name)
     for mark in marks:
         out.append(f'<line x1="{x(mark)}" x2="{x(mark)}" y1="{TOP}" y2="{height - 26}" stroke="#ddd"/>')
-        out.append(f'<text x="{x(mark)}" y="{height - 9}" text-anchor="middle" fill="#555">{mark:,g}</text>')
+        out.append(f'<text x="{x(mark)}" y="{height - 9}" text-anchor="middle" fill="#555">{mark:,.10g}</text>')
     for place, (label, row) in enumerate(rows.items()):
         y = TOP + ROW * place + ROW // 2
         out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}" stroke="#eee"/>')
