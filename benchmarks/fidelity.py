@@ -9,8 +9,9 @@ What that median leaves out differs from job to job, and where two jobs end with
 to end decides who goes where, and so all that comes after. Whether latency is all that differs is seen by telling the
 simulator, instead of the trace, when the live scheduler heard of each job and for how long it saw its GPUs held
 (:mod:`benchmarks.witness`): equal engines then start everybody at the very moment, and on the node, that the live one
-chose. ``decisions_that_differ`` counts those of which that is not so; ``pairs_by_latency`` are the pairs of jobs whose
-order is another for the trace and the same once told.
+chose. ``decisions_that_differ`` counts those of which that is not so (a gang is told as held until the last of its pods
+has ended: where somebody starts between two of its ends, that counts too); ``pairs_by_latency`` are the pairs of jobs
+whose order is another for the trace and the same once told.
 
 Exit status 0 when starts differ by at most 5 % of the makespan, no decision differs, and nobody who starts more than a
 second before another does so after him for any reason but latency.
