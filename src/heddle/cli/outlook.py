@@ -234,7 +234,9 @@ def _print(after: Figures, before: Figures | None) -> None:
             f"{_jobs(len(starts))} to start, after {span(mean)} in the mean, the last after {span(starts[-1])}"
         )
     if silent := len(waits) - len(starts):
-        why = "cut short" if not after["complete"] else "nothing that is known to end makes room; see --assume"
+        why = "nothing that is known to end makes room; see --assume"
+        if not after["complete"] or after["until"] is not None:
+            why = "cut short" if not after["complete"] else f"not within {span(after['until'])}"
         console.print(f"{_jobs(silent)} of which nobody can say: {why}", markup=False)
     for names, what in ((_evicted(after, was), "loses its place"), (_spared(after, was), "keeps its place now")):
         for name in names:

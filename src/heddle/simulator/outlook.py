@@ -38,7 +38,8 @@ def outlook(
     Returns:
         ``at``: the moment of the snapshot, in its seconds. ``jobs``: for each, in the order in which they start, what
         it was then (``state``: ``running``, ``waiting`` or ``new``), and ``start`` and ``end`` in seconds after that
-        moment, None = nobody can say. ``complete``: whether it was not cut short.
+        moment, None = nobody can say. ``complete``: whether it was not cut short. ``until``: how far it looked, in
+        seconds after that moment; None = as far as anything is known to happen.
     """
     more = tuple(jobs)
     world = World(
@@ -60,6 +61,7 @@ def outlook(
         "at": present.at,
         "cluster": {"nodes": len(cluster.nodes), "gpus": cluster.gpus},
         "complete": complete,
+        "until": None if until == math.inf else round(until - present.at, 3),
         "jobs": rows,
     }
 

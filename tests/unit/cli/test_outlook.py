@@ -52,6 +52,11 @@ def test_who_waits_is_told_when_he_starts(world: Path) -> None:
     assert "1 job of which nobody can say: nothing that is known to end makes room; see --assume" in text
 
 
+def test_it_looks_as_far_as_it_is_told(world: Path) -> None:
+    assert starts("--snapshot", world, "--until", "30m") == {"a": -3600, "b": None, "c": None}
+    assert "2 jobs of which nobody can say: not within 30m" in simulate("--snapshot", world, "--until", "30m")[1]
+
+
 def test_work_is_taken_to_run_for_some_time(world: Path) -> None:
     assert starts("--snapshot", world, "--assume", "10m") == {"a": -3600, "b": 3600, "c": 4200}
 
