@@ -140,3 +140,32 @@ def test_a_job_without_a_checkpoint_stays_where_it_is(heddle: Heddle, submit: Ca
     until(lambda: "8 GPUs are free" in heddle("explain", "whole").stdout, "the room is not there")
     assert job(heddle, "whole")["status"]["phase"] == "Pending"
     assert job(heddle, "left")["status"]["phase"] == "Running"
+
+
+def test_a_world_that_is_written_down_goes_on_in_virtual_time(
+    heddle: Heddle, submit: Callable[..., None], tmp_path: Path
+) -> None:
+    submit("one", "--gpus", "8", "--time", "1h")
+    submit("two", "--gpus", "8", "--time", "2h")
+    submit("next", "--gpus", "8", "--time", "30m", runs=False)
+    submit("wide", "--gpus", "8", "--nodes", "2", runs=False)
+    until(lambda: job(heddle, "wide")["status"].get("phase") == "Pending", "wide is not seen")
+    file = tmp_path / "world.json.gz"
+    done = heddle("snapshot", "-o", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "4 workloads are in" in done.stdout
+
+    def starts(source: str, *options: str) -> dict[str, float]:
+        done = heddle("simulate", "--snapshot", source, *options, "--json")
+        assert done.returncode == 0, done.stderr
+        return {row["name"]: row["start"] for row in json.loads(done.stdout)["outlook"]["jobs"]}
+
+    found = starts(str(file))
+    assert -60 < found["default/one"] <= found["default/two"] + 1 <= 1, "they run already"
+    assert 3500 < found["default/next"] < 3600
+    assert 7100 < found["default/wide"] < 7200
+    assert json.loads(heddle("explain", "next", "-o", "json").stdout)["start"]
+    more = starts("live", "--add-nodes", "1")
+    assert more["default/next"] == 0
+    assert more["default/wide"] < found["default/wide"]
+    assert job(heddle, "next")["status"]["phase"] == "Pending", "a simulation changes nothing"

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from heddle import __version__
-from heddle.cli import controller, install, jobs, objects, scenario, simulate, up
+from heddle.cli import controller, install, jobs, objects, outlook, scenario, simulate, up
 from heddle.cli.options import Target
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ app.command()(objects.crds)
 app.command()(install.install)
 app.command()(scenario.scenario)
 app.command()(simulate.simulate)
+app.command("snapshot")(outlook.recorded)
 app.add_typer(objects.queue_app, name="queue")
 
 

@@ -24,3 +24,17 @@ def duration(text: str) -> int:
     if seconds <= 0:
         raise ValueError(f"{text!r} is no span of time; write it as 90m, 2h30m, 1d12h or 1-12:00:00")
     return seconds
+
+
+def span(seconds: float | None) -> str:
+    """Seconds as people say them, in two units at most."""
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    for size, unit, part, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size}{unit}" + (f"{rest}{small}" if rest else "")
+    return ""

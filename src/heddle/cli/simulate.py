@@ -3,26 +3,20 @@
 import json
 import math
 import os
-import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from heddle.api.queue import Queue
-from heddle.api.registry import QUEUES
-from heddle.api.validate import faults
-from heddle.cli.durations import duration
+from heddle.cli.durations import duration, span
 from heddle.cli.errors import FAILED, USAGE, fail
+from heddle.cli.outlook import WhatIf, simulated, stoppable
+from heddle.cli.outlook import queues as read_queues
 from heddle.cli.show import console, table
-from heddle.control.scheduling.adapter import queue_spec
-from heddle.engine.model import QueueSpec
 from heddle.simulator import clusters, sources
 from heddle.simulator.measures import Figures
 from heddle.simulator.policies import POLICIES
@@ -77,6 +71,24 @@ def simulate(
     until: Annotated[str | None, typer.Option(help="Stop so long after the first arrival (30d).")] = None,
     first: Annotated[int | None, typer.Option(help="Only the first so many jobs.")] = None,
     seed: Annotated[int, typer.Option(help="For failures.")] = 0,
+    world: Annotated[
+        str | None,
+        typer.Option(
+            "--snapshot",
+            help="What heddle snapshot wrote, or live for the heddle that is up: says who will start when. A trace, "
+            "--submit, --add-nodes and --queues (others than there, or more) say what else to try.",
+        ),
+    ] = None,
+    add_nodes: Annotated[
+        str | None, typer.Option(help="With --snapshot: so many nodes more, like the largest; or like one: 4xNODE.")
+    ] = None,
+    submit: Annotated[
+        list[Path] | None, typer.Option(help="With --snapshot: a TrainingJob (YAML) that is submitted. Repeatable.")
+    ] = None,
+    assume: Annotated[
+        str | None,
+        typer.Option(help="With --snapshot: how long work without a walltime runs; what runs already, from now on."),
+    ] = None,
     processes: Annotated[
         int, typer.Option(help="Simulations at once; the figures do not depend on it. 0 = as many as there are CPUs.")
     ] = 0,
@@ -87,11 +99,38 @@ def simulate(
 
     heddle simulate jobs.csv --cluster 16x8xH100 --policy heddle,fifo,easy --report out.html
 
+    heddle simulate --snapshot live --add-nodes 4
+
     Ctrl-C gives what there is by then.
     """
     if list_policies:
         table(("NAME", "WHAT IT DOES", "SOURCE"), [(p.name, p.title, p.source) for p in POLICIES.values()])
         return
+    if world is not None:
+        refused = {
+            "--cluster": cluster, "--policy": policies != "heddle", "--sweep": sweep, "--goal": goal, "--racks": racks,
+            "--topology": topology, "--failures": failing, "--interval": interval, "--report": report,
+        }  # fmt: skip
+        if strange := [option for option, value in refused.items() if value]:
+            raise fail(f"{strange[0]}: a snapshot goes on as it is; leave it out with --snapshot", USAGE)
+        tried = WhatIf(trace, form, None if first is None else max(first, 0), tuple(submit or ()), queues, add_nodes)
+        try:
+            whole = simulated(
+                world,
+                tried,
+                assumed=_seconds("--assume", assume) if assume else None,
+                until=_seconds("--until", until) if until else math.inf,
+                as_json=as_json,
+            )
+        except ValueError as error:
+            raise fail(str(error), USAGE) from None
+        if not whole:
+            raise SystemExit(INTERRUPTED)
+        return
+    if alone := [
+        name for name, value in (("--add-nodes", add_nodes), ("--submit", submit), ("--assume", assume)) if value
+    ]:
+        raise fail(f"{alone[0]}: is for --snapshot FILE", USAGE)
     if trace is None or cluster is None:
         raise fail("say what to run and where: heddle simulate TRACE --cluster 128x8xH100 (see --help)", USAGE)
     try:
@@ -138,7 +177,7 @@ def _cases(
     if topology is not None:
         there = clusters.along(there, topology)
     if queues is not None:
-        there = replace(there, queues=_queues(queues))
+        there = replace(there, queues=read_queues(queues))
     found = sources.read(trace, form=form, node_gpus=there.node_gpus, capacity=there.gpus)
     if first is not None:
         found = replace(found, jobs=found.jobs[: max(first, 0)])
@@ -159,25 +198,6 @@ def _cases(
         )
         for name in names
     ]
-
-
-def _queues(path: Path) -> tuple[QueueSpec, ...]:
-    """Queues of a file of manifests."""
-    try:
-        documents = [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
-    found = []
-    for at, document in enumerate(documents):
-        where = f"{path}: manifest {at + 1}"
-        if not isinstance(document, dict) or document.get("kind") != "Queue":
-            raise ValueError(f"{where}: is no Queue; leave anything else out")
-        if wrong := faults(QUEUES, document):
-            raise ValueError(f"{where}: {wrong[0]}")
-        found.append(queue_spec(msgspec.convert(document, Queue)))
-    if not found:
-        raise ValueError(f"{path}: holds no Queue")
-    return tuple(found)
 
 
 def _counts(sweep: str | None, goal: str | None) -> tuple[int, ...] | None:
@@ -263,21 +283,13 @@ def _study(
 
 def _one(case: Case, progress: "_Bars") -> Figures:
     """One simulation, of which Ctrl-C leaves what there is."""
-    stop = False
+    with stoppable() as stopped:
 
-    def watch(world: Any) -> bool:
-        progress.tell(0, world.ended)
-        return not stop
+        def watch(world: Any) -> bool:
+            progress.tell(0, world.ended)
+            return not stopped()
 
-    def interrupt(*_: object) -> None:
-        nonlocal stop
-        stop = True
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
         return run(case, watch)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _answer(case: Case, goal: Goal, fewest: int | None, counts: Sequence[int]) -> dict[str, Any]:
@@ -364,17 +376,3 @@ def _print(study: dict[str, Any]) -> None:
     table((*head, "EVICTIONS", "LOST GPU-H", ""), rows)
     for answer in study.get("answers", ()):
         console.print(f"{answer['policy']}: {answer['question']}: {answer['answer']}", markup=False)
-
-
-def span(seconds: float | None) -> str:
-    """Seconds as people say them, in two units at most."""
-    if seconds is None:
-        return ""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    for size, unit, part, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if whole >= size:
-            rest = whole % size // part
-            return f"{whole // size}{unit}" + (f"{rest}{small}" if rest else "")
-    return ""

@@ -36,7 +36,7 @@ from heddle.control.training.controller import TrainingController
 from heddle.embedded.agent import Agent
 from heddle.embedded.checkpoints import last_saved
 from heddle.embedded.places import Places, Running
-from heddle.embedded.questions import explained_job, previewed_object
+from heddle.embedded.questions import explained_job, previewed_object, recorded_world
 from heddle.runtime.logs import NoLogs
 from heddle.server.app import Server
 from heddle.server.auth import Tokens, User, ensure_token_file
@@ -117,12 +117,15 @@ class EmbeddedHeddle:
         async def previewed(query: dict[str, str], user: User) -> Any:
             return await previewed_object(scheduling, query, user)
 
+        async def snapshot(query: dict[str, str], user: User) -> Any:
+            return await recorded_world(scheduling)
+
         server = Server(
             store,
             Tokens.read(places.tokens),
             logs=_Logs(agent),
             ready=lambda: self._problem,
-            actions={"explain": explained, "preview": previewed},
+            actions={"explain": explained, "preview": previewed, "snapshot": snapshot},
         )
         # asyncio sets TCP_NODELAY only where the protocol is named; without it each answer waits 40 ms for an ACK
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

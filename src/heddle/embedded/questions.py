@@ -1,6 +1,8 @@
-"""What people ask the server that is no object: why a job waits, and what would come of another."""
+"""What people ask the server that is no object: why a job waits, what would come of another, what there is."""
 
+import asyncio
 import time
+from typing import Any
 
 import msgspec
 
@@ -14,6 +16,7 @@ from heddle.control.scheduling.answers import Answer, Preview
 from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.training import pods as build
 from heddle.server.auth import User
+from heddle.simulator.snapshot import Recorded, document
 
 _KINDS = {resource.kind: resource for resource in (TRAININGJOBS, QUEUES)}
 
@@ -29,6 +32,13 @@ async def explained_job(scheduling: SchedulingController, query: dict[str, str])
     if not name:
         raise BadRequest("name: give the name of a workload")
     return await scheduling.explain(f"{namespace}/{name}")
+
+
+async def recorded_world(scheduling: SchedulingController) -> dict[str, Any]:
+    """What the scheduler knows, as a document that a simulation goes on from."""
+    found = await scheduling.snapshot()
+    recorded = Recorded(found, time.time())
+    return await asyncio.to_thread(document, recorded)
 
 
 async def previewed_object(scheduling: SchedulingController, query: dict[str, str], user: User) -> Preview:

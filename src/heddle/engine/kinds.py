@@ -8,6 +8,7 @@ of its own.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from heddle.engine.steps import to_grow
@@ -53,6 +54,19 @@ def kind_of(work: Work) -> Kind:
     user = spec.user if any(at.submitters is not None for at in queue.path) else ""
     wish = (spec.topology_required, spec.topology_preferred)
     return (what, work.bases[0], missing, spec.preemptible, spec.priority, spec.walltime, wish, user)
+
+
+def apart_from_time(kind: Kind) -> tuple[Kind, float] | None:
+    """What those of a kind ask for, whatever their walltime, and that walltime (infinite = not known); None = nobody is
+    like them, or they do not wait for their start.
+
+    Of claims that ask for the same the longer finds no room where a shorter found none: all that is kept from the one
+    is kept from the other too.
+    """
+    if len(kind) == 1 or kind[0] != START:
+        return None
+    walltime = kind[5]
+    return (*kind[:5], *kind[6:]), walltime if isinstance(walltime, float | int) else math.inf
 
 
 def may_be_timed(kind: Kind) -> bool:

@@ -7,11 +7,12 @@ a kind that fails is gone with all its members.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
-from heddle.engine.kinds import GROW, START, Kind
+from heddle.engine.kinds import GROW, START, Kind, apart_from_time
 from heddle.engine.nodes import Ints
 from heddle.engine.queues import Queue, Standing, standing
 from heddle.engine.state import Work
@@ -52,6 +53,8 @@ class Turns:
         self._restacked = False
         self._everyone = everyone
         self._walks: dict[str, Walk] = {}
+        # (queue, what was asked for in vain) -> value of `State.freed` then, and the shortest time it was asked for
+        self._lost: dict[tuple[str, Kind], tuple[int, float]] = {}
         for queue in cycle.lines:
             kinds: Iterable[Kind] = queue.kinds
             if idle is not None:
@@ -107,7 +110,10 @@ class Turns:
                 queue = heaps[queue.name][0][2]
             line = lines[queue.name]
             moves = state.checkpoint()
-            yield queue, line[0][0][2]
+            if self._lost and self._hopeless(queue, line[0][2]):
+                heappop(line)
+            else:
+                yield queue, line[0][0][2]
             if self._restacked:
                 self._restacked = False
                 continue
@@ -141,9 +147,31 @@ class Turns:
             line.clear()
             self._walks.pop(queue.name, None)
         elif alike:
-            heappop(line)
+            _, _, kind = heappop(line)
+            self._note(queue, kind)
         else:
             self.done(queue)
+
+    def _note(self, queue: Queue, kind: Kind) -> None:
+        found = apart_from_time(kind)
+        if found is not None:
+            wish, length = found
+            freed, least = self._lost.get((queue.name, wish), (-1, math.inf))
+            now = self.cycle.state.freed
+            self._lost[queue.name, wish] = (now, min(length, least) if freed == now else length)
+
+    def _hopeless(self, queue: Queue, kind: Kind) -> bool:
+        """Whether those of a kind find no room since others who asked for the same, for no longer, found none.
+
+        They are heard nevertheless where being heard may keep them room ahead of time, or holds up others.
+        """
+        if queue.spec.ordering == "StrictFIFO" or self._everyone():
+            return False
+        found = apart_from_time(kind)
+        if found is None:
+            return False
+        freed, least = self._lost.get((queue.name, found[0]), (-1, math.inf))
+        return freed == self.cycle.state.freed and found[1] >= least
 
     def restack(self) -> None:
         """Works all standings out again: those of other queues changed too."""

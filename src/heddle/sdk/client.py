@@ -405,6 +405,11 @@ class Client:
         found: dict[str, Any] = msgspec.json.decode(self._do(self._store.ask("/heddle/v1/preview", obj)))
         return found
 
+    def snapshot(self) -> dict[str, Any]:
+        """What the scheduler knows, as one document: `heddle simulate --snapshot` goes on from it."""
+        found: dict[str, Any] = msgspec.json.decode(self._do(self._store.read("/heddle/v1/snapshot", {})))
+        return found
+
     def usage_data(self) -> dict[str, str]:
         """The ledger of what jobs have used; read it with `heddle.control.training.ledger`."""
         try:

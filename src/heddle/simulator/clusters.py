@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 
 from heddle.api import quantity
@@ -127,6 +128,27 @@ class Cluster:
         queues = tuple(_scaled(queue, bare.gpus, self.gpus) for queue in self.queues)
         bare = replace(bare, queues=queues)
         return bare if self.racks is None else in_racks(bare, self.racks)
+
+    def grown(self, nodes: int, like: str = "") -> Cluster:
+        """The cluster with so many nodes more; quotas and limits stay as they are.
+
+        Args:
+            nodes: how many.
+            like: the node of which they are copies; empty = the first of those with most GPUs.
+
+        Raises:
+            ValueError: there is no such node, or the number is beyond reason.
+        """
+        if not 1 <= nodes <= _MOST:
+            raise ValueError(f"nodes: {nodes!r} is not valid; give 1 to {_MOST}")
+        model = next((node for node in self.nodes if node.name == like), None)
+        if like and model is None:
+            names = ", ".join(node.name for node in self.nodes[:8])
+            raise ValueError(f"nodes: {like!r} is not one of the cluster; give one of {names}")
+        model = replace(model or max(self.nodes, key=lambda node: len(node.devices)), schedulable=True)
+        names_there = {node.name for node in self.nodes}
+        copies = (copy for at in count(1) if (copy := self._copied(model, at)).name not in names_there)
+        return replace(self, nodes=(*self.nodes, *islice(copies, nodes)), racks=None)
 
     def _copied(self, node: NodeSpec, copy: int) -> NodeSpec:
         if not copy:

@@ -40,6 +40,8 @@ class Job:
         cancel: seconds at which its user gives up waiting or stops it (None = never).
         topology: label of the level of which one domain should hold it.
         required: the domain must hold it.
+        told: the workload that it is, where a live heddle or a manifest said so: it is placed as that says. Its
+            ``tasks`` are those of all its pod sets, and ``gpu`` is of no account.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Job:
     cancel: float | None = None
     topology: str | None = None
     required: bool = False
+    told: WorkloadSpec | None = None
 
     def __post_init__(self) -> None:
         if not self.name or not self.queue:
@@ -88,7 +91,13 @@ class Job:
     @property
     def gpus(self) -> float:
         """GPUs of all its tasks."""
-        return self.tasks * self.gpu / WHOLE
+        return self.gpus_of(self.tasks)
+
+    def gpus_of(self, tasks: int) -> float:
+        """GPUs of so many of its tasks; of a workload with several pod sets, of tasks as they are in the mean."""
+        if self.told is None:
+            return tasks * self.gpu / WHOLE
+        return tasks / self.tasks * sum(len(pods.tasks) * pods.gpu for pods in self.told.pod_sets) / WHOLE
 
     def pod_set(self) -> PodSet:
         """Its tasks as the engine places them."""
@@ -106,7 +115,7 @@ class Job:
         created: float | None = None,
         walltime: float | None = None,
     ) -> WorkloadSpec:
-        """It as a workload of the engine.
+        """It as a workload of the engine; where it was told, exactly that, whatever is asked for here.
 
         Args:
             strategy: how nodes are chosen.
@@ -115,6 +124,8 @@ class Job:
             created: where it stands among equals of its queue; None = when it arrives.
             walltime: what the engine is told of how long it runs; None = nothing.
         """
+        if self.told is not None:
+            return self.told
         return WorkloadSpec(
             self.name,
             self.queue if queue is None else queue,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from heddle.engine.model import WHOLE
 from heddle.simulator.jobs import Job
 
 
@@ -55,7 +54,7 @@ class Record:
     @property
     def gpus(self) -> float:
         """GPUs that it holds."""
-        return self.tasks * self.job.gpu / WHOLE
+        return self.job.gpus_of(self.tasks)
 
     def left(self) -> float:
         """Seconds of work that are still to do."""
@@ -71,13 +70,14 @@ class Record:
                 self.progress += spent * self.rate
         self.at = now
 
-    def run(self, now: float, tasks: int) -> None:
-        """So many of its tasks run from now on."""
+    def run(self, now: float, tasks: int, *, whole: bool | None = None) -> None:
+        """So many of its tasks run from now on; ``whole``: whether with them it works (None = as its job says)."""
         self.count(now)
         job = self.job
         least = job.tasks if job.least is None else job.least
         before, self.tasks = self.rate, tasks
-        self.rate = 0.0 if tasks < least else 1.0 if tasks == job.tasks else (tasks / job.tasks) ** job.speedup
+        whole = tasks >= least if whole is None else whole and tasks > 0
+        self.rate = 0.0 if not whole else 1.0 if tasks == job.tasks else (tasks / job.tasks) ** job.speedup
         self.version += 1
         if self.rate and not before:
             if self.first is None:

@@ -34,10 +34,15 @@ class Recorded:
     at: float = 0.0
 
 
+def document(recorded: Recorded) -> dict[str, Any]:
+    """The document as plain values; equal worlds give equal ones, in the same order."""
+    snapshot = msgspec.to_builtins(recorded.snapshot, order="deterministic")
+    return {"kind": KIND, "version": VERSION, "at": recorded.at, "snapshot": snapshot}
+
+
 def dump(recorded: Recorded) -> bytes:
     """The document, on one line; equal worlds give equal bytes."""
-    snapshot = msgspec.to_builtins(recorded.snapshot, order="deterministic")
-    return msgspec.json.encode({"kind": KIND, "version": VERSION, "at": recorded.at, "snapshot": snapshot}) + b"\n"
+    return msgspec.json.encode(document(recorded)) + b"\n"
 
 
 def load(data: bytes, where: str = "snapshot") -> Recorded:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
 
-from heddle.engine.forward import ROUNDS
+from heddle.engine.forward import ROUNDS, get_ready
 from heddle.engine.model import NodeSpec, QueueSpec
 from heddle.engine.plan import Budget
 from heddle.engine.scheduler import advance
@@ -16,9 +16,13 @@ from heddle.simulator.course import Course
 from heddle.simulator.events import Event, NodeComes, NodeFails, QueueChanges, ordered
 from heddle.simulator.jobs import Job
 from heddle.simulator.policies import SERVICE, Policy, Preempts
+from heddle.simulator.present import Present
 from heddle.simulator.records import Record
 
 _ALONE = "all"
+_ANYWAY = frozenset({"cancelled", "grace"})
+"""What comes though the job has begun, lost or got tasks since it was foreseen."""
+_HAIR = 1e-6
 
 
 class World:
@@ -40,6 +44,7 @@ class World:
         events: Iterable[Event] = (),
         interval: float = 0.0,
         budget: Budget | None = None,
+        present: Present | None = None,
     ) -> None:
         """A cluster before its first job.
 
@@ -53,12 +58,15 @@ class World:
             interval: seconds between two cycles at least; what happens in between is heard together at the next whole
                 multiple. 0 = a cycle whenever something happens.
             budget: of a cycle.
+            present: a live heddle of which this goes on, on these nodes and with these queues; ``jobs`` are what comes
+                on top.
 
         Raises:
-            ValueError: a policy without queues gets some, or an event names a node that is not there.
+            ValueError: a policy without queues gets some, an event names a node that is not there, or two jobs have
+                one name.
         """
         self.policy = policy
-        self.jobs = sorted(jobs, key=lambda job: job.submit)
+        self.jobs = sorted((*(present.jobs if present else ()), *jobs), key=lambda job: job.submit)
         self.interval = interval
         base = budget or Budget()
         searches = max(base.shadow_searches, policy.shadows)
@@ -67,6 +75,7 @@ class World:
         self.state.set_topology(topology)
         self.nodes = {node.name: node for node in nodes}
         self.gone: dict[str, NodeSpec] = {}
+        self._ageing = False
         for node in nodes:
             self.state.set_node(node)
         self._set_queues(queues)
@@ -82,17 +91,52 @@ class World:
         self._events = ordered(events)
         self._happened = 0
         self.course = Course(sum(len(node.devices) for node in nodes))
+        self._in_order = any(pods.after for job in self.jobs if job.told for pods in job.told.pod_sets)
+        if present is not None:
+            self._take_up(present)
 
     def _set_queues(self, queues: Sequence[QueueSpec]) -> None:
         if self.policy.alone:
             queues = (QueueSpec(_ALONE),)
         named = {queue.name for queue in queues}
-        others = () if self.policy.alone else sorted({job.queue for job in self.jobs} - named)
+        others = () if self.policy.alone else sorted({job.queue for job in self.jobs if not job.told} - named)
         for queue in (*queues, *map(QueueSpec, others)):
             self.state.set_queue(self._ordered(queue))
 
     def _ordered(self, queue: QueueSpec) -> QueueSpec:
+        self._ageing = self._ageing or queue.ageing is not None
         return queue if self.policy.ordering is None else replace(queue, ordering=self.policy.ordering)
+
+    def _take_up(self, present: Present) -> None:
+        """What runs in a live heddle runs on, what waits waits on."""
+        state, told, self.now = self.state, present.snapshot, present.at
+        if len({job.name for job in self.jobs}) < len(self.jobs):
+            raise ValueError("jobs: one has the name of another that is there already; give each its own")
+        state.set_task_mix(told.task_mix)
+        state.set_counters(told.counters)
+        state.set_disruption_budgets(told.disruption_budgets)
+        for job in present.jobs:
+            record = self.records[job.name] = Record(job)
+            state.set_workload(job.workload())
+            self.course.arrived(self.now, record)
+        self.arrived = len(present.jobs)
+        for fact in told.tasks:
+            state.bind(fact.placement, fact.since)
+            if fact.ready:
+                state.mark_ready(fact.placement.workload, fact.placement.task)
+        for name, places in told.reservations.items():
+            state.set_reservation(name, places)
+        for name, past in told.past_usage.items():
+            if name in state.tree.queues:
+                state.set_past_usage(name, past)
+        for name, since in sorted(present.since.items()):
+            record, spec = self.records[name], state.works[name].spec
+            record.at = min(since, self.now)
+            self._recount((name,), record.at)
+            record.saved = max(0.0, (spec.checkpointed or since) - since) if spec.movable else 0.0
+            if state.works[name].torn():
+                self._break((name,))
+        self.again_at = self.now
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -107,6 +151,7 @@ class World:
             if self.interval:
                 at = math.ceil(at / self.interval) * self.interval
             self.now = max(self.now, at)
+            self.state.note_usage(self.now)
             self._happen()
             self._settle()
             stopped = watch is not None and not watch(self)
@@ -119,7 +164,7 @@ class World:
 
     def _next(self) -> float | None:
         due = self._due
-        while due and due[0][3] != "cancelled" and due[0][1] != self.records[due[0][4]].version:
+        while due and due[0][3] not in _ANYWAY and due[0][1] != self.records[due[0][4]].version:
             heappop(due)
         found = [due[0][0]] if due else []
         if self.arrived < len(self.jobs):
@@ -128,6 +173,8 @@ class World:
             found.append(self._events[self._happened].at)
         if self.again_at is not None:
             found.append(self.again_at)
+        if found and self._ageing and (ages := self.state.ages_in(self.now)) is not None:
+            found.append(self.now + ages + _HAIR)  # where nothing else is to come age alone starts nobody
         return min(found, default=None)
 
     def _foresee(self, at: float, record: Record, what: str) -> None:
@@ -141,7 +188,7 @@ class World:
         while due and due[0][0] <= now:
             at, version, _, what, name = heappop(due)
             record = self.records[name]
-            if record.end is None and (what == "cancelled" or version == record.version):
+            if record.end is None and (what in _ANYWAY or version == record.version):
                 self._due_now(at, what, record)
         while self._happened < len(self._events) and self._events[self._happened].at <= now:
             self._beside(self._events[self._happened])
@@ -153,6 +200,8 @@ class World:
             self.again_at = None
 
     def _due_now(self, at: float, what: str, record: Record) -> None:
+        if what == "grace":
+            return  # the cycle that comes now sees that it is over
         if what == "level":
             record.count(at)
             self._rank(record)
@@ -204,10 +253,13 @@ class World:
         """Gangs that lost a member wait for another in its place for a grace."""
         for name in sorted(names):
             work = self.state.works[name]
-            if work.torn() and work.spec.broken_since is None:
+            if not work.torn():
+                continue
+            if work.spec.broken_since is None:
                 self.state.set_workload(replace(work.spec, broken_since=self.now))
-                due = self.now + self.budget.gang_grace
-                self.again_at = due if self.again_at is None else min(self.again_at, due)
+            grace = self.budget.gang_grace if work.spec.gang_grace is None else work.spec.gang_grace
+            since = self.state.works[name].spec.broken_since or self.now
+            self._foresee(max(self.now, since + grace), self.records[name], "grace")
 
     # -- what is decided ---------------------------------------------------------------------------
 
@@ -216,6 +268,8 @@ class World:
         for _ in range(ROUNDS):
             if self.policy.preempts is Preempts.SHORTEST:
                 self._compare()
+            if self._in_order:
+                get_ready(state)
             found = advance(state, now, self.budget)
             self.cycles += 1
             if found.again_at is not None and found.again_at > now:
@@ -227,21 +281,22 @@ class World:
                 break
         self.course.note(now, state)
 
-    def _recount(self, names: Iterable[str]) -> None:
-        """Takes up how many tasks of some workloads run now."""
+    def _recount(self, names: Iterable[str], since: float | None = None) -> None:
+        """Takes up how many tasks of some workloads run now, or have since then."""
         for name in names:
             record, work = self.records[name], self.state.works[name]
             tasks = sum(work.bound)
             if tasks == record.tasks:
                 continue
             before = record.running
-            record.run(self.now, tasks)
+            whole = work.whole() if record.job.told is not None else None
+            record.run(self.now if since is None else since, tasks, whole=whole)
             self.course.ran(self.now, record)
             if record.running:
                 self.running[name] = record
                 if record.left() < math.inf or record.job.walltime is not None:
                     at, outcome = record.ends()
-                    self._foresee(at, record, outcome)
+                    self._foresee(max(at, self.now), record, outcome)
                 self._next_level(record)
                 if work.spec.broken_since is not None:
                     self.state.set_workload(replace(work.spec, broken_since=None))

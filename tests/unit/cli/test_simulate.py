@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from heddle.cli.__main__ import app
-from heddle.cli.simulate import span
+from heddle.cli.durations import span
 
 WORK = "synthetic:jobs=60,gpus=1|2|4,load=0.9,duration=30m,seed=2"
 

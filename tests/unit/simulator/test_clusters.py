@@ -210,3 +210,14 @@ def test_hosts_of_the_network_get_their_own_places(tmp_path: Path) -> None:
 def test_a_broken_network_is_told_with_its_line(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(TableError, match=says):
         along(parse("2x8"), saved(tmp_path, text, "topo.csv"))
+
+
+def test_more_nodes_are_copies_and_leave_quotas_as_they_are() -> None:
+    queues = (QueueSpec("q", quota={"gpu": 8000}),)
+    found = Cluster("mixed", parse("1x8xH100+2x4xA100").nodes, queues=queues)
+    assert [len(node.devices) for node in found.grown(2).nodes] == [8, 4, 4, 8, 8]
+    assert found.grown(2).grown(1).nodes[-1].name == "n000000-copy3"
+    assert [len(node.devices) for node in found.grown(1, "n000001").nodes] == [8, 4, 4, 4]
+    assert found.grown(2).queues == queues
+    with pytest.raises(ValueError, match="'n9' is not one of the cluster; give one of n000000, n000001"):
+        found.grown(1, "n9")

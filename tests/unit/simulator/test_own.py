@@ -159,7 +159,7 @@ def test_the_docs_name_every_column_and_part() -> None:
     docs = (Path(__file__).parents[3] / "docs" / "traces.md").read_text()
     names = ["gpus", *(column.name for column in own.COLUMNS), *(field.name for field in fields(Load))]
     assert [name for name in names if f"`{name}" not in docs] == []
-    assert len(own.COLUMNS) == len(fields(Job))
+    assert {column.field for column in own.COLUMNS} == {field.name for field in fields(Job)} - {"told"}  # by a snapshot
 
 
 @pytest.mark.parametrize("job", [Job("a", 0, 1, models=("A|B",)), Job(" a", 0, 1), Job("a", 0, 1, topology="")])

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from heddle.engine import Device, NodeSpec, QueueSpec
+from heddle.engine import Ageing, Device, NodeSpec, QueueSpec
 from heddle.simulator import clusters, sources
 from heddle.simulator.events import NodeComes, NodeFails, QueueChanges, failures
 from heddle.simulator.jobs import Job
@@ -154,3 +154,32 @@ def test_figures() -> None:
     assert jain([1, 1, 1]) == pytest.approx(1)
     assert jain([1, 0, 0, 0]) == pytest.approx(0.25)
     assert jain([0, 0]) is None
+
+
+def test_each_gang_that_is_short_of_a_member_has_a_grace_of_its_own() -> None:
+    large = [replace(node, name=f"large-{node.name}") for node in nodes(2, 8)]
+    gangs = [job("a", 0, 5000, 4, tasks=2), job("b", 1, 5000, 8, tasks=2)]
+    failing = [NodeFails(100, "n1"), NodeFails(130, "large-n1")]
+    world = World([*nodes(2), *large], gangs, policy("heddle-pack"), events=failing)
+    alone: dict[str, float] = {}
+
+    def watch(world: World) -> bool:
+        for name in "ab":
+            if world.now >= 100 and not any(world.state.works[name].bound):
+                alone.setdefault(name, world.now)
+        return world.now < 1000
+
+    world.run(watch, until=1000)
+    assert alone == {"a": 160, "b": 190}
+
+
+def test_age_counts_between_events_as_it_does_live() -> None:
+    # the line is strict: big is first until small, with a higher priority, is as old as age counts for big
+    queue = QueueSpec("default", quota={"gpu": None}, ordering="StrictFIFO", ageing=Ageing(10.0, 5))
+    jobs = [job("a", 0, 1000, 2), job("big", 1, 50, 4), job("small", 100, 50, 2, priority=3)]
+    world = World(nodes(1), jobs, policy("heddle"), queues=(queue,))
+    world.run()
+    small = starts(world)["small"]
+    assert small is not None
+    assert 120 <= small < 141
+    assert starts(world)["big"] == 1000

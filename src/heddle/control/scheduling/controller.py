@@ -54,6 +54,7 @@ from heddle.engine import (
     Plan,
     ReasonCode,
     Reserve,
+    Snapshot,
     State,
     Verdict,
     render,
@@ -538,6 +539,12 @@ class SchedulingController:
 
     def _copy(self) -> State:
         return State.rebuild(self._mirror.state.snapshot())
+
+    async def snapshot(self) -> Snapshot:
+        """The world as the engine has it at the moment."""
+        async with self._lock:
+            self._dirty["Workload"].update(self._apply_deltas())  # the next cycle tells of them
+            return await asyncio.to_thread(self._mirror.state.snapshot)
 
     async def preview(self, obj: Workload | Queue, pods: list[Pod]) -> Preview:
         """What would come of a workload with these pods if it were submitted now, or of a queue if it were written so.
