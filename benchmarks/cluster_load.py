@@ -62,7 +62,7 @@ class Seen:
     leaving: dict[str, float] = field(default_factory=dict)
     gone: dict[str, float] = field(default_factory=dict)
     told: dict[str, tuple[float, str]] = field(default_factory=dict)
-    """When the condition PodScheduled first had a message, and which."""
+    """Since when the condition PodScheduled has had its present message, and which."""
 
 
 def pod(
@@ -195,8 +195,9 @@ def _note(seen: Seen, event: _Event, now: float) -> None:
         seen.bound[name] = now
         seen.node[name] = found.spec.node_name
     for condition in found.status.conditions:
-        if condition.type == "PodScheduled" and condition.message and name not in seen.told:
-            seen.told[name] = (now, condition.message)
+        text = condition.message if condition.type == "PodScheduled" else ""
+        if text and seen.told.get(name, (0.0, ""))[1] != text:
+            seen.told[name] = (now, text)
 
 
 async def until(holds: Callable[[], bool], seconds: float) -> bool:

@@ -100,12 +100,9 @@ class ClusterHeddle:
         claims, volumes = informers.of(PERSISTENTVOLUMECLAIMS), informers.of(PERSISTENTVOLUMES)
         groups = Groups(self._scheduler, self._kinds, owners.get, Volumes(claims.objects, volumes.objects))
         after = Afterwards()
-        scheduling = SchedulingController(
-            informers,
-            writes=ClusterWrites(Client(store), after),
-            groups=groups,
-            budgets=Budgets(informers.of(PODDISRUPTIONBUDGETS)),
-        )
+        budgets = Budgets(informers.of(PODDISRUPTIONBUDGETS))
+        writes = ClusterWrites(Client(store), after, budgets.of)
+        scheduling = SchedulingController(informers, writes=writes, groups=groups, budgets=budgets)
         owners.on_change(scheduling.owner_changed)
         claims.on_change(lambda type_, old, new: scheduling.claim_changed((new or old).key))
         volumes.on_change(lambda type_, old, new: scheduling.claim_changed())

@@ -1,7 +1,8 @@
 """How many requests are under way at once: more while the server keeps up, fewer when it says that it does not.
 
-Additive increase, multiplicative decrease, as TCP does it (Chiu and Jain 1989): each answer that comes in time adds a
-little, each refusal (429, 503) or lost connection halves. What the server asks for in Retry-After is kept.
+Additive increase, multiplicative decrease, as TCP does it (Chiu and Jain 1989): each answer adds a little while others
+wait for their turn, each refusal (429) or lost connection halves. What the server asks for in Retry-After is kept. No
+rule looks at how long answers take: an eviction takes ten times as long as a binding on the same idle server.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 
-_LEAST, _FIRST, _MOST = 2, 16, 64
+_LEAST, _FIRST, _MOST = 2, 16, 32
 _CALM = 1.0
 """Seconds between two halvings: what was under way when the server refused is refused together."""
 
@@ -63,7 +64,7 @@ class Throttle:
 
     def answered(self) -> None:
         """The server has answered: there may be room for more."""
-        if self._waiting and self._limit < self._most:
+        if self._waiting:  # else what we send is not what limits us
             self._limit = min(self._most, self._limit + 1 / self._limit)
 
     def refused(self) -> None:

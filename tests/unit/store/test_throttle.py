@@ -25,18 +25,34 @@ async def test_no_more_than_the_limit_at_once_and_first_come_first_served() -> N
     assert order == list(range(20))
 
 
-async def test_it_grows_while_work_waits_and_halves_when_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = 0.0
-    monkeypatch.setattr(throttle.time, "monotonic", lambda: clock)
-    gate = Throttle(least=2, first=4, most=8)
+async def answers(gate: Throttle, count: int) -> None:
+    """So many requests, all at once, each of which is answered."""
 
     async def request() -> None:
         async with gate.pass_through():
             await asyncio.sleep(0)
             gate.answered()
 
-    await asyncio.gather(*(request() for _ in range(200)))
-    assert gate.limit == 8
+    await asyncio.gather(*(request() for _ in range(count)))
+
+
+async def test_it_grows_while_requests_wait_for_their_turn() -> None:
+    gate = Throttle(first=4, most=32)
+    await answers(gate, 5000)
+    assert gate.limit == 32
+
+
+async def test_what_is_not_limited_by_us_says_nothing() -> None:
+    gate = Throttle(first=4)
+    for _ in range(100):
+        await answers(gate, 1)
+    assert gate.limit == 4
+
+
+async def test_it_halves_when_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr(throttle.time, "monotonic", lambda: clock)
+    gate = Throttle(least=2, first=8, most=8)
     gate.refused()
     gate.refused()  # of the same moment: they count once
     assert gate.limit == 4

@@ -32,6 +32,10 @@ class Afterwards:
         self._due[key] = (since, write)
         self._news.set()
 
+    def drop(self, key: Hashable) -> None:
+        """What was due for this object is of no use any more."""
+        self._due.pop(key, None)
+
     @contextlib.contextmanager
     def urgent(self) -> Iterator[None]:
         """While this is open only what has waited long is written."""

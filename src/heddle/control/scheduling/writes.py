@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -97,17 +97,29 @@ def _status(workload: Workload) -> dict[str, Any]:
 class ClusterWrites(Writes):
     """The same in a cluster."""
 
-    def __init__(self, client: Client, after: Afterwards) -> None:
-        """Write through `client`; what may wait goes to `after`, which its owner runs."""
+    def __init__(
+        self, client: Client, after: Afterwards, budgets_of: Callable[[Pod], Sequence[str]] = lambda pod: ()
+    ) -> None:
+        """Write in a cluster.
+
+        Args:
+            client: of its API server.
+            after: takes what may wait; its owner runs it.
+            budgets_of: the disruption budgets that keep a pod.
+        """
         super().__init__(client)
-        self._after = after
+        self._after, self._budgets_of = after, budgets_of
 
     def urgent(self) -> contextlib.AbstractContextManager[None]:
         """See `Writes.urgent`."""
         return self._after.urgent()
 
     async def evict(self, pod: Pod, condition: Condition) -> str:
-        """See `Writes.evict`. A PodDisruptionBudget may refuse."""
+        """See `Writes.evict`. A PodDisruptionBudget may refuse.
+
+        A pod that none keeps is deleted, as by kube-scheduler: for an eviction the API server reads all budgets of the
+        namespace anew and writes twice, which takes several times as long.
+        """
         meta = pod.metadata
         eviction: dict[str, Any] = {
             "apiVersion": "policy/v1",
@@ -116,7 +128,10 @@ class ClusterWrites(Writes):
             "deleteOptions": {"preconditions": {"uid": meta.uid}},
         }
         try:
-            await self._client.store.create(PODS, eviction, meta.namespace, subresource="eviction")
+            if self._budgets_of(pod):
+                await self._client.store.create(PODS, eviction, meta.namespace, subresource="eviction")
+            else:
+                await self._client.delete(PODS, meta.name, meta.namespace, uid=meta.uid)
         except (NotFound, Conflict):  # it is gone, or another of its name is there
             return ""
         except TooManyRequests as error:
@@ -137,15 +152,31 @@ class ClusterWrites(Writes):
         )  # fmt: skip
 
     async def promise(self, workload: Workload, places: list[ReservedPlace]) -> None:
-        """See `Writes.promise`. Pods without a Workload object remember their nodes themselves."""
+        """See `Writes.promise`. Pods without a Workload object remember their nodes themselves.
+
+        Of a gang that is written before anybody is evicted for it. A pod by itself loses nothing but its place where
+        a crash forgets it: who is due is found anew from what is free, so that its promise follows after, and is often
+        kept before it was written.
+        """
         if not is_derived(workload):
             await super().promise(workload, places)
             return
         before = {place.pod: place.node for place in workload.status.reservation}
         now = {place.pod: place.node for place in places}
         changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        await asyncio.gather(*(self._nominate(workload, name, now.get(name, "")) for name in changed))
         workload.status.reservation = places
+        if sum(pod_set.count for pod_set in workload.spec.pod_sets) > 1:
+            await asyncio.gather(*(self._nominate(workload, name, now.get(name, "")) for name in changed))
+            return
+        for name in changed:
+            key = ("promise", workload.metadata.namespace, name)
+            self._after.put(key, functools.partial(self._nominate, workload, name, now.get(name, "")))
+
+    async def bind(self, namespace: str, pod: str, uid: str, node: str, devices: Sequence[str]) -> None:
+        """See `Writes.bind`."""
+        self._after.drop(("promise", namespace, pod))
+        self._after.drop(("pod", uid))  # why it waited
+        await super().bind(namespace, pod, uid, node, devices)
 
     async def _nominate(self, workload: Workload, pod: str, node: str) -> None:
         patch = {"status": {"nominatedNodeName": node or None}}
