@@ -311,7 +311,7 @@ class RoomSearch:
         state, placer = self.state, self.cycle.placer
         mark = len(self.gone)
         in_order = sorted(here, key=lambda v: (ranks[v], v.name))
-        for victim, shrink in (*((v, True) for v in in_order), *((v, False) for v in in_order)):
+        for victim, shrink in (*((v, True) for v in in_order if _may_shrink(v)), *((v, False) for v in in_order)):
             while not placer.fits(task, row, land=True):  # all shrink before anyone stops
                 if not self.rule.allows(victim) or not self._evict(victim, row, shrink=shrink):
                     break
@@ -486,3 +486,10 @@ class RoomSearch:
                 continue
             if self._over_a_cap():
                 self.state.rollback(point)
+
+
+def _may_shrink(work: Work) -> bool:
+    """Whether a workload could give something up and run on; never wrongly False."""
+    if work.held or work.groups is not None:
+        return True
+    return any(bound > pod_set.min for bound, pod_set in zip(work.bound, work.spec.pod_sets, strict=True))
