@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help demo test kube chart fuzz lint bench format lock clean
+.PHONY: help demo test kube chart fuzz chaos lint bench format lock clean
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -34,6 +34,10 @@ chart: $(VENV)/.installed ## write the Helm chart and docs/kubernetes-*.md from 
 
 fuzz: $(VENV)/.installed ## the engine's random worlds for long (STEPS=1000000 cycles; KIND=... SEED=... replays one)
 	@$(BIN)/python tests/unit/engine/fuzz.py $(if $(STEPS),--steps $(STEPS)) $(if $(KIND),--kind $(KIND)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+chaos: $(VENV)/.installed ## faults under a load of gangs on a real API server (FAULTS=500 SEED=1)
+	@$(BIN)/python tools/controlplane.py build >/dev/null
+	@HEDDLE_FAULTS=$(or $(FAULTS),500) HEDDLE_SEED=$(or $(SEED),1) $(RUN) $(BIN)/python -m pytest tests/kubernetes/test_chaos.py $(ARGS)
 
 lint: $(VENV)/.installed ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

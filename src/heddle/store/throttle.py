@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 
-_LEAST, _FIRST, _MOST = 2, 16, 32
+_LEAST, _FIRST, _MOST = 2, 32, 64
 _CALM = 1.0
 """Seconds between two halvings: what was under way when the server refused is refused together."""
 
