@@ -66,6 +66,12 @@ class Draw:
             "affinity": {"nodeAffinity": self._affinity(node)},
             "tolerations": [self._toleration() for _ in range(pick.choice([0, 1, 2]))],
         }
+        seen: list[tuple[str, int]] = []
+        for container in (*spec["containers"], *spec["initContainers"]):  # a pod may name a port once
+            for port in container.get("ports", []):
+                if (key := (port.get("protocol", "TCP"), port["hostPort"])) in seen:
+                    del container["ports"]
+                seen.append(key)
         if self._maybe(0.3):
             spec["nodeSelector"] = {pick.choice(KEYS): pick.choice(VALUES)}
         return spec

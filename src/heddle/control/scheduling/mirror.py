@@ -39,12 +39,14 @@ class Mirror:
         self._workloads: set[str] = set()
         self._bound: dict[str, dict[str, _Place]] = {}
         self._leaving: dict[str, set[str]] = {}
+        self._stranded: dict[str, set[str]] = {}
         self._nodes: dict[str, Node] = {}
         self._ports: frozenset[str] = frozenset()
         self._uids: dict[str, dict[str, str]] = {}
 
     def node(self, name: str, node: Node | None) -> set[str]:
-        """A node changed or went; returns the workloads that lost a place."""
+        """A node changed or went; returns the workloads to look at again: those that lost a place, and those with pods
+        there of which it could not be told what they use."""
         if node is None:
             self._nodes.pop(name, None)
             lost = self.state.remove_node(name)
@@ -53,7 +55,8 @@ class Mirror:
             lost = self.state.set_node(adapter.node_spec(node, self.models, self._ports))
         for key, task in lost:
             self._lost(key, task)
-        return {workload for workload, _ in lost}
+        stranded = self._stranded.pop(name, set()) if node is not None else set()
+        return {workload for workload, _ in lost} | stranded
 
     def _lost(self, key: str, task: str) -> None:
         """A task has no place any more."""
@@ -171,7 +174,8 @@ class Mirror:
                 try:
                     place = self._with_devices(place)
                     self.state.bind(place, since=pod.scheduled_at)
-                except ValueError as error:  # its node or device is gone: nothing of it is in use here
+                except ValueError as error:  # its node or device is gone, or is not there yet
+                    self._stranded.setdefault(place.node, set()).add(key)
                     _log.warning("pod %s of %s: %s", name, key, error)
                     return
                 bound[name] = (place.node, place.devices)
