@@ -155,12 +155,12 @@ class Cluster:
 
     # heddle
 
-    def start(self, *, port: int = 0) -> subprocess.Popen[bytes]:
+    def start(self, *, port: int = 0, host: str = "127.0.0.1") -> subprocess.Popen[bytes]:
         """Start a controller."""
         number = len(self._processes)
         command = [
             sys.executable, "-m", "heddle.cli", "--kubeconfig", str(self.plane.kubeconfig), "controller",
-            "--listen", f"127.0.0.1:{port}",
+            "--listen", f"{host}:{port}",
         ]  # fmt: skip
         environment = {**os.environ, "HOSTNAME": f"controller-{number}"}
         with (self._folder / f"controller-{number}.log").open("wb") as log:

@@ -87,7 +87,9 @@ def described(*tables: Iterable[Right]) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("namespace", "own"), [("default", ()), ("heddle-system", rights.CONTROLLER_OWN)], ids=["elsewhere", "at-home"]
+    ("namespace", "own"),
+    [("default", ()), ("heddle-system", (*rights.CONTROLLER_OWN, *rights.ASKER))],
+    ids=["elsewhere", "at-home"],
 )
 def test_the_controller_has_no_right_that_its_table_does_not_say(installed: Any, namespace: str, own: Any) -> None:
     # what every identity has: to ask who it is and what it may do
@@ -100,7 +102,14 @@ def test_the_controller_has_no_right_that_its_table_does_not_say(installed: Any,
 
 
 def test_no_right_is_a_wildcard_or_touches_secrets() -> None:
-    for right in (*rights.CONTROLLER, *rights.CONTROLLER_OWN, *rights.VIEW, *rights.EDIT, *rights.QUEUE_READER):
+    for right in (
+        *rights.CONTROLLER,
+        *rights.CONTROLLER_OWN,
+        *rights.VIEW,
+        *rights.EDIT,
+        *rights.QUEUE_READER,
+        *rights.ASKER,
+    ):
         assert not {"*"} & {right.group, *right.resources, *right.verbs}
         assert not [name for name in right.resources if name.startswith("secrets")]
 
@@ -108,6 +117,7 @@ def test_no_right_is_a_wildcard_or_touches_secrets() -> None:
 def test_every_user_may_read_queues_and_write_none(installed: Any) -> None:
     assert can_i(installed, ("list", "queues.heddle.dev", ""), "carol") == "yes"
     assert can_i(installed, ("patch", "queues.heddle.dev", ""), "carol") == "no"
+    assert can_i(installed, ("create", "services/proxy", "heddle-system"), "carol") == "no"  # of others than heddle's
     assert can_i(installed, ("create", "trainingjobs.heddle.dev", "default"), "carol") == "no"
 
 

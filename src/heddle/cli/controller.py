@@ -23,6 +23,12 @@ def controller(
     listen: Annotated[
         str, typer.Option(help="Address of /healthz, /readyz and /metrics; port 0: any.")
     ] = "0.0.0.0:8080",
+    answers: Annotated[
+        str,
+        typer.Option(
+            help="Address for heddle explain and its like. Default: the host of --listen, port 8443 (or any)."
+        ),
+    ] = "",
     kinds: Annotated[
         Path | None, typer.Option(help="Further kinds whose pods belong together (docs/kubernetes.md), as TOML.")
     ] = None,
@@ -40,9 +46,9 @@ def controller(
     if level is None:
         raise fail(f"--log-level: {log_level!r} is none; use debug, info, warning or error", USAGE)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    host, _, port = listen.rpartition(":")
-    if not (host and port.isascii() and port.isdigit() and int(port) < 65536):
-        raise fail(f"--listen: {listen!r} is no address; write for instance 127.0.0.1:8080", USAGE)
+    health = _address("--listen", listen)
+    # where any port will do for health, several processes share a host: any will do for answers as well
+    answering = _address("--answers", answers) if answers else (health[0], 8443 if health[1] else 0)
     try:
         table = (*(read(kinds.read_text()) if kinds else ()), *known())
     except (OSError, ValueError) as error:
@@ -58,11 +64,19 @@ def controller(
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         heddle = ClusterHeddle(
             open_store, table, identity=f"{socket.gethostname()}-{secrets.token_hex(3)}", namespace=namespace,
-            scheduler=scheduler_name, listen=(host.strip("[]"), int(port)),
+            scheduler=scheduler_name, listen=health, answers=answering,
         )  # fmt: skip
         await until_stopped(heddle, stop)
 
     try:
         asyncio.run(run())
     except OSError as error:
-        raise fail(f"--listen {listen}: {error.strerror or error}", FAILED) from None
+        told = f"--listen {listen}, --answers {':'.join(map(str, answering))}"
+        raise fail(f"{told}: {error.strerror or error}", FAILED) from None
+
+
+def _address(option: str, text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and int(port) < 65536):
+        raise fail(f"{option}: {text!r} is no address; write for instance 127.0.0.1:8080", USAGE)
+    return host.strip("[]"), int(port)

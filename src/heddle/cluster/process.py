@@ -18,6 +18,8 @@ from heddle.api.trainingjob import TrainingJob
 from heddle.api.volumes import PersistentVolume, PersistentVolumeClaim
 from heddle.cluster.lease import LeaseKeeper
 from heddle.cluster.owners import Owners
+from heddle.cluster.questions import Questions
+from heddle.cluster.reviews import Reviews
 from heddle.cluster.web import Web
 from heddle.control.grouping.groups import Groups
 from heddle.control.grouping.kinds import OwnerKind
@@ -63,6 +65,7 @@ class ClusterHeddle:
         namespace: str,
         scheduler: str,
         listen: tuple[str, int],
+        answers: tuple[str, int],
     ) -> None:
         """Work in the cluster that `open_store` connects to.
 
@@ -73,9 +76,11 @@ class ClusterHeddle:
             namespace: of the Lease.
             scheduler: name by which pods ask for heddle.
             listen: address of /healthz, /readyz and /metrics.
+            answers: address of /heddle/v1/explain, /preview and /snapshot.
         """
         self._open, self._kinds, self._identity = open_store, kinds, identity
         self._namespace, self._scheduler, self._listen = namespace, scheduler, listen
+        self._answers = answers
         self._problem = "starting"
 
     async def run(self) -> None:
@@ -86,15 +91,17 @@ class ClusterHeddle:
         """
         self._problem = "starting"
         store = self._open()
+        reviewing = self._open()
         lease = LeaseKeeper(self._open, LEASE, self._identity, namespace=self._namespace)
         store.may_write = lease.leads
         try:
-            await self._run(store, lease)
+            await self._run(store, lease, Reviews(reviewing))
         finally:
             lease.stop()
+            await reviewing.close()
             await store.close()
 
-    async def _run(self, store: KubernetesStore, lease: LeaseKeeper) -> None:
+    async def _run(self, store: KubernetesStore, lease: LeaseKeeper, reviews: Reviews) -> None:
         informers = Informers(store)
         owners = Owners(store, informers, self._kinds)
         claims, volumes = informers.of(PERSISTENTVOLUMECLAIMS), informers.of(PERSISTENTVOLUMES)
@@ -111,9 +118,12 @@ class ClusterHeddle:
         leader.set_function(lambda: float(lease.leads()))
         web = Web(self._listen, lambda: self._problem, scheduling.metrics.registry, prometheus.REGISTRY)
         _log.info("health and metrics at port %d", web.port)
+        questions = Questions(self._answers, scheduling, reviews, lambda: self._problem)
+        _log.info("answers at port %d", questions.port)
         leading = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(web.run())
+            group.create_task(questions.run())
             group.create_task(informers.run())
             await owners.find()
             group.create_task(owners.run())

@@ -2,7 +2,8 @@
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import prometheus_client as prometheus
@@ -21,6 +22,36 @@ class _Server(uvicorn.Server):
         yield
 
 
+class Listener:
+    """Routes at an address."""
+
+    def __init__(
+        self, listen: tuple[str, int], routes: Sequence[Route], certificate: tuple[Path, Path] | None = None
+    ) -> None:
+        """Answer at an address, over TLS where there are a certificate and its key (read here, not later)."""
+        family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET
+        self._listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(listen)
+        self.port = int(self._listener.getsockname()[1])
+        files: dict[str, Any] = {}
+        if certificate is not None:
+            files = {"ssl_certfile": certificate[0], "ssl_keyfile": certificate[1]}
+        config = uvicorn.Config(
+            Starlette(routes=routes), log_level="warning", access_log=False, lifespan="off",
+            timeout_graceful_shutdown=1, **files,
+        )  # fmt: skip
+        config.load()
+        self._server = _Server(config)
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        try:
+            await self._server.serve(sockets=[self._listener])
+        finally:
+            self._listener.close()
+
+
 class Web:
     """/healthz, /readyz and /metrics."""
 
@@ -33,24 +64,16 @@ class Web:
             Route("/readyz", self._readyz),
             Route("/metrics", self._metrics),
         ]
-        family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET
-        self._listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind(listen)
-        self.port = int(self._listener.getsockname()[1])
-        self._server = _Server(
-            uvicorn.Config(
-                Starlette(routes=routes), log_level="warning", access_log=False, lifespan="off",
-                timeout_graceful_shutdown=1,
-            )
-        )  # fmt: skip
+        self._listener = Listener(listen, routes)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._listener.port
 
     async def run(self) -> None:
         """Answer until cancelled."""
-        try:
-            await self._server.serve(sockets=[self._listener])
-        finally:
-            self._listener.close()
+        await self._listener.run()
 
     async def _healthz(self, request: Request) -> Response:
         return PlainTextResponse("ok")

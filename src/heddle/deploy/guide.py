@@ -56,10 +56,10 @@ it, and with it the leases and the record of use that the controller made there.
 | object | what for |
 |---|---|
 | Deployment `{CONTROLLER}` | `heddle controller`, twice: one leads, the other takes over when it is gone |
-| Service `{SERVICE}` | port 80: `/metrics`, `/healthz`, `/readyz` |
+| Service `{SERVICE}` | port 80: `/metrics`, `/healthz`, `/readyz`; port 443: answers to `heddle explain` and its like |
 | PodDisruptionBudget `{CONTROLLER}` | a drain stops one at a time |
 | ServiceAccount, Role, ClusterRole `{CONTROLLER}` | [its rights](kubernetes-security.md) |
-| ClusterRoles `heddle-view`, `heddle-edit`, `heddle-queue-reader` | users' rights |
+| ClusterRoles `heddle-view`, `heddle-edit`, `heddle-queue-reader`, Role `heddle-asker` | users' rights |
 | ValidatingAdmissionPolicies, MutatingAdmissionPolicy `heddle-...` | [policies](kubernetes-security.md#policies) |
 | Queue `{DEFAULT_QUEUE}` | where jobs wait that name no queue |
 

@@ -19,6 +19,7 @@ MANAGER = "heddle-install"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 _USER = 65532
 _PORT = 8080
+_ANSWERS = 8443
 
 _SELECTOR = {"app.kubernetes.io/name": "heddle", "app.kubernetes.io/component": "controller"}
 _LABELS: dict[str, Any] = {
@@ -103,6 +104,8 @@ def access() -> list[Part]:
         _rbac("ClusterRole", "heddle-edit", rights.EDIT, labels=narrow),
         _rbac("ClusterRole", "heddle-queue-reader", rights.QUEUE_READER),
         _bound("ClusterRole", "heddle-queue-reader", everyone),
+        _rbac("Role", "heddle-asker", rights.ASKER, namespaced=True),
+        _bound("Role", "heddle-asker", everyone, namespaced=True),
     ]
     return [
         Part(_labelled(account, namespaced=True)),
@@ -140,7 +143,7 @@ def _container() -> dict[str, Any]:
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
         ],
-        "ports": [{"name": "http", "containerPort": _PORT}],
+        "ports": [{"name": "http", "containerPort": _PORT}, {"name": "answers", "containerPort": _ANSWERS}],
         # a large cluster takes a while to list; a start that takes minutes is no reason to start again
         "startupProbe": _probe("/healthz", 5) | {"failureThreshold": 60},
         "livenessProbe": _probe("/healthz", 10) | {"failureThreshold": 6},
@@ -213,7 +216,10 @@ def controller() -> list[Part]:
         "spec": {
             "type": "ClusterIP",
             "selector": _SELECTOR,
-            "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": "http"},
+                {"name": "answers", "port": 443, "targetPort": "answers"},
+            ],
         },
     }
     budget = {

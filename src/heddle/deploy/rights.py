@@ -17,11 +17,14 @@ class Right:
     resources: tuple[str, ...]
     verbs: tuple[str, ...]
     why: str
+    names: tuple[str, ...] = ()
+    """Only of these objects; empty: of all."""
 
     @property
     def rule(self) -> dict[str, Any]:
         """As a rule of a Role or ClusterRole."""
-        return {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
+        rule = {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
+        return rule | ({"resourceNames": list(self.names)} if self.names else {})
 
 
 CONTROLLER: tuple[Right, ...] = (
@@ -53,7 +56,9 @@ CONTROLLER: tuple[Right, ...] = (
     Right(_GROUP, ("workloads/status", "queues/status", "trainingjobs/status"), ("patch",), "To say what came of it."),
     Right(_GROUP, ("workloads/submitter",), ("update",), "To hand on to a Workload who submitted its job "
           "(a right that the policy heddle-submitter asks for, not a resource)."),
-    Right("authorization.k8s.io", ("subjectaccessreviews",), ("create",), "To ask what a submitter may do."),
+    Right("authorization.k8s.io", ("subjectaccessreviews",), ("create",), "To ask what a submitter may do, and "
+          "who asks `heddle explain`."),
+    Right("authentication.k8s.io", ("tokenreviews",), ("create",), "To know who asks `heddle explain` and its like."),
 )  # fmt: skip
 """In the whole cluster."""
 
@@ -76,6 +81,12 @@ QUEUE_READER: tuple[Right, ...] = (
     Right(_GROUP, ("queues", "topologies", "licenses"), READ, "Every user may see what a job can ask for."),
 )
 """For every authenticated user."""
+
+ASKER: tuple[Right, ...] = (
+    Right("", ("services/proxy",), ("create",), "To put questions to the controller (`heddle explain`), "
+          "which asks the API server what the asker may know.", names=("https:heddle:answers",)),
+)  # fmt: skip
+"""For every authenticated user, in the controller's namespace."""
 
 Question = tuple[str, str, str]
 """Verb, resource (`pods/exec`, `trainingjobs.heddle.dev`), namespace ("" = all, or of none)."""

@@ -74,6 +74,22 @@ Every authenticated user:
 
 {_table(rights.QUEUE_READER)}
 
+And in `{NAMESPACE}`, of the Service `https:heddle:answers` only:
+
+{_table(rights.ASKER)}
+
+The API server's proxy does not tell the controller who asks, so a question carries the asker's own bearer token. It
+goes over TLS to the API server and from there over TLS to the controller; the proxy does not verify the controller's
+certificate, which is self-made, so who can put a machine between API server and pods could read it. The controller has
+the token looked at (TokenReview), keeps it nowhere, and asks for each question what the user may do
+(SubjectAccessReview):
+
+| question | needs | what is left out |
+|---|---|---|
+| `heddle explain` | `get` of the workload, or of the pod that is named | names where one may not `get` workloads |
+| `heddle run --dry-run` | `create` of trainingjobs in the namespace (of a queue: `update` of it) | the same |
+| `heddle snapshot` | `get` of queues, `list` of workloads in all namespaces | nothing: a simulation needs it all |
+
 Queues, topologies and licences are written by cluster administrators, Workloads by the controller. The value
 `userRoles.enabled=false` leaves these rights out.
 

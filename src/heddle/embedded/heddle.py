@@ -32,11 +32,11 @@ from heddle.api.trainingjob import DEFAULT_QUEUE, TrainingJob
 from heddle.control.leader import LeaderElection
 from heddle.control.nodes import LEASE_NAMESPACE, NodeController
 from heddle.control.scheduling.controller import SchedulingController
+from heddle.control.scheduling.questions import explained_job, previewed_object, recorded_world
 from heddle.control.training.controller import TrainingController
 from heddle.embedded.agent import Agent
 from heddle.embedded.checkpoints import last_saved
 from heddle.embedded.places import Places, Running
-from heddle.embedded.questions import explained_job, previewed_object, recorded_world
 from heddle.runtime.logs import NoLogs
 from heddle.server.app import Server
 from heddle.server.auth import Tokens, User, ensure_token_file

@@ -28,6 +28,7 @@ from heddle.api.trainingjob import Checkpoint, TrainingJob, TrainingJobSpec
 from heddle.control.training import ledger
 from heddle.control.training.pods import JOB_LABEL
 from heddle.sdk import caller
+from heddle.sdk.asking import Asking
 from heddle.sdk.connection import connect
 from heddle.store.client import Client as TypedClient
 from heddle.store.client import decode
@@ -60,6 +61,7 @@ class Client:
             self._end_loop()
             raise
         self._client = TypedClient(self._store)
+        self._asking = Asking(self._store)
 
     def close(self) -> None:
         """End the connection."""
@@ -390,9 +392,9 @@ class Client:
         return self._each(self._store.stream(PODS.path(self.namespace, pod, "log"), query))
 
     def explain(self, name: str) -> dict[str, Any]:
-        """Why a workload (a job's has its name) waits, and the smallest changes that would admit it."""
+        """Why a workload (a job's has its name; on a cluster a pod's will do) waits, and what would admit it."""
         query = {"name": name, "namespace": self.namespace}
-        found: dict[str, Any] = msgspec.json.decode(self._do(self._store.read("/heddle/v1/explain", query)))
+        found: dict[str, Any] = self._do(self._asking.explain(query))
         return found
 
     def preview(self, obj: Any) -> dict[str, Any]:
@@ -402,12 +404,12 @@ class Client:
             `answer` (for work: `admitted`, and if not `reasons`, `changes`, `expected`), `nodes` (pods by node), and
             `started` and `stopped` (other workloads that would gain or lose pods).
         """
-        found: dict[str, Any] = msgspec.json.decode(self._do(self._store.ask("/heddle/v1/preview", obj)))
+        found: dict[str, Any] = self._do(self._asking.preview(obj))
         return found
 
     def snapshot(self) -> dict[str, Any]:
         """What the scheduler knows, as one document: `heddle simulate --snapshot` goes on from it."""
-        found: dict[str, Any] = msgspec.json.decode(self._do(self._store.read("/heddle/v1/snapshot", {})))
+        found: dict[str, Any] = self._do(self._asking.snapshot())
         return found
 
     def usage_data(self) -> dict[str, str]:

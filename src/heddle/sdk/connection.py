@@ -12,6 +12,17 @@ from heddle.embedded.places import Places
 from heddle.store.kubernetes import KubernetesStore
 
 
+class ClusterStore(KubernetesStore):
+    """The store of a kubeconfig's server, which also knows the token that it is sent."""
+
+    def __init__(self, server: str, *, token: str = "", headers: dict[str, str] | None = None, **options: Any) -> None:
+        """See `KubernetesStore`."""
+        scheme, _, sent = (headers or {}).get("Authorization", "").partition(" ")
+        self.token = token or (sent.strip() if scheme.lower() == "bearer" else "")
+        """Empty where the user has a client certificate instead."""
+        super().__init__(server, token=token, headers=headers, **options)
+
+
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> KubernetesStore:
     """A store of the server that is meant: an explicit kubeconfig, else $KUBECONFIG, else the embedded heddle.
 
@@ -33,7 +44,7 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> Kuber
     if context is None and len(files) == 1 and _same(files[0], places.kubeconfig):
         return _simple(files[0])
     try:
-        return KubernetesStore.from_config(os.pathsep.join(map(str, files)) or None, context)
+        return ClusterStore.from_config(os.pathsep.join(map(str, files)) or None, context)
     except Exception as error:
         if type(error).__name__ == "ConfigException":  # of a library that only this path imports
             raise Unavailable(f"{chosen or '~/.kube/config'}: {error}") from None

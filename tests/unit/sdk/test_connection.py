@@ -25,7 +25,7 @@ def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     places.kubeconfig.write_text(CONFIG)
     places.running.write_bytes(msgspec.json.encode(Running(pid=os.getpid(), url="https://127.0.0.1:1", started=0)))
     monkeypatch.setattr(connection, "_simple", lambda path: f"embedded {path}")
-    monkeypatch.setattr(connection.KubernetesStore, "from_config", lambda path, context: f"{path} {context}")
+    monkeypatch.setattr(connection.ClusterStore, "from_config", lambda path, context: f"{path} {context}")
     return places
 
 

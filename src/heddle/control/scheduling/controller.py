@@ -515,6 +515,11 @@ class SchedulingController:
 
     # answers
 
+    def key_of(self, namespace: str, name: str) -> str:
+        """The workload of this name, or else that of the pod of this name; "" = there is neither."""
+        key = f"{namespace}/{name}"
+        return key if self._works.get(key) is not None else self._works.key_of(namespace, name)
+
     async def explain(self, key: str) -> Answer:
         """Why a workload waits and what would help, by real what-ifs on the present state.
 
