@@ -173,7 +173,9 @@ async def test_the_client_asks_through_the_api_servers_proxy(
         found = await asyncio.to_thread(c.explain, "mine")
         assert (found["workload"], found["admitted"]) == (f"{cluster.namespace}/mine", False)
         assert (await asyncio.to_thread(c.snapshot))["kind"] == "heddle-snapshot"
-        preview = await asyncio.to_thread(c.preview, await asyncio.to_thread(c.run, ["true"], gpus=1, dry_run=True))
+        preview = await asyncio.to_thread(
+            c.preview, await asyncio.to_thread(c.run, ["true"], image="none", gpus=1, dry_run=True)
+        )
         assert preview["answer"]["admitted"] is False
 
     config = yaml.safe_load(Path(cluster.plane.kubeconfig).read_text())
