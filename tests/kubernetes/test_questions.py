@@ -16,7 +16,7 @@ from clusters import Cluster
 
 import heddle
 from heddle.api.errors import Forbidden
-from heddle.api.registry import PODS, Resource
+from heddle.api.registry import PODS, TRAININGJOBS, Resource
 from heddle.sdk.asking import PROXY
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
@@ -186,6 +186,17 @@ async def test_the_client_asks_through_the_api_servers_proxy(
             await asyncio.to_thread(c.explain, "mine")
         await _let_ask(cluster)
         assert (await asyncio.to_thread(c.explain, "mine"))["admitted"] is False
+
+
+async def test_a_job_says_why_its_pods_are_refused(cluster: Cluster) -> None:
+    job = {"metadata": {"name": "bare"}, "spec": {"command": ["true"], "queue": "default"}}
+    await cluster.store.create(TRAININGJOBS, job, cluster.namespace)
+
+    async def told() -> bool:
+        status = json.loads(await cluster.store.get(TRAININGJOBS, "bare", cluster.namespace)).get("status", {})
+        return "spec.containers[0].image: Required value" in status.get("message", "")
+
+    await cluster.until(told, 15)
 
 
 async def _behind_the_service(cluster: Cluster, url: str) -> None:
