@@ -138,6 +138,22 @@ async def test_who_asks_learns_what_they_may_and_no_other_names(cluster: Cluster
         assert (status, found["reason"]) == (401, "Unauthorized")
 
 
+async def test_a_process_that_stands_by_answers_the_same(cluster: Cluster, questions: Questions) -> None:
+    cluster.start(host=_address())
+
+    async def stands_by() -> bool:
+        return cluster.logs().count("standing by as") == 2
+
+    await cluster.until(stands_by)
+    assert cluster.logs().count("leading as") == 1
+    port = re.findall(r"answers at port (\d+)", cluster.logs())[1]
+    standby = Questions(cluster, f"https://{_address()}:{port}")
+    query = {"name": "mine-0", "namespace": cluster.namespace}  # its pod
+    status, found = await standby("explain", cluster.plane.token, query=query)
+    assert (status, found["workload"]) == (200, f"{cluster.namespace}/mine")
+    assert found["reasons"] == (await questions("explain", cluster.plane.token, query=query))[1]["reasons"]
+
+
 async def test_previews_need_the_right_to_create_and_snapshots_that_to_see_all(
     cluster: Cluster, questions: Questions
 ) -> None:
