@@ -16,7 +16,7 @@ from clusters import Cluster
 
 import heddle
 from heddle.api.errors import Forbidden
-from heddle.api.registry import PODS, Resource
+from heddle.api.registry import PODS, TRAININGJOBS, Resource
 from heddle.sdk.asking import PROXY
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
@@ -138,6 +138,22 @@ async def test_who_asks_learns_what_they_may_and_no_other_names(cluster: Cluster
         assert (status, found["reason"]) == (401, "Unauthorized")
 
 
+async def test_a_process_that_stands_by_answers_the_same(cluster: Cluster, questions: Questions) -> None:
+    cluster.start(host=_address())
+
+    async def stands_by() -> bool:
+        return cluster.logs().count("standing by as") == 2
+
+    await cluster.until(stands_by)
+    assert cluster.logs().count("leading as") == 1
+    port = re.findall(r"answers at port (\d+)", cluster.logs())[1]
+    standby = Questions(cluster, f"https://{_address()}:{port}")
+    query = {"name": "mine-0", "namespace": cluster.namespace}  # its pod
+    status, found = await standby("explain", cluster.plane.token, query=query)
+    assert (status, found["workload"]) == (200, f"{cluster.namespace}/mine")
+    assert found["reasons"] == (await questions("explain", cluster.plane.token, query=query))[1]["reasons"]
+
+
 async def test_previews_need_the_right_to_create_and_snapshots_that_to_see_all(
     cluster: Cluster, questions: Questions
 ) -> None:
@@ -173,7 +189,9 @@ async def test_the_client_asks_through_the_api_servers_proxy(
         found = await asyncio.to_thread(c.explain, "mine")
         assert (found["workload"], found["admitted"]) == (f"{cluster.namespace}/mine", False)
         assert (await asyncio.to_thread(c.snapshot))["kind"] == "heddle-snapshot"
-        preview = await asyncio.to_thread(c.preview, await asyncio.to_thread(c.run, ["true"], gpus=1, dry_run=True))
+        preview = await asyncio.to_thread(
+            c.preview, await asyncio.to_thread(c.run, ["true"], image="none", gpus=1, dry_run=True)
+        )
         assert preview["answer"]["admitted"] is False
 
     config = yaml.safe_load(Path(cluster.plane.kubeconfig).read_text())
@@ -184,6 +202,17 @@ async def test_the_client_asks_through_the_api_servers_proxy(
             await asyncio.to_thread(c.explain, "mine")
         await _let_ask(cluster)
         assert (await asyncio.to_thread(c.explain, "mine"))["admitted"] is False
+
+
+async def test_a_job_says_why_its_pods_are_refused(cluster: Cluster) -> None:
+    job = {"metadata": {"name": "bare"}, "spec": {"command": ["true"], "queue": "default"}}
+    await cluster.store.create(TRAININGJOBS, job, cluster.namespace)
+
+    async def told() -> bool:
+        status = json.loads(await cluster.store.get(TRAININGJOBS, "bare", cluster.namespace)).get("status", {})
+        return "spec.containers[0].image: Required value" in status.get("message", "")
+
+    await cluster.until(told, 15)
 
 
 async def _behind_the_service(cluster: Cluster, url: str) -> None:

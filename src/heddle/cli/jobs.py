@@ -20,6 +20,7 @@ from heddle.cli.show import ago, console, gpus, serialised, table, waiting
 
 def run(
     command: Annotated[list[str], typer.Argument(help="Program and arguments, after --.")],
+    image: Annotated[str, typer.Option(help="Container image that it runs in; a cluster needs one.")] = "",
     gpus_: Annotated[float, typer.Option("--gpus", help="GPUs of each node; below 1 a share of one.", min=0)] = 0,
     gpu_memory: Annotated[
         str | None, typer.Option(help="Memory of one GPU that each node uses, such as 20Gi, instead of --gpus.")
@@ -63,8 +64,8 @@ def run(
 
     heddle run --gpus 2 --nodes 2 -- python train.py
 
-    It runs in the present directory, with your PATH and VIRTUAL_ENV. Ctrl-C asks whether to stop the job; off a
-    terminal it leaves it running.
+    On your machine it runs in the present directory, with your PATH and VIRTUAL_ENV; on a cluster in --image. Ctrl-C
+    asks whether to stop the job; off a terminal it leaves it running.
     """
     pairs = {}
     for text in env or []:
@@ -79,6 +80,7 @@ def run(
     with told(), client(namespace) as c:
         job = c.run(
             command,
+            image=image,
             name=name,
             queue=queue,
             nodes=nodes,

@@ -15,7 +15,7 @@ from heddle.api.registry import Resource
 from heddle.cli.answers import preview
 from heddle.cli.errors import FAILED, MISSING, USAGE, confirm, fail, refuse_off_terminal, told
 from heddle.cli.options import Namespace, Output, PlainOutput, client
-from heddle.cli.show import ago, as_yaml, console, gpus, node_rows, queue_tree, serialised, table, waiting
+from heddle.cli.show import ago, as_yaml, console, gpus, gpus_in_use, node_rows, queue_tree, serialised, table, waiting
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -190,7 +190,6 @@ def tree(output: Output = "") -> None:
 
 def top(namespace: Namespace = "default", output: Output = "") -> None:
     """GPUs in use by node, and GPU-hours by user and queue. `-o wide` adds model, CPU and memory of nodes."""
-    from heddle.api.workload import DEVICES_ANNOTATION
     from heddle.control.training import ledger
 
     with told(), waiting("asking for usage"), client(namespace) as c:
@@ -199,13 +198,13 @@ def top(namespace: Namespace = "default", output: Output = "") -> None:
     rows, items = [], []
     for n in nodes:
         mine = [p for p in pods if p.bound and p.spec.node_name == n.metadata.name]
-        devices = {d for p in mine for d in p.metadata.annotations.get(DEVICES_ANNOTATION, "").split(",") if d}
-        row: list[Any] = [n.metadata.name, len(devices), gpus(n.status.allocatable), len(mine)]
+        used_here = gpus_in_use(mine)
+        row: list[Any] = [n.metadata.name, f"{used_here:g}", gpus(n.status.allocatable), len(mine)]
         rows.append(row + node_rows(n) if output == "wide" else row)
         items.append(
             {
                 "node": n.metadata.name,
-                "gpusInUse": len(devices),
+                "gpusInUse": used_here,
                 "gpus": float(gpus(n.status.allocatable)),
                 "pods": len(mine),
             }

@@ -18,10 +18,12 @@ from heddle.api import quantity
 from heddle.api.clock import to_seconds
 from heddle.api.core import GPU_RESOURCE
 from heddle.api.meta import Kind, Resources
+from heddle.api.workload import DEVICES_ANNOTATION
 
 console = Console(highlight=False, soft_wrap=True)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's is ten times as fast
 _PATIENCE = 1.0  # seconds
+_ENDLESS = 1000  # characters
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -67,6 +69,19 @@ def gpus(resources: Resources) -> str:
     return f"{quantity.milli(value) / 1000:g}" if value is not None else "0"
 
 
+def gpus_in_use(pods: Sequence[Any]) -> float:
+    """GPUs of a node that its pods hold: the devices that are named, else what is asked for (the kubelet chooses)."""
+    devices: set[str] = set()
+    unnamed = 0.0
+    for pod in pods:
+        if named := pod.metadata.annotations.get(DEVICES_ANNOTATION, ""):
+            devices.update(device for device in named.split(",") if device)
+        else:
+            asked = [c.resources.requests or c.resources.limits for c in pod.spec.containers]
+            unnamed += sum(float(gpus(resources)) for resources in asked)
+    return len(devices) + unnamed
+
+
 def node_rows(node: Any) -> list[Any]:
     """What a wide table says more of a node: GPU product, CPU, memory."""
     can = node.status.allocatable
@@ -96,7 +111,9 @@ def queue_tree(queues: Sequence[Any], *, wide: bool = False) -> None:
         if q.metadata.name not in shown:
             shown.add(q.metadata.name)
             tree.add(_queue_line(q, wide))
-    console.print(tree)
+    # a tree is cut at the width of the console, which is 80 where there is no terminal
+    shown_at = console if console.is_terminal else Console(highlight=False, width=_ENDLESS)
+    shown_at.print(tree)
 
 
 def _queue_line(q: Any, wide: bool) -> str:

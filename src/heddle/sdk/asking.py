@@ -22,23 +22,23 @@ class Asking:
 
     async def explain(self, query: dict[str, str]) -> dict[str, Any]:
         """Why a workload waits."""
-        if await self._is_embedded():
+        if await self.is_embedded():
             return _decoded(await self._store.read("/heddle/v1/explain", query))
         return await self._of_controller("explain", {"query": query})
 
     async def preview(self, obj: Any) -> dict[str, Any]:
         """What would come of an object."""
-        if await self._is_embedded():
+        if await self.is_embedded():
             return _decoded(await self._store.ask("/heddle/v1/preview", obj))
         return await self._of_controller("preview", {"object": obj})
 
     async def snapshot(self) -> dict[str, Any]:
         """What the scheduler knows."""
-        if await self._is_embedded():
+        if await self.is_embedded():
             return _decoded(await self._store.read("/heddle/v1/snapshot", {}))
         return await self._of_controller("snapshot", {})
 
-    async def _is_embedded(self) -> bool:
+    async def is_embedded(self) -> bool:
         """Whether the server of a kubeconfig is heddle's own."""
         if self._embedded is None:
             version = _decoded(await self._store.read("/version"))

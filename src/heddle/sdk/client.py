@@ -223,6 +223,7 @@ class Client:
         self,
         command: Sequence[str],
         *,
+        image: str = "",
         name: str = "",
         queue: str = "default",
         nodes: int = 1,
@@ -247,11 +248,13 @@ class Client:
     ) -> TrainingJob:
         """Submit a training; returns at once.
 
-        The program gets `command` and `env` byte for byte (in manifests `$(VAR)` is expanded as Kubernetes does it),
-        and the caller's PATH and VIRTUAL_ENV where `env` does not set them.
+        The program gets `command` and `env` byte for byte (in manifests `$(VAR)` is expanded as Kubernetes does it).
+        On the caller's own machine also the caller's PATH and VIRTUAL_ENV where `env` does not set them, and the
+        caller's current directory where `working_dir` is empty; on a cluster these are the image's.
 
         Args:
             command: program and arguments of each node.
+            image: container image that it runs in; a cluster needs one.
             name: the job's name; made from the program's when empty.
             queue: who pays.
             nodes: pods wished for.
@@ -267,7 +270,7 @@ class Client:
             priority: higher goes first in its queue.
             preemptible: False: never evicted for others, and only within quota.
             env: additional environment.
-            working_dir: where the command runs; the caller's current directory when empty.
+            working_dir: where the command runs.
             checkpoint: directory that a restart resumes from.
             max_restarts: restarts after failures.
             topology: node label of the level of which one domain must hold all nodes.
@@ -276,7 +279,12 @@ class Client:
 
         Raises:
             Invalid: lists every fault.
+            BadRequest: the cluster needs an image.
         """
+        here = self._do(self._asking.is_embedded())
+        if not (here or image):
+            raise BadRequest("spec.image: on a cluster a job runs in a container image; name one by --image")
+        given = caller.environment(env) if here else dict(env or {})
         resources: Resources = {}
         if gpus:
             resources["nvidia.com/gpu"] = int(gpus) if gpus == int(gpus) else f"{round(gpus * 1000)}m"
@@ -290,6 +298,7 @@ class Client:
                 name=name, generate_name="" if name else f"{(base or 'job')[:40]}-", namespace=self.namespace
             ),
             spec=TrainingJobSpec(
+                image=image,
                 command=[caller.literal(word) for word in command],
                 queue=queue,
                 nodes=nodes,
@@ -302,8 +311,8 @@ class Client:
                 separate_gpus=separate_gpus,
                 priority=priority,
                 preemptible=preemptible,
-                env=[EnvVar(name=k, value=caller.literal(v)) for k, v in caller.environment(env).items()],
-                working_dir=caller.directory(working_dir),
+                env=[EnvVar(name=k, value=caller.literal(v)) for k, v in given.items()],
+                working_dir=caller.directory(working_dir) if here else str(working_dir),
                 checkpoint=Checkpoint(path=checkpoint) if checkpoint else None,
                 max_restarts=max_restarts,
                 walltime_seconds=walltime,

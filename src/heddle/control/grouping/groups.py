@@ -128,6 +128,7 @@ class Groups:
             metadata=ObjectMeta(
                 name=key.partition("/")[2],
                 namespace=first.metadata.namespace,
+                uid=first.metadata.uid if ALONE in key else "",
                 creation_timestamp=min(p.metadata.creation_timestamp or "" for p in members) or None,
                 labels={DERIVED_LABEL: "true"},
                 owner_references=_owners(first),

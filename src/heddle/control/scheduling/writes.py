@@ -16,11 +16,12 @@ import msgspec
 
 from heddle.api.clock import to_text
 from heddle.api.errors import AlreadyExists, Conflict, NotFound, TooManyRequests
-from heddle.api.meta import Condition, Kind, find_condition, set_condition
+from heddle.api.meta import Condition, Kind, ObjectMeta, find_condition, set_condition
 from heddle.api.pod import Pod
 from heddle.api.registry import PODS, WORKLOADS
 from heddle.api.workload import DERIVED_LABEL, DEVICES_ANNOTATION, ReservedPlace, Workload
 from heddle.control.events import EventRecorder
+from heddle.control.grouping.groups import ALONE
 from heddle.control.scheduling.afterwards import Afterwards
 from heddle.store.client import Client
 from heddle.store.port import PatchType
@@ -230,7 +231,11 @@ class ClusterWrites(Writes):
                 await self._client.patch(WORKLOADS, meta.name, patch, namespace=meta.namespace, subresource="status")
 
     async def event(self, about: Kind, reason: str, message: str, *, warning: bool = False) -> None:
-        """See `Writes.event`: follows after."""
+        """See `Writes.event`: follows after. What is told of a pod by itself is told of the pod."""
+        if isinstance(about, Workload) and about.metadata.name.startswith(ALONE):
+            meta = about.metadata
+            name = meta.name.removeprefix(ALONE)
+            about = Pod(metadata=ObjectMeta(name=name, namespace=meta.namespace, uid=meta.uid))
         write = functools.partial(self._events.record, about, reason, message, warning=warning)
         self._after.put(("event", about.kind, about.metadata.uid or about.key, reason), write)
 

@@ -19,7 +19,7 @@ import msgspec
 
 from heddle.api.clock import readable, to_seconds, to_text
 from heddle.api.core import ConfigMap
-from heddle.api.errors import AlreadyExists, NotFound
+from heddle.api.errors import AlreadyExists, Forbidden, Invalid, NotFound
 from heddle.api.meta import Condition, set_condition
 from heddle.api.pod import ContainerStateTerminated, Pod, run_generation
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
@@ -146,7 +146,14 @@ class TrainingController:
             with contextlib.suppress(AlreadyExists):
                 await self._client.create(PODS, build.pod(job, index))
 
-        await asyncio.gather(*(make(index) for index in range(job.spec.nodes) if index not in mine))
+        try:
+            await asyncio.gather(*(make(index) for index in range(job.spec.nodes) if index not in mine))
+        except (Invalid, Forbidden) as error:  # a field that a cluster needs, or a policy, or a quota of its namespace
+            text = f"its pods are refused: {error}"
+            if job.status.message != text:
+                await self._status(job, phase=job.status.phase or "Pending", message=text)
+                await self._events.record(job, "PodsRefused", text, warning=True)
+            raise
 
     def _failed(self, mine: dict[int, Pod], world: ConfigMap | None, generation: int) -> tuple[Pod, int, str] | None:
         """The first member whose process failed in the present generation, with exit code and reason."""
