@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,20 @@ from heddle.deploy.objects import parts
 from heddle.deploy.template import filled
 from heddle.deploy.values import Values
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests share the module `clusters`
+sys.path.insert(0, str(Path(__file__).parent))
+
+from clusters import Cluster
+
+
+@pytest.fixture
+async def cluster(plane: Any, tmp_path: Path) -> AsyncIterator[Cluster]:
+    """A namespace, nodes and controllers of the test's own in the control plane that its module starts."""
+    found = Cluster(plane, tmp_path)
+    try:
+        await found.prepare()
+        yield found
+    finally:
+        await found.close()
 
 
 def _applied(plane: Any, objects: list[dict[str, Any]]) -> None:

@@ -11,8 +11,7 @@ import random
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -40,16 +39,6 @@ def plane(bed: Any) -> Iterator[Any]:
         yield plane
     finally:
         plane.stop()
-
-
-@pytest.fixture
-async def cluster(plane: Any, tmp_path: Path) -> AsyncIterator[Cluster]:
-    found = Cluster(plane, tmp_path)
-    try:
-        await found.prepare()
-        yield found
-    finally:
-        await found.close()
 
 
 class Chaos:

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,16 +25,6 @@ def plane(bed: Any) -> Iterator[Any]:
         yield plane
     finally:
         plane.stop()
-
-
-@pytest.fixture
-async def cluster(plane: Any, tmp_path: Path) -> AsyncIterator[Cluster]:
-    found = Cluster(plane, tmp_path)
-    try:
-        await found.prepare()
-        yield found
-    finally:
-        await found.close()
 
 
 async def test_pods_start_where_there_is_room_and_gangs_whole_or_not_at_all(cluster: Cluster, bed: Any) -> None:

@@ -8,8 +8,7 @@ import asyncio
 import copy
 import os
 import random
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -148,16 +147,6 @@ def plane(bed: Any) -> Iterator[Any]:
         yield plane
     finally:
         plane.stop()
-
-
-@pytest.fixture
-async def cluster(plane: Any, tmp_path: Path) -> AsyncIterator[Cluster]:
-    found = Cluster(plane, tmp_path)
-    try:
-        await found.prepare()
-        yield found
-    finally:
-        await found.close()
 
 
 async def test_heddle_and_kube_scheduler_agree(cluster: Cluster, bed: Any) -> None:
