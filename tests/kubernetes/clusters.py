@@ -93,10 +93,10 @@ class Cluster:
             QUEUES, {"metadata": {"name": name}, "spec": {"quota": {"nvidia.com/gpu": gpus}} | spec}
         )
 
-    async def ensure_pod(self, name: str, labels: dict[str, str]) -> None:
-        """Create a pod of one GPU where there is none of its name."""
+    async def ensure_pod(self, name: str, labels: dict[str, str], *, gpus: int = 1) -> None:
+        """Create a pod where there is none of its name, as its owner would."""
         with contextlib.suppress(AlreadyExists):
-            await self.pod(name, labels)
+            await self.pod(name, labels, gpus=gpus)
 
     async def pod(self, name: str, labels: dict[str, str] | None = None, *, gpus: int = 1, **spec: Any) -> None:
         """Create a pod of heddle's that asks for GPUs."""
