@@ -260,12 +260,7 @@ def _controller(kubeconfig: Path, log: Path) -> Iterator[Running]:
     try:
         yield Running(process)
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        controlplane.end(process)
 
 
 @contextlib.contextmanager

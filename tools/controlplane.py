@@ -191,12 +191,7 @@ class ControlPlane:
     def stop(self) -> None:
         """Stop what was started, last first, and remove its folder."""
         for process in reversed(self._processes.values()):
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
         self._processes.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -211,6 +206,16 @@ class ControlPlane:
                 cwd=self.folder,
                 env={**os.environ, **(environment or {})},
             )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to stop, and kill it where it does not."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def gpu_nodes(

@@ -25,6 +25,24 @@ JOBS = Resource("batch", "v1", "Job", "jobs", True)
 BUDGETS = Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", True)
 
 
+class Kubectl:
+    """A control plane by the stock kubectl."""
+
+    plane: Any
+
+    def kubectl(self, *arguments: str, given: Any = None) -> str:
+        """What it prints; `given` is its input, as JSON."""
+        command = [str(self.plane.kubectl), "--kubeconfig", str(self.plane.kubeconfig), *arguments]
+        text = "" if given is None else json.dumps(given)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def get(self, *arguments: str) -> Any:
+        """Objects as decoded JSON."""
+        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
+
+
 class Cluster:
     """Calls against the API server, and controllers that run as processes."""
 

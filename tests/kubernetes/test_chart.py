@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from clusters import Kubectl
 
 from heddle.deploy import chart
 from heddle.deploy.objects import MANAGED_BY, parts
@@ -45,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, **{name: str(folder / name) for name in names}}
 
 
-class Helm:
+class Helm(Kubectl):
     def __init__(self, binary: Path, home: dict[str, str], plane: Any = None) -> None:
         self.plane = plane
         self._command = [str(binary), *(["--kubeconfig", str(plane.kubeconfig)] if plane else [])]
@@ -65,16 +66,6 @@ class Helm:
         return subprocess.run(
             [*self._command, *arguments], env=self._home, capture_output=True, text=True, check=False, timeout=100
         )
-
-    def kubectl(self, *arguments: str, given: Any = None) -> str:
-        command = [str(self.plane.kubectl), "--kubeconfig", str(self.plane.kubeconfig), *arguments]
-        text = "" if given is None else json.dumps(given)
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def get(self, *arguments: str) -> Any:
-        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
 
 
 @pytest.fixture

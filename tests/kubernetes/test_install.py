@@ -1,13 +1,12 @@
 """`heddle install` on a real cluster: plan, question, installation, change, removal."""
 
-import json
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from clusters import Kubectl
 from typer.testing import CliRunner
 
 from heddle.cli.__main__ import app
@@ -23,7 +22,7 @@ JOB = {
 }
 
 
-class Cluster:
+class Cluster(Kubectl):
     def __init__(self, plane: Any) -> None:
         self.plane = plane
 
@@ -32,16 +31,6 @@ class Cluster:
         done = CliRunner().invoke(app, ["install", "--kubeconfig", str(self.plane.kubeconfig), *arguments])
         assert done.exit_code == code, done.output
         return done.stdout if code == 0 else done.stderr
-
-    def kubectl(self, *arguments: str, given: Any = None) -> str:
-        command = [str(self.plane.kubectl), "--kubeconfig", str(self.plane.kubeconfig), *arguments]
-        text = "" if given is None else json.dumps(given)
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def get(self, *arguments: str) -> Any:
-        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
 
 
 @pytest.fixture(scope="module")

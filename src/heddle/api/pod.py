@@ -140,7 +140,6 @@ class PersistentVolumeClaimSource(Struct):
     """A claim of the pod's namespace."""
 
     claim_name: str = ""
-    read_only: bool = False
 
 
 class Volume(Struct):

@@ -40,7 +40,6 @@ class PodDisruptionBudgetStatus(Struct):
     """How many of them must stay."""
 
     desired_healthy: int = 0
-    disruptions_allowed: int = 0
 
 
 class PodDisruptionBudget(Kind):

@@ -279,3 +279,8 @@ class Workload(Kind, kw_only=True):
 
     spec: WorkloadSpec
     status: WorkloadStatus = field(default_factory=WorkloadStatus)
+
+    @property
+    def derived(self) -> bool:
+        """The scheduler made it of pods: its object, if there is one, is only for people to read."""
+        return DERIVED_LABEL in self.metadata.labels

@@ -1,6 +1,5 @@
 """What the process answers over HTTP: whether it lives, whether it is ready, its metrics."""
 
-import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,13 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-
-class _Server(uvicorn.Server):
-    """Leaves signals to its owner."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield
+from heddle.server import web as server
 
 
 class Listener:
@@ -42,7 +35,7 @@ class Listener:
             timeout_graceful_shutdown=1, **files,
         )  # fmt: skip
         config.load()
-        self._server = _Server(config)
+        self._server = server.Web(config)
 
     async def run(self) -> None:
         """Answer until cancelled."""

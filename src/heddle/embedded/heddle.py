@@ -41,6 +41,7 @@ from heddle.runtime.logs import NoLogs
 from heddle.server.app import Server
 from heddle.server.auth import Tokens, User, ensure_token_file
 from heddle.server.tls import ensure_certificate
+from heddle.server.web import Web
 from heddle.store.client import Client
 from heddle.store.informer import Informers
 from heddle.store.schema import backup_age
@@ -132,7 +133,7 @@ class EmbeddedHeddle:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self._port))
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
-        web = _Web(
+        web = Web(
             uvicorn.Config(
                 server.app,
                 ssl_certfile=certificate,
@@ -182,14 +183,6 @@ async def _end(*tasks: "asyncio.Task[None]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class _Web(uvicorn.Server):
-    """Leaves signals to us."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield
 
 
 class _Logs:

@@ -7,7 +7,7 @@ import msgspec
 
 from heddle.api.core import NODE_NAME_FIELD
 from heddle.api.meta import Resources
-from heddle.api.pod import NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec
+from heddle.api.pod import NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinity, PodSpec
 from heddle.api.workload import (
     GPU_MEMORY_ANNOTATION,
     GPU_SHARE_ANNOTATION,
@@ -125,12 +125,8 @@ def _expression(m: NodeSelectorRequirement, key: str) -> LabelExpression:
 
 def _unsupported(pod: Pod) -> Iterator[str]:
     spec = pod.spec
-    affinity = spec.affinity
-    for name, wish in (
-        ("podAffinity", affinity and affinity.pod_affinity),
-        ("podAntiAffinity", affinity and affinity.pod_anti_affinity),
-    ):
-        if wish and wish.required_during_scheduling_ignored_during_execution:
+    for name, wish in _near(spec):
+        if wish.required_during_scheduling_ignored_during_execution:
             yield f"spec.affinity.{name}.requiredDuringSchedulingIgnoredDuringExecution is not supported yet"
     if any(c.when_unsatisfiable != "ScheduleAnyway" for c in spec.topology_spread_constraints):
         yield "spec.topologySpreadConstraints with whenUnsatisfiable: DoNotSchedule is not supported yet"
@@ -143,13 +139,17 @@ def _unsupported(pod: Pod) -> Iterator[str]:
             yield f"annotation {name}: shares of a GPU are not supported on Kubernetes yet"
 
 
+def _near(spec: PodSpec) -> Iterator[tuple[str, PodAffinity]]:
+    """What a pod wishes of the pods around it, by the name of the field."""
+    if spec.affinity and spec.affinity.pod_affinity:
+        yield "podAffinity", spec.affinity.pod_affinity
+    if spec.affinity and spec.affinity.pod_anti_affinity:
+        yield "podAntiAffinity", spec.affinity.pod_anti_affinity
+
+
 def _ignored(spec: PodSpec) -> Iterator[str]:
-    affinity = spec.affinity
-    for name, wish in (
-        ("podAffinity", affinity and affinity.pod_affinity),
-        ("podAntiAffinity", affinity and affinity.pod_anti_affinity),
-    ):
-        if wish and wish.preferred_during_scheduling_ignored_during_execution:
+    for name, wish in _near(spec):
+        if wish.preferred_during_scheduling_ignored_during_execution:
             yield f"spec.affinity.{name}.preferredDuringSchedulingIgnoredDuringExecution"
     if any(c.when_unsatisfiable == "ScheduleAnyway" for c in spec.topology_spread_constraints):
         yield "spec.topologySpreadConstraints with whenUnsatisfiable: ScheduleAnyway"

@@ -24,9 +24,7 @@ class Nowhere:
     def of(self, pod: Pod) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
         """See `Where.of`."""
         return (), tuple(
-            f"spec.volumes[{volume.name}]: claims of persistent volumes are not known here"
-            for volume in pod.spec.volumes
-            if volume.persistent_volume_claim or volume.ephemeral
+            f"spec.volumes[{volume}]: claims of persistent volumes are not known here" for volume, _ in claims_of(pod)
         )
 
 
@@ -40,15 +38,9 @@ class Volumes:
     def of(self, pod: Pod) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
         """See `Where.of`."""
         demands, faults = [], []
-        for volume in pod.spec.volumes:
-            if volume.persistent_volume_claim:
-                name = volume.persistent_volume_claim.claim_name
-            elif volume.ephemeral:
-                name = f"{pod.metadata.name}-{volume.name}"
-            else:
-                continue
-            where = f"spec.volumes[{volume.name}]: claim {name}"
-            claim = self._claims.get(f"{pod.metadata.namespace}/{name}")
+        for volume, key in claims_of(pod):
+            where = f"spec.volumes[{volume}]: claim {key.partition('/')[2]}"
+            claim = self._claims.get(key)
             found = self._volumes.get(claim.spec.volume_name) if claim else None
             if claim is None:
                 faults.append(f"{where} does not exist")
@@ -64,11 +56,12 @@ class Volumes:
         return tuple(demands), tuple(faults)
 
 
-def claims_of(pod: Pod) -> tuple[str, ...]:
-    """The claims that a pod uses, as `namespace/name`."""
-    names = [
-        v.persistent_volume_claim.claim_name if v.persistent_volume_claim else f"{pod.metadata.name}-{v.name}"
-        for v in pod.spec.volumes
-        if v.persistent_volume_claim or v.ephemeral
-    ]
-    return tuple(f"{pod.metadata.namespace}/{name}" for name in names)
+def claims_of(pod: Pod) -> list[tuple[str, str]]:
+    """Volumes of a pod that are claims, each with the claim as `namespace/name`."""
+    found = []
+    for volume in pod.spec.volumes:
+        if volume.persistent_volume_claim:
+            found.append((volume.name, f"{pod.metadata.namespace}/{volume.persistent_volume_claim.claim_name}"))
+        elif volume.ephemeral:
+            found.append((volume.name, f"{pod.metadata.namespace}/{pod.metadata.name}-{volume.name}"))
+    return found

@@ -5,7 +5,7 @@ means, and so that a bind or eviction of ours is known before its watch event co
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from heddle.api.core import Node
@@ -186,17 +186,17 @@ class Mirror:
                 self.state.mark_releasing(key, name)
                 leaving.add(name)
 
-    def _with_devices(self, place: Placement, *, land: bool = False) -> Placement:
+    def _with_devices(self, place: Placement, *, land: bool = False, without: Collection[str] = ()) -> Placement:
         """A place with devices of its node, as many as it needs, where nobody says which they are.
 
         Args:
             place: it.
             land: those that are being given up will do.
+            without: devices that are spoken for.
         """
-        width = self.state.width_of(place)
-        if place.devices or not width:
+        if place.devices or not (width := self.state.width_of(place)):
             return place
-        return replace(place, devices=self.state.free_devices(place.node, width, land=land))
+        return replace(place, devices=self.state.free_devices(place.node, width, land=land, without=without))
 
     def is_bound(self, key: str, pod: str, node: str) -> bool:
         """Whether we know that a pod is on a node."""
@@ -223,11 +223,8 @@ class Mirror:
         found = []
         for place in places:
             mine = taken.setdefault(place.node, set())
-            if not place.devices and (width := self.state.width_of(place)):
-                chosen = self.state.free_devices(place.node, width, land=True, without=mine)
-                place = replace(place, devices=chosen)
-            mine.update(place.devices)
-            found.append(place)
+            found.append(self._with_devices(place, land=True, without=mine))
+            mine.update(found[-1].devices)
         return found
 
     def uid(self, workload: str, task: str) -> str:

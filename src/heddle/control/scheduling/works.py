@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from heddle.api.meta import find_condition
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
-from heddle.api.workload import DERIVED_LABEL, POD_GROUP_LABEL, Workload
+from heddle.api.workload import POD_GROUP_LABEL, Workload
 from heddle.control.grouping.groups import ALONE, Group, Groups
 from heddle.control.grouping.volumes import claims_of
 
@@ -40,9 +40,8 @@ class Works:
         self._pods[key][meta.name] = pod
         if self._groups and (owner := self._groups.owner_key(pod)):
             self._owned[owner].add(identity)
-        if pod.spec.volumes:
-            for claim in claims_of(pod):
-                self._claiming[claim].add(identity)
+        for _, claim in claims_of(pod):
+            self._claiming[claim].add(identity)
         return touched
 
     def remove_pod(self, pod: Pod) -> set[str]:
@@ -54,7 +53,7 @@ class Works:
         self._pods[key].pop(meta.name, None)
         if self._groups and (owner := self._groups.owner_key(pod)):
             self._owned[owner].discard((meta.namespace, meta.name))
-        for claim in claims_of(pod):
+        for _, claim in claims_of(pod):
             self._claiming[claim].discard((meta.namespace, meta.name))
         return {key}
 
@@ -91,7 +90,7 @@ class Works:
             return
         known = self._objects.get(key)
         group = None
-        if pods and (known is None or DERIVED_LABEL in known.metadata.labels):
+        if pods and (known is None or known.derived):
             before = self._derived.get(key)
             status = before.workload.status if before else known.status if known else None
             group = self._groups.group(key, pods.values(), self._queues, status)
@@ -108,7 +107,7 @@ class Works:
         return known if known is not None and not self._is_derived(known) else None
 
     def _is_derived(self, workload: Workload) -> bool:
-        return self._groups is not None and DERIVED_LABEL in workload.metadata.labels
+        return self._groups is not None and workload.derived
 
     def derived(self, key: str) -> Group | None:
         """What pods make up, where no object of somebody's says it."""

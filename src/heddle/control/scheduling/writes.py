@@ -19,7 +19,7 @@ from heddle.api.errors import AlreadyExists, Conflict, NotFound, TooManyRequests
 from heddle.api.meta import Condition, Kind, ObjectMeta, find_condition, set_condition
 from heddle.api.pod import Pod
 from heddle.api.registry import PODS, WORKLOADS
-from heddle.api.workload import DERIVED_LABEL, DEVICES_ANNOTATION, ReservedPlace, Workload
+from heddle.api.workload import DEVICES_ANNOTATION, ReservedPlace, Workload
 from heddle.control.events import EventRecorder
 from heddle.control.grouping.groups import ALONE
 from heddle.control.scheduling.afterwards import Afterwards
@@ -122,14 +122,14 @@ class ClusterWrites(Writes):
         namespace anew and writes twice, which takes several times as long.
         """
         meta = pod.metadata
-        eviction: dict[str, Any] = {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": meta.name, "namespace": meta.namespace},
-            "deleteOptions": {"preconditions": {"uid": meta.uid}},
-        }
         try:
             if self._budgets_of(pod):
+                eviction: dict[str, Any] = {
+                    "apiVersion": "policy/v1",
+                    "kind": "Eviction",
+                    "metadata": {"name": meta.name, "namespace": meta.namespace},
+                    "deleteOptions": {"preconditions": {"uid": meta.uid}},
+                }
                 await self._client.store.create(PODS, eviction, meta.namespace, subresource="eviction")
             else:
                 await self._client.delete(PODS, meta.name, meta.namespace, uid=meta.uid)
@@ -159,7 +159,7 @@ class ClusterWrites(Writes):
         a crash forgets it: who is due is found anew from what is free, so that its promise follows after, and is often
         kept before it was written.
         """
-        if not is_derived(workload):
+        if not workload.derived:
             await super().promise(workload, places)
             return
         before = {place.pod: place.node for place in workload.status.reservation}
@@ -191,7 +191,7 @@ class ClusterWrites(Writes):
         text = "; ".join(reason.message for reason in workload.status.reasons)
         for pod in waiting if text else ():
             self._tell(pod, text)
-        if not is_derived(workload):
+        if not workload.derived:
             self._after.put(("workload", workload.key), lambda: super(ClusterWrites, self).status(workload, ()))
         elif sum(pod_set.count for pod_set in workload.spec.pod_sets) > 1:
             self._after.put(("workload", workload.key), lambda: self._keep(workload))
@@ -238,8 +238,3 @@ class ClusterWrites(Writes):
             about = Pod(metadata=ObjectMeta(name=name, namespace=meta.namespace, uid=meta.uid))
         write = functools.partial(self._events.record, about, reason, message, warning=warning)
         self._after.put(("event", about.kind, about.metadata.uid or about.key, reason), write)
-
-
-def is_derived(workload: Workload) -> bool:
-    """Whether it is made of pods: its object, if there is one, is only for people to read."""
-    return DERIVED_LABEL in workload.metadata.labels
