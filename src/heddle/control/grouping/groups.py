@@ -67,6 +67,7 @@ class Groups:
     ) -> None:
         """Make workloads of the pods whose `schedulerName` is `scheduler`."""
         self._scheduler, self._kinds, self._owner_of = scheduler, tuple(kinds), owner_of
+        self._marks = frozenset(kind.name_label for kind in kinds)
         self._demands = Demands(volumes or Nowhere())
         self._first: dict[tuple[str, str], bytes] = {}
 
@@ -146,6 +147,8 @@ class Groups:
         return Group(workload, tuple(members), sets, "; ".join(faults), tuple(ignored))
 
     def _kind(self, pod: Pod) -> OwnerKind | None:
+        if self._marks.isdisjoint(pod.metadata.labels):
+            return None
         return next((kind for kind in self._kinds if kind.owns(pod)), None)
 
     def _owner(self, kind: OwnerKind, pod: Pod) -> Owner | None:
