@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -102,6 +104,31 @@ async def test_a_waiting_pod_says_its_place_and_when_it_is_expected_to_start(clu
         return expected(await cluster.told("third")) < 400
 
     await cluster.until(sooner, 10)
+
+
+async def test_a_refused_eviction_is_left_alone_for_a_while_until_its_budget_says_otherwise(
+    cluster: Cluster, bed: Any, plane: Any
+) -> None:
+    await cluster.nodes(bed.gpu_nodes(1))
+    for name in ("a", "b"):
+        await cluster.queue(name, 4)
+    lent = {"heddle.dev/queue": "a", "heddle.dev/preemptible": "true"}
+    for number in range(8):
+        await cluster.pod(f"a-{number}", lent)
+    cluster.start()
+    await cluster.until_bound(8)
+    controllers = plane.pid("kube-controller-manager")
+    os.kill(controllers, signal.SIGSTOP)  # until it has counted, the API server refuses every eviction
+    try:
+        budget = {"metadata": {"name": "kept"}, "spec": {"minAvailable": 4, "selector": {"matchLabels": lent}}}
+        await cluster.store.create(BUDGETS, budget, cluster.namespace)
+        await cluster.pod("b-0", {"heddle.dev/queue": "b"})
+        await asyncio.sleep(5)
+        tried = cluster.logs().count("eviction of ")
+        assert 1 <= tried <= 3, cluster.logs()
+    finally:
+        os.kill(controllers, signal.SIGCONT)
+    await cluster.until_bound(1, "b-", 15)
 
 
 async def test_the_taint_of_heddle_keeps_other_schedulers_off_its_nodes_and_not_heddle(

@@ -135,7 +135,12 @@ class SchedulingController:
             self._dirty["Workload"].update(key for key in self._works.every_name() if key.startswith(space))
         elif old.status == new.status:
             return
-        self._dirty["PodDisruptionBudget"].add(budget.key)
+        if self._pod_budgets is not None:
+            self._pod_budgets.changed(budget.key)
+        self._budgets_due()
+
+    def _budgets_due(self) -> None:
+        self._dirty["PodDisruptionBudget"].add("")
         self._wake.set()
 
     def _handler(self, kind: str) -> Any:
@@ -283,7 +288,7 @@ class SchedulingController:
             licenses: Mapping[str, License] = self._informers["License"].objects
             self._mirror.licenses(licenses)
         if dirty["PodDisruptionBudget"] and self._pod_budgets is not None:
-            self._mirror.state.set_disruption_budgets(self._pod_budgets.least())
+            self._mirror.state.set_disruption_budgets(self._pod_budgets.least(time.monotonic()))
         for key in sorted(dirty["Workload"]):
             self._works.refresh(key)
             workload, fault = self._works.get(key), self._works.fault(key)
@@ -371,6 +376,11 @@ class SchedulingController:
         if refused := await self._writes.evict(pod, condition):
             _log.info("eviction of %s: %s", pod.key, refused)
             self.metrics.refused_evictions.inc()
+            if self._pod_budgets is not None:
+                begun = time.monotonic()
+                pause = self._pod_budgets.refused(pod, begun) - begun
+                self._budgets_due()  # others may do meanwhile
+                asyncio.get_running_loop().call_later(pause + 0.01, self._budgets_due)
             await self._writes.event(pod, "EvictionRefused", refused, warning=True)
             return
         self._mirror.assume_leaving(action.workload, action.task)
