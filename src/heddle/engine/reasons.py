@@ -81,6 +81,7 @@ class ReasonCode(StrEnum):
     ANY_ARRANGEMENT = "AnyArrangement"
     RAISE_COUNTER = "RaiseCounter"
     FEWER_GROUPS = "FewerGroups"
+    NODES_BACK = "NodesBack"
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +349,10 @@ def render(reason: Reason) -> str:
                 if not r.queue
                 else f"a required {r.queue} instead of {r.level} would start now"
             )
+        case ReasonCode.NODES_BACK:
+            names = ", ".join(name for name, _ in r.holders)
+            nodes = "this node" if len(r.holders) == 1 else f"these {len(r.holders)} nodes"
+            return f"it would start if {nodes}, cordoned or not ready now, came back: {names}"
         case ReasonCode.RAISE_LIMIT:
             return f"a limit of {asked} instead of {cap} for queue {r.queue} would admit it"
         case ReasonCode.RAISE_QUOTA:
