@@ -363,6 +363,19 @@ class _AnyoneYields:
         return Reason(ReasonCode.OTHERS_LEAVE, beneficiary=self.work.name)
 
 
+def _nodes_back(ask: _WhatIf) -> Reason | None:
+    """Nodes that take nothing at the moment and would admit it, those with most GPUs free first."""
+    nodes = ask.state.nodes
+    demands = [ask.work.parts[part].key.where for part, _ in ask.need]
+    found = [
+        (name, max(0, int(nodes.land[row, 0])))
+        for name, row in nodes.row.items()
+        if (spec := nodes.specs[row]) is not None and not spec.schedulable and any(w.matches(spec) for w in demands)
+    ]
+    found.sort(key=lambda item: (-item[1], item[0]))
+    return Reason(ReasonCode.NODES_BACK, queue=ask.queue.name, holders=tuple(found)) if found else None
+
+
 _KINDS: tuple[Callable[[_WhatIf], Reason | None], ...] = (
     _fewer_members,
     _fewer_groups,
@@ -373,4 +386,5 @@ _KINDS: tuple[Callable[[_WhatIf], Reason | None], ...] = (
     _any_node,
     _any_arrangement,
     _any_neighbours,
+    _nodes_back,
 )

@@ -86,6 +86,7 @@ class ReasonCode(StrEnum):
     RAISE_COUNTER = "RaiseCounter"
     FEWER_GROUPS = "FewerGroups"
     ANY_NEIGHBOURS = "AnyNeighbours"
+    NODES_BACK = "NodesBack"
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +281,7 @@ def render(reason: Reason) -> str:
         case ReasonCode.ANTI_AFFINITY:
             return f"{_so_many(r)}: it may not share its {r.level} with {r.crowd}{_there(r)}"
         case ReasonCode.KEPT_AWAY:
-            return f"{_so_many(r)}: others keep {r.crowd} out of their {r.level} by their anti-affinity{_there(r)}"
+            return f"{_so_many(r)}: others keep it out of their {r.level} by their anti-affinity{_there(r)}"
         case ReasonCode.TOO_UNEVEN:
             return (
                 f"{_so_many(r)}: a {r.level} that takes one may have {r.used} at most more of {r.crowd} than that "
@@ -375,6 +376,10 @@ def render(reason: Reason) -> str:
                 if not r.queue
                 else f"a required {r.queue} instead of {r.level} would start now"
             )
+        case ReasonCode.NODES_BACK:
+            names = ", ".join(name for name, _ in r.holders)
+            nodes = "this node" if len(r.holders) == 1 else f"these {len(r.holders)} nodes"
+            return f"it would start if {nodes}, cordoned or not ready now, came back: {names}"
         case ReasonCode.RAISE_LIMIT:
             return f"a limit of {asked} instead of {cap} for queue {r.queue} would admit it"
         case ReasonCode.RAISE_QUOTA:

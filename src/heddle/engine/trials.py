@@ -79,6 +79,8 @@ class Trials:
                 return replace(change, fits=change.needed - fewer) if fewer else None
             case ReasonCode.RAISE_COUNTER:
                 return self._more_counted(change)
+            case ReasonCode.NODES_BACK:
+                return self._nodes_back(change)
             case ReasonCode.RESUME_QUEUE:
                 return change if self.requeued(change.queue, stop_policy="None") else None
             case ReasonCode.RELAX_ORDERING:
@@ -209,6 +211,21 @@ class Trials:
         by = change.wanted - change.cap
         more = self.smallest(with_more, by, by)
         return replace(change, wanted=change.cap + more) if more else None
+
+    def _nodes_back(self, change: Reason) -> Reason | None:
+        """The fewest of the nodes, in their order, with which it starts."""
+        specs = [spec for name, _ in change.holders if (spec := self.twin.nodes.specs[self.twin.nodes.row[name]])]
+
+        def with_first(count: int) -> bool:
+            for spec in specs[:count]:
+                self.twin.set_node(replace(spec, schedulable=True))
+            found = self.starts(self.twin)
+            for spec in specs[:count]:
+                self.twin.set_node(spec)
+            return found
+
+        count = self.smallest(with_first, 1, len(specs))
+        return replace(change, holders=change.holders[:count]) if count else None
 
     def _others_leave(self, change: Reason) -> Reason | None:
         """Whoever is named in vain is taken off the list."""

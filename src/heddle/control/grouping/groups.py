@@ -78,7 +78,7 @@ class Groups:
         self._scheduler, self._kinds, self._owner_of = scheduler, tuple(kinds), owner_of
         self._marks = frozenset(kind.name_label for kind in kinds)
         self._demands = Demands(volumes or Nowhere())
-        self._first: dict[tuple[str, str], bytes] = {}
+        self._first: dict[str, dict[str, bytes]] = {}
 
     def ours(self, pod: Pod) -> bool:
         """Whether heddle places this pod."""
@@ -172,19 +172,19 @@ class Groups:
         """The set of each pod: those of a part that ask for other things than its first ones, or for other company,
         are a set of their own."""
         found: dict[str, str] = {}
+        first = self._first.setdefault(key, {})
         company: dict[str, Neighbours | None] = {}
         for pod in members:
             part, shape = self._part(pod), demands[pod.metadata.name].shape
             wish = self.neighbours.of(pod)
-            usual = self._first.setdefault((key, part), shape) == shape and company.setdefault(part, wish) == wish
+            usual = first.setdefault(part, shape) == shape and company.setdefault(part, wish) == wish
             other = zlib.crc32(shape + (repr(wish).encode() if wish else b""))
             found[pod.metadata.name] = part if usual else f"{part}-{other:08x}"
         return found
 
     def forget(self, key: str) -> None:
         """A group is gone."""
-        for known in [k for k in self._first if k[0] == key]:
-            del self._first[known]
+        self._first.pop(key, None)
 
     def _sizes(self, first: Pod) -> dict[str, int]:
         """How many pods each part is to have, where something says so."""

@@ -17,6 +17,7 @@ from heddle.api.workload import Workload
 from heddle.control.grouping import requests
 from heddle.control.scheduling import adapter
 from heddle.engine import Neighbours, Placement, State
+from heddle.engine.state import Task
 
 _log = logging.getLogger(__name__)
 
@@ -243,6 +244,11 @@ class Mirror:
             found.append(self._with_devices(place, land=True, without=mine))
             mine.update(found[-1].devices)
         return found
+
+    def task(self, workload: str, name: str) -> Task | None:
+        """A task as the engine has it; None = it does not."""
+        work = self.state.works.get(workload)
+        return work.tasks.get(name) if work is not None else None
 
     def uid(self, workload: str, task: str) -> str:
         """UID of the pod that a plan means by this task; "" where it is not known."""
