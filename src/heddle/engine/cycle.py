@@ -60,6 +60,7 @@ class Cycle:
         self.spared_until = math.inf  # the earliest moment at which a minimum runtime ends that spared somebody
         self.budgets: set[str] = set()  # disruption budgets that kept somebody where he is
         self.impatient, self.patient_until = patience.outlook(state, now)
+        self.joined = state.crowds.joined  # as of when those who seek company were last all heard
         self._shadow_searches = 0
         self._freed = state.freed
         self._idle: tuple[int, Ints] | None = None

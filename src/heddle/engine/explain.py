@@ -20,7 +20,7 @@ from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.rules import yields
 from heddle.engine.scheduler import carried_through
 from heddle.engine.state import State, TaskState, Work
-from heddle.engine.trials import Leaving, Trials, with_gpus
+from heddle.engine.trials import Leaving, Trials, with_gpus, without_rules
 from heddle.engine.verdicts import Verdicts
 from heddle.engine.victims import RoomSearch
 
@@ -216,6 +216,14 @@ def _any_arrangement(ask: _WhatIf) -> Reason | None:
     return Reason(ReasonCode.ANY_ARRANGEMENT, queue=ask.queue.name) if ask.starts(ask.need, free) else None
 
 
+def _any_neighbours(ask: _WhatIf) -> Reason | None:
+    """Whether its rules about neighbours alone stand in the way."""
+    if any(ask.work.bound) or not any(s.neighbours and s.neighbours.ruled for s in ask.work.spec.pod_sets):
+        return None
+    free = ask.variant(without_rules)
+    return Reason(ReasonCode.ANY_NEIGHBOURS, queue=ask.queue.name) if ask.starts(ask.need, free) else None
+
+
 def _raised_caps(ask: _WhatIf) -> Reason | None:
     """The one number of a queue that stands in the way, and how high it would have to be."""
     caps: list[tuple[Cap, Queue, int]] = []
@@ -377,5 +385,6 @@ _KINDS: tuple[Callable[[_WhatIf], Reason | None], ...] = (
     _others_leave,
     _any_node,
     _any_arrangement,
+    _any_neighbours,
     _nodes_back,
 )

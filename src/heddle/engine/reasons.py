@@ -59,6 +59,10 @@ class ReasonCode(StrEnum):
     NO_SEPARATE_GPUS = "NoSeparateGpus"
     WITHIN_MIN_RUNTIME = "WithinMinRuntime"
     DISRUPTION_BUDGET = "DisruptionBudget"
+    NO_MATCHING_NEIGHBOUR = "NoMatchingNeighbour"
+    ANTI_AFFINITY = "AntiAffinity"
+    KEPT_AWAY = "KeptAway"
+    TOO_UNEVEN = "TooUneven"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -82,6 +86,7 @@ class ReasonCode(StrEnum):
     ANY_ARRANGEMENT = "AnyArrangement"
     RAISE_COUNTER = "RaiseCounter"
     FEWER_GROUPS = "FewerGroups"
+    ANY_NEIGHBOURS = "AnyNeighbours"
     NODES_BACK = "NodesBack"
 
 
@@ -102,7 +107,8 @@ class Reason:
         free: amount free now, same units.
         cap: the quota or limit in question (``NoSpread``: tasks at most in one domain, 0 = no such rule;
             ``DisruptionBudget``: tasks that must run).
-        used: usage counted against the cap (``NoSpread``: the greatest skew, 0 = no such rule).
+        used: usage counted against the cap (``NoSpread``: the greatest skew, 0 = no such rule; ``TooUneven``: the
+            greatest skew).
         fits: how many tasks would fit now.
         needed: how many tasks must start together.
         tasks: number of tasks concerned (``NoMatchingRoom``: of nodes; ``NoSlices``: tasks of one slice).
@@ -115,6 +121,7 @@ class Reason:
         models: GPU models that it may use.
         profile: MIG profile that it asks for.
         budget: the disruption budget concerned.
+        crowd: the tasks, of whatever workload, that a rule about neighbours speaks of.
     """
 
     code: ReasonCode
@@ -139,6 +146,7 @@ class Reason:
     models: tuple[str, ...] = ()
     profile: str = ""
     budget: str = ""
+    crowd: str = ""
 
 
 def moment(at: float) -> str:
@@ -190,6 +198,10 @@ def _so_many(reason: Reason) -> str:
     if reason.fits >= reason.needed:  # each rule by itself has room
         return f"no place for all {reason.needed} tasks"
     return f"{reason.fits} of {reason.needed} tasks fit"
+
+
+def _there(reason: Reason) -> str:
+    return f"; there are {_names(reason.holders)}" if reason.holders else ""
 
 
 def _spread(reason: Reason) -> str:
@@ -263,6 +275,21 @@ def render(reason: Reason) -> str:
             )
         case ReasonCode.NO_SEPARATE_GPUS:
             return f"its shares must be on separate GPUs: {r.fits} of {r.needed} find one that has room"
+        case ReasonCode.NO_MATCHING_NEIGHBOUR:
+            return f"{_so_many(r)}: it must have {r.crowd} in its {r.level}, " + (
+                "which run nowhere" if not r.tasks else "and there is no room beside those that run"
+            )
+        case ReasonCode.ANTI_AFFINITY:
+            return f"{_so_many(r)}: it may not share its {r.level} with {r.crowd}{_there(r)}"
+        case ReasonCode.KEPT_AWAY:
+            return f"{_so_many(r)}: others keep it out of their {r.level} by their anti-affinity{_there(r)}"
+        case ReasonCode.TOO_UNEVEN:
+            return (
+                f"{_so_many(r)}: a {r.level} that takes one may have {r.used} at most more of {r.crowd} than that "
+                "with fewest"
+            )
+        case ReasonCode.ANY_NEIGHBOURS:
+            return "without its affinity, anti-affinity and spread constraints it would start now"
         case ReasonCode.NO_SPREAD:
             return f"not enough domains apart have room now: {_so_many(r)}, {_spread(r)}"
         case ReasonCode.NO_SLICES:

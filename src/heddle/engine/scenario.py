@@ -22,9 +22,13 @@ from heddle.engine.model import (
     MODEL,
     WHOLE,
     Ageing,
+    Apart,
     Device,
+    Even,
     LabelMatch,
     Mig,
+    Near,
+    Neighbours,
     NodePreference,
     NodeSpec,
     Placement,
@@ -307,10 +311,21 @@ def _wishes(workload: Data) -> dict[str, Any]:
         "resizable": workload.get("resizable", True),
         "spread": Spread(**workload["spread"]) if "spread" in workload else None,
         "slices": Slices(**workload["slices"]) if "slices" in workload else None,
+        "neighbours": _neighbours(workload["neighbours"]) if "neighbours" in workload else None,
         "node_preferences": tuple(
             NodePreference(weight, _term(term)) for weight, term in workload.get("node_preferences", ())
         ),
     }
+
+
+def _neighbours(wish: Data) -> Neighbours:
+    near = wish.get("near")
+    return Neighbours(
+        tuple(wish.get("crowds", ())),
+        Near(tuple(near["levels"]), near["crowd"]) if near else None,
+        tuple(Apart(**rule) for rule in wish.get("apart", ())),
+        tuple(Even(**rule) for rule in wish.get("even", ())),
+    )
 
 
 def _term(term: Sequence[Any]) -> Term:

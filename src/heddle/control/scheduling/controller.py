@@ -128,7 +128,8 @@ class SchedulingController:
         self._forecasts = Forecasts(self._copied, self._foreseen, self._budget)
 
     def _fresh_mirror(self) -> Mirror:
-        return Mirror(self._pod_budgets.of if self._pod_budgets else lambda pod: (), self._scheduler)
+        budgets_of = self._pod_budgets.of if self._pod_budgets else lambda pod: ()
+        return Mirror(budgets_of, self._scheduler, lambda pod: self._works.company_of(pod))
 
     def _budget_changed(self, type_: str, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
         budget = new or old
@@ -187,6 +188,12 @@ class SchedulingController:
         """A claim to a volume (`namespace/name`; without it: any) came, changed or went."""
         claims = [claim] if claim else self._works.claims_of_all()
         if touched := set().union(*map(self._works.claim_changed, claims)):
+            self._dirty["Workload"] |= touched
+            self._wake.set()
+
+    def space_changed(self, namespace: str) -> None:
+        """A namespace came, went, or has other labels."""
+        if touched := self._works.space_changed(namespace):
             self._dirty["Workload"] |= touched
             self._wake.set()
 
@@ -292,6 +299,7 @@ class SchedulingController:
             self._mirror.licenses(licenses)
         if dirty["PodDisruptionBudget"] and self._pod_budgets is not None:
             self._mirror.state.set_disruption_budgets(self._pod_budgets.least(time.monotonic()))
+        dirty["Workload"] |= self._works.gathered()
         for key in sorted(dirty["Workload"]):
             self._works.refresh(key)
             workload, fault = self._works.get(key), self._works.fault(key)
