@@ -39,6 +39,7 @@ class ReasonCode(StrEnum):
     WAITING_FOR_RELEASE = "WaitingForRelease"
     BUDGET_SPENT = "BudgetSpent"
     NOTHING_TO_TAKE = "NothingToTake"
+    TAKES_FROM_NOBODY = "TakesFromNobody"
     KEPT_FOR_OTHERS = "KeptForOthers"
     ROOM_KEPT = "RoomKept"
     OVER_BORROWING_LIMIT = "OverBorrowingLimit"
@@ -352,6 +353,8 @@ def render(reason: Reason) -> str:
                 f"it may take the room of {_names(r.holders)}, but disruption budget {r.budget} keeps "
                 f"{_count(r.cap, 'task', 'tasks')} running: {r.used} run, {r.tasks} would stop"
             )
+        case ReasonCode.TAKES_FROM_NOBODY:
+            return "it says itself that nobody is to be evicted or moved for it"
         case ReasonCode.NOTHING_TO_TAKE:
             return (
                 f"no running work may be evicted for it: queue {r.queue} uses {used} of a fair share of {cap}"

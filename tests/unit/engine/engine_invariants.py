@@ -230,6 +230,13 @@ def evenly(state: State, plan: Plan) -> None:
             assert rule.tolerated or max(counts.values()) <= least + rule.skew, f"{crowd} is not even: {counts}"
 
 
+def nobody_stops_for_the_patient(state: State, plan: Plan) -> None:
+    """No eviction of the plan is for a workload that says nobody is to stop for it."""
+    gainers = {action.reason.beneficiary for action in plan.actions if isinstance(action, Evict)}
+    for name in gainers & set(state.works):
+        assert not state.works[name].spec.patient, f"somebody stops for {name}"
+
+
 def separate(state: State, plan: Plan) -> None:
     """After the plan: shares that must be on GPUs of their own are, where the plan placed all of them."""
     placed = {(a.placement.workload, a.placement.task) for a in plan.actions if isinstance(a, Bind)}
@@ -402,6 +409,7 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     arranged(state, plan)
     beside_the_right_ones(state, plan)
     evenly(state, plan)
+    nobody_stops_for_the_patient(state, plan)
     separate(state, plan)
     one_model(state, plan)
     if release:

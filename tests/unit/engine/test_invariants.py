@@ -178,6 +178,7 @@ class EngineWorld(RuleBasedStateMachine):
         cpu=st.sampled_from([0, 500, 1000]),
         priority=st.integers(0, 2),
         preemptible=st.sampled_from([True, True, True, False]),
+        patient=st.sampled_from([False, False, False, True]),
         required=st.sampled_from([None, None, None, "rack", "zone"]),
         preferred=st.sampled_from([None, None, "rack"]),
         strategy=st.sampled_from(["pack", "pack", "spread", "fragmentation"]),
@@ -198,6 +199,7 @@ class EngineWorld(RuleBasedStateMachine):
         cpu,
         priority,
         preemptible,
+        patient,
         required,
         preferred,
         strategy,
@@ -244,6 +246,7 @@ class EngineWorld(RuleBasedStateMachine):
             broken_since=broken,
             gang_grace=grace,
             separate_gpus=separate,
+            patient=patient,
         )
         self.state.set_workload(in_order(in_groups(spec, groups), order))
         self.made += 1
