@@ -483,7 +483,8 @@ class Apart:
     """Keeps tasks and a crowd away from each other, whoever comes first.
 
     Attributes:
-        level: label of nodes: not on nodes of the same value. Nodes without it keep nobody away.
+        level: label of nodes: not on nodes of the same value. Nodes without it keep nobody away. "" = not at the same
+            time, wherever.
         crowd: whose company is shunned.
     """
 
@@ -491,7 +492,6 @@ class Apart:
     crowd: str
 
     def __post_init__(self) -> None:
-        _name("apart.level", self.level)
         _name("apart.crowd", self.crowd)
 
 

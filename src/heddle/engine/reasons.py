@@ -280,9 +280,11 @@ def render(reason: Reason) -> str:
                 "which run nowhere" if not r.tasks else "and there is no room beside those that run"
             )
         case ReasonCode.ANTI_AFFINITY:
-            return f"{_so_many(r)}: it may not share its {r.level} with {r.crowd}{_there(r)}"
+            where = f"share its {r.level}" if r.level else "run at the same time"
+            return f"{_so_many(r)}: it may not {where} with {r.crowd}{_there(r)}"
         case ReasonCode.KEPT_AWAY:
-            return f"{_so_many(r)}: others keep it out of their {r.level} by their anti-affinity{_there(r)}"
+            where = f"share their {r.level}" if r.level else "run at the same time"
+            return f"{_so_many(r)}: others do not let it {where}{_there(r)}"
         case ReasonCode.TOO_UNEVEN:
             return (
                 f"{_so_many(r)}: a {r.level} that takes one may have {r.used} at most more of {r.crowd} than that "

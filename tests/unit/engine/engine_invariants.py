@@ -173,7 +173,7 @@ def beside_the_right_ones(state: State, plan: Plan) -> None:
 
     def label(task: Task, level: str) -> str | None:
         spec = state.nodes.specs[task.row]
-        return spec.labels.get(level) if spec is not None else None
+        return spec.labels.get(level, None if level else "") if spec is not None else None
 
     for task in there:
         if (task.work.name, task.name) not in placed:

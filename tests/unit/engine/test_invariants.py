@@ -96,6 +96,7 @@ CROWDS: tuple[Neighbours, ...] = (
     Neighbours(("y",), Near(("zone", "kind"), "y")),
     Neighbours(("x",), apart=(Apart("name", "x"),)),
     Neighbours((), apart=(Apart("rack", "y"),)),
+    Neighbours(("u",), apart=(Apart("", "u"),)),
     Neighbours(("y",), Near(("rack",), "x"), apart=(Apart("name", "y"), Apart("zone", "z"))),
     Neighbours(("z",), apart=(Apart("zone", "x"),)),
     Neighbours(("x",), even=(Even("name", "x", 1),)),
