@@ -674,7 +674,7 @@ class WorkloadSpec:
         min_groups: how many groups of pod sets must run; those beyond are elastic, each as a whole. None = all must.
         checkpointed: when it last saved what it would resume from, in seconds; None = never. Work done since is what
             stopping it loses, which ranks victims.
-        patient: nobody is evicted or moved for it; it takes room that is free, or that others leave anyway.
+        gentle: nobody is evicted or moved for it; it takes room that is free, or that others leave anyway.
     """
 
     name: str
@@ -695,7 +695,7 @@ class WorkloadSpec:
     gang_grace: float | None = None
     separate_gpus: bool = False
     checkpointed: float | None = None
-    patient: bool = False
+    gentle: bool = False
 
     def __post_init__(self) -> None:
         _name("workload.name", self.name)

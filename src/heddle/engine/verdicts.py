@@ -229,7 +229,7 @@ class Verdicts:
         if shadow is not None:
             after = tuple((name, 0) for name in shadow.after)
             reasons.append(Reason(ReasonCode.ROOM_KEPT, queue=queue.name, at=shadow.at, holders=after))
-        if work.spec.patient:
+        if work.spec.gentle:
             reasons.append(Reason(ReasonCode.TAKES_FROM_NOBODY, queue=queue.name))
         elif work.name in self.cycle.unsearched or (queue.name, work.kind) in self.cycle.unsearched_kinds:
             reasons.append(self.cycle.reason(ReasonCode.BUDGET_SPENT, queue.name))

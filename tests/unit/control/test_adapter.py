@@ -37,8 +37,8 @@ def test_affinity_and_strategy_reach_the_engine() -> None:
 
 
 def test_a_pod_that_preempts_nobody_makes_its_workload_patient() -> None:
-    assert adapter.workload_spec(workload(), [member(preemptionPolicy="Never")]).patient
-    assert not adapter.workload_spec(workload(), [member(preemptionPolicy="PreemptLowerPriority")]).patient
+    assert adapter.workload_spec(workload(), [member(preemptionPolicy="Never")]).gentle
+    assert not adapter.workload_spec(workload(), [member(preemptionPolicy="PreemptLowerPriority")]).gentle
 
 
 def test_spread_reaches_the_engine() -> None:

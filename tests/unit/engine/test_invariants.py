@@ -179,7 +179,7 @@ class EngineWorld(RuleBasedStateMachine):
         cpu=st.sampled_from([0, 500, 1000]),
         priority=st.integers(0, 2),
         preemptible=st.sampled_from([True, True, True, False]),
-        patient=st.sampled_from([False, False, False, True]),
+        gentle=st.sampled_from([False, False, False, True]),
         required=st.sampled_from([None, None, None, "rack", "zone"]),
         preferred=st.sampled_from([None, None, "rack"]),
         strategy=st.sampled_from(["pack", "pack", "spread", "fragmentation"]),
@@ -200,7 +200,7 @@ class EngineWorld(RuleBasedStateMachine):
         cpu,
         priority,
         preemptible,
-        patient,
+        gentle,
         required,
         preferred,
         strategy,
@@ -247,7 +247,7 @@ class EngineWorld(RuleBasedStateMachine):
             broken_since=broken,
             gang_grace=grace,
             separate_gpus=separate,
-            patient=patient,
+            gentle=gentle,
         )
         self.state.set_workload(in_order(in_groups(spec, groups), order))
         self.made += 1
