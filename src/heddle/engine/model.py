@@ -347,6 +347,8 @@ class QueueSpec:
         preempt_min_runtime: seconds that work below the queue runs before its minimum may be preempted; None = as the
             queue above says, at the top 0.
         reclaim_min_runtime: the same before it may be reclaimed by other queues.
+        drain_after: seconds after which nothing new starts where a waiting claim that is within its share will run,
+            though no known end makes room for it; None = as the queue above says, at the top never.
     """
 
     name: str
@@ -364,6 +366,7 @@ class QueueSpec:
     usage_half_life: float | None = None
     preempt_min_runtime: float | None = None
     reclaim_min_runtime: float | None = None
+    drain_after: float | None = None
 
     def __post_init__(self) -> None:
         _name("queue.name", self.name)
@@ -390,7 +393,7 @@ class QueueSpec:
             _number("queue.usage_half_life", self.usage_half_life)
             if self.usage_half_life <= 0:
                 raise _fault("queue.usage_half_life", self.usage_half_life, "give more than 0 seconds")
-        for where in ("preempt_min_runtime", "reclaim_min_runtime"):
+        for where in ("preempt_min_runtime", "reclaim_min_runtime", "drain_after"):
             value = getattr(self, where)
             if value is not None:
                 _number(f"queue.{where}", value)

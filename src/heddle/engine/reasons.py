@@ -42,6 +42,7 @@ class ReasonCode(StrEnum):
     TAKES_FROM_NOBODY = "TakesFromNobody"
     KEPT_FOR_OTHERS = "KeptForOthers"
     ROOM_KEPT = "RoomKept"
+    DRAINING = "Draining"
     OVER_BORROWING_LIMIT = "OverBorrowingLimit"
     NOT_LENT = "NotLent"
     QUEUE_STOPPED = "QueueStopped"
@@ -389,6 +390,9 @@ def render(reason: Reason) -> str:
             return f"a limit of {asked} instead of {cap} for queue {r.queue} would admit it"
         case ReasonCode.RAISE_QUOTA:
             return f"a quota of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.DRAINING:
+            nodes = _names(r.holders)
+            return f"it waits since {moment(r.at)}, so nothing new starts on {nodes} that would be in its way"
         case ReasonCode.EXPECTED_START:
             return f"expected to start at {moment(r.at)}" + (f", after {_names(r.holders)}" if r.holders else "")
         case ReasonCode.NO_KNOWN_START:

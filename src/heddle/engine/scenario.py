@@ -199,6 +199,7 @@ def build_state(data: Data) -> State:
                 usage_half_life=queue.get("usage_half_life"),
                 preempt_min_runtime=queue.get("preempt_min_runtime_s"),
                 reclaim_min_runtime=queue.get("reclaim_min_runtime_s"),
+                drain_after=queue.get("drain_after_s"),
             )
         )
         if "past_usage" in queue:

@@ -226,7 +226,11 @@ class Verdicts:
         elif not reasons:
             reasons.append(self._no_room(work, need))
         shadow = self.cycle.shadows.get(work.name)
-        if shadow is not None:
+        if shadow is not None and shadow.drains:
+            names = sorted(self.state.nodes.names[row] for row in shadow.spare)
+            held = tuple((name, 0) for name in names)
+            reasons.append(Reason(ReasonCode.DRAINING, queue=queue.name, at=work.spec.created, holders=held))
+        elif shadow is not None:
             after = tuple((name, 0) for name in shadow.after)
             reasons.append(Reason(ReasonCode.ROOM_KEPT, queue=queue.name, at=shadow.at, holders=after))
         if work.spec.gentle:

@@ -200,6 +200,7 @@ def queue_spec(queue: Queue) -> QueueSpec:
         usage_half_life=queue.spec.usage_half_life_seconds,
         preempt_min_runtime=queue.spec.preempt_min_runtime_seconds,
         reclaim_min_runtime=queue.spec.reclaim_min_runtime_seconds,
+        drain_after=queue.spec.drain_after_seconds,
         ageing=None if ageing is None else Ageing(ageing.seconds_per_point, ageing.max_points),
     )
 
