@@ -36,7 +36,7 @@ def test_affinity_and_strategy_reach_the_engine() -> None:
     assert spec.pod_sets[0].node_preferences == (NodePreference(7, MATCHES),)
 
 
-def test_a_pod_that_preempts_nobody_makes_its_workload_patient() -> None:
+def test_a_pod_that_preempts_nobody_makes_its_workload_gentle() -> None:
     assert adapter.workload_spec(workload(), [member(preemptionPolicy="Never")]).gentle
     assert not adapter.workload_spec(workload(), [member(preemptionPolicy="PreemptLowerPriority")]).gentle
 
