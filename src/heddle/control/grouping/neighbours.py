@@ -5,7 +5,7 @@ has a rule about them; without any, pods are not looked at.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -133,7 +133,7 @@ class Neighbourhood:
         self._rules: dict[tuple[str, str], _Rules] = {}
         self._users: Counter[str] = Counter()
         self._crowds: dict[tuple[str, str, str], dict[str, Crowd]] = {}
-        self._fresh: dict[str, Crowd] = {}
+        self._fresh: set[str] = set()
         self._by_space_labels = 0
 
     @property
@@ -141,14 +141,14 @@ class Neighbourhood:
         """Whether anybody goes by the labels of namespaces."""
         return self._by_space_labels > 0
 
-    def news(self) -> tuple[Crowd, ...]:
+    def news(self) -> set[str]:
         """Crowds that there were not when this was last asked: pods may be of more than they were."""
-        fresh, self._fresh = self._fresh, {}
-        return tuple(fresh.values())
+        fresh, self._fresh = self._fresh, set()
+        return fresh
 
-    def within(self, crowds: Iterable[Crowd], pod: Pod) -> bool:
+    def within(self, crowds: Set[str], pod: Pod) -> bool:
         """Whether a pod is of one of these crowds."""
-        return any(crowd.matches(pod, self._spaces) for crowd in crowds)
+        return not crowds.isdisjoint(self._of(pod))
 
     def learn(self, pod: Pod) -> None:
         """A pod is there, or has changed."""
@@ -159,7 +159,7 @@ class Neighbourhood:
         for name, crowd in rules.crowds.items():
             self._users[name] += 1
             if self._users[name] == 1:
-                self._fresh[name] = crowd
+                self._fresh.add(name)
                 self._by_space_labels += any(part.spaces is not None for part in crowd.parts)
                 for place in crowd.places:
                     self._crowds.setdefault(place, {})[name] = crowd

@@ -53,7 +53,9 @@ def test_nothing_is_known_where_nobody_has_a_rule() -> None:
 def test_pods_are_of_the_crowds_that_rules_are_about() -> None:
     shy = pod("shy", {"app": "web"}, affinity=affinity(apart={"labelSelector": WEB}))
     found = learned(shy)
-    assert [[crowd.name for crowd in found.news()] for _ in range(2)] == [[WEB_OF_A], []]
+    assert (found.news(), found.news()) == ({WEB_OF_A}, set())
+    assert found.within({WEB_OF_A, "others"}, pod("other", {"app": "web"}))
+    assert not found.within({WEB_OF_A}, pod("other", {"app": "db"}))
     assert found.of(shy) == Neighbours((WEB_OF_A,), apart=(Apart("zone", WEB_OF_A),))
     assert found.of(pod("other", {"app": "web"})) == Neighbours((WEB_OF_A,))
     assert found.of(pod("other", {"app": "web"}, space="b")) is None
