@@ -14,6 +14,7 @@ from clusters import BUDGETS, JOBS, Cluster, answer
 
 from heddle.api.clock import to_seconds
 from heddle.api.registry import EVENTS, NAMESPACES, PODS, WORKLOADS
+from heddle.cluster.process import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
 from heddle.store.port import PatchType
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
@@ -206,6 +207,38 @@ async def test_the_taint_of_heddle_keeps_other_schedulers_off_its_nodes_and_not_
     await cluster.until(refused)
     assert set((await cluster.bound()).values()) == {mine["metadata"]["name"]}  # not on somebody else's either
     assert len(await cluster.bound()) == 2
+
+
+async def test_a_volume_for_one_pod_at_a_time_has_one(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(2))
+    await cluster.queue("default", 8)
+    volume, size = f"{cluster.namespace}-disk", {"storage": "1Gi"}
+    common = {"accessModes": ["ReadWriteOncePod"], "storageClassName": ""}
+    claim = {"metadata": {"name": "one"}, "spec": {**common, "volumeName": volume, "resources": {"requests": size}}}
+    disk = {**common, "capacity": size, "hostPath": {"path": "/tmp"}}
+    disk["claimRef"] = {"name": "one", "namespace": cluster.namespace}
+    await cluster.store.create(PERSISTENTVOLUMES, {"metadata": {"name": volume}, "spec": disk})
+    await cluster.store.create(PERSISTENTVOLUMECLAIMS, claim, cluster.namespace)
+    bound = {"status": {"phase": "Bound"}}  # as the volume controller would say
+    await cluster.store.patch(PERSISTENTVOLUMECLAIMS, "one", bound, namespace=cluster.namespace, subresource="status")
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "one"}}]
+    for name in ("a", "b"):
+        await cluster.pod(name, volumes=volumes)
+    cluster.start()
+    await cluster.until_bound(1)
+    (first,) = await cluster.bound()
+    (other,) = {"a", "b"} - {first}
+
+    async def told() -> bool:
+        return "may not run at the same time with pods that use claim one" in await cluster.told(other)
+
+    await cluster.until(told)
+    await cluster.store.delete(PODS, first, cluster.namespace, grace_period=0)
+
+    async def followed() -> bool:
+        return other in await cluster.bound()
+
+    await cluster.until(followed)
 
 
 async def test_an_indexed_job_is_a_gang(cluster: Cluster, bed: Any) -> None:

@@ -81,7 +81,7 @@ class _Rows:
 
 
 class _Label:
-    """The values of a label of nodes as numbers, by row; -1 = the node has none."""
+    """The values of a label of nodes as numbers, by row; -1 = the node has none. All have the same of the label ""."""
 
     __slots__ = ("domain", "number", "seen")
 
@@ -131,6 +131,8 @@ class Crowds:
             if crowd not in self._members:
                 self._members[crowd] = _Rows()
             self._members[crowd].count(how, row, sign)
+            if not any(self._members[crowd].at):
+                del self._members[crowd]
             if sign > 0 and crowd in self._sought:
                 opens = True
                 self.joined += how is Presence.RUNS
@@ -139,6 +141,10 @@ class Crowds:
             if rule.level not in by_level:
                 by_level[rule.level] = _Rows()
             by_level[rule.level].count(how, row, sign)
+            if not any(by_level[rule.level].at):
+                del by_level[rule.level]
+                if not by_level:
+                    del self._shunning[rule.crowd]
         return opens
 
     # -- where a task may go -----------------------------------------------------------------------
@@ -302,7 +308,7 @@ class Crowds:
             rows = nodes.spec_log[found.seen :]
         for row in rows:
             spec = nodes.specs[row]
-            value = spec.labels.get(name) if spec is not None else None
+            value = None if spec is None else spec.labels.get(name) if name else ""
             found.domain[row] = -1 if value is None else found.number.setdefault(value, len(found.number))
         found.seen = len(nodes.spec_log)
         return found

@@ -486,7 +486,8 @@ class Apart:
     """Keeps tasks and a crowd away from each other, whoever comes first.
 
     Attributes:
-        level: label of nodes: not on nodes of the same value. Nodes without it keep nobody away.
+        level: label of nodes: not on nodes of the same value. Nodes without it keep nobody away. "" = not at the same
+            time, wherever.
         crowd: whose company is shunned.
     """
 
@@ -494,7 +495,6 @@ class Apart:
     crowd: str
 
     def __post_init__(self) -> None:
-        _name("apart.level", self.level)
         _name("apart.crowd", self.crowd)
 
 
@@ -677,6 +677,7 @@ class WorkloadSpec:
         min_groups: how many groups of pod sets must run; those beyond are elastic, each as a whole. None = all must.
         checkpointed: when it last saved what it would resume from, in seconds; None = never. Work done since is what
             stopping it loses, which ranks victims.
+        gentle: nobody is evicted or moved for it; it takes room that is free, or that others leave anyway.
     """
 
     name: str
@@ -697,6 +698,7 @@ class WorkloadSpec:
     gang_grace: float | None = None
     separate_gpus: bool = False
     checkpointed: float | None = None
+    gentle: bool = False
 
     def __post_init__(self) -> None:
         _name("workload.name", self.name)

@@ -39,6 +39,7 @@ class ReasonCode(StrEnum):
     WAITING_FOR_RELEASE = "WaitingForRelease"
     BUDGET_SPENT = "BudgetSpent"
     NOTHING_TO_TAKE = "NothingToTake"
+    TAKES_FROM_NOBODY = "TakesFromNobody"
     KEPT_FOR_OTHERS = "KeptForOthers"
     ROOM_KEPT = "RoomKept"
     DRAINING = "Draining"
@@ -280,9 +281,11 @@ def render(reason: Reason) -> str:
                 "which run nowhere" if not r.tasks else "and there is no room beside those that run"
             )
         case ReasonCode.ANTI_AFFINITY:
-            return f"{_so_many(r)}: it may not share its {r.level} with {r.crowd}{_there(r)}"
+            where = f"share its {r.level}" if r.level else "run at the same time"
+            return f"{_so_many(r)}: it may not {where} with {r.crowd}{_there(r)}"
         case ReasonCode.KEPT_AWAY:
-            return f"{_so_many(r)}: others keep it out of their {r.level} by their anti-affinity{_there(r)}"
+            where = f"share their {r.level}" if r.level else "run at the same time"
+            return f"{_so_many(r)}: others do not let it {where}{_there(r)}"
         case ReasonCode.TOO_UNEVEN:
             return (
                 f"{_so_many(r)}: a {r.level} that takes one may have {r.used} at most more of {r.crowd} than that "
@@ -353,6 +356,8 @@ def render(reason: Reason) -> str:
                 f"it may take the room of {_names(r.holders)}, but disruption budget {r.budget} keeps "
                 f"{_count(r.cap, 'task', 'tasks')} running: {r.used} run, {r.tasks} would stop"
             )
+        case ReasonCode.TAKES_FROM_NOBODY:
+            return "it says itself that nobody is to be evicted or moved for it"
         case ReasonCode.NOTHING_TO_TAKE:
             return (
                 f"no running work may be evicted for it: queue {r.queue} uses {used} of a fair share of {cap}"

@@ -18,6 +18,8 @@ from heddle.engine.victims import Rule
 
 def rules_for(cycle: Cycle, work: Work, queue: Queue, need: Need, *, heed: bool = True) -> tuple[Rule, ...]:
     """The rules in the order in which they are tried; without ``heed`` as if nothing protected anybody for a while."""
+    if work.spec.gentle:
+        return ()
     return (
         ReclaimTowardsFairShare(cycle, work, queue, cycle.demand(work, need), heed=heed),
         PreemptLowerPriorityInQueue(cycle, work, queue, heed=heed),

@@ -233,7 +233,9 @@ class Verdicts:
         elif shadow is not None:
             after = tuple((name, 0) for name in shadow.after)
             reasons.append(Reason(ReasonCode.ROOM_KEPT, queue=queue.name, at=shadow.at, holders=after))
-        if work.name in self.cycle.unsearched or (queue.name, work.kind) in self.cycle.unsearched_kinds:
+        if work.spec.gentle:
+            reasons.append(Reason(ReasonCode.TAKES_FROM_NOBODY, queue=queue.name))
+        elif work.name in self.cycle.unsearched or (queue.name, work.kind) in self.cycle.unsearched_kinds:
             reasons.append(self.cycle.reason(ReasonCode.BUDGET_SPENT, queue.name))
         elif protected := protections(self.cycle, work, queue, need):
             reasons += protected

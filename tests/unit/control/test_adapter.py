@@ -36,6 +36,11 @@ def test_affinity_and_strategy_reach_the_engine() -> None:
     assert spec.pod_sets[0].node_preferences == (NodePreference(7, MATCHES),)
 
 
+def test_a_pod_that_preempts_nobody_makes_its_workload_gentle() -> None:
+    assert adapter.workload_spec(workload(), [member(preemptionPolicy="Never")]).gentle
+    assert not adapter.workload_spec(workload(), [member(preemptionPolicy="PreemptLowerPriority")]).gentle
+
+
 def test_spread_reaches_the_engine() -> None:
     spec = adapter.workload_spec(workload(spread={"level": "rack", "maxPerDomain": 1, "maxSkew": 2}), [member()])
     assert spec.pod_sets[0].spread == Spread("rack", most=1, skew=2)

@@ -153,6 +153,8 @@ def arranged(state: State, plan: Plan) -> None:
             mine = [task for task in order if task.state is TaskState.BOUND]
             if any(task.name not in placed for task in mine):
                 continue  # labels may have changed since the others were placed
+            if any(task.hold for task in order):
+                continue  # elastic tasks come one by one as the room promised to them becomes free
             counts: dict[int, int] = {}
             for task in mine:
                 domain = int(level.domain[task.row])
@@ -173,7 +175,7 @@ def beside_the_right_ones(state: State, plan: Plan) -> None:
 
     def label(task: Task, level: str) -> str | None:
         spec = state.nodes.specs[task.row]
-        return spec.labels.get(level) if spec is not None else None
+        return spec.labels.get(level, None if level else "") if spec is not None else None
 
     for task in there:
         if (task.work.name, task.name) not in placed:
@@ -228,6 +230,13 @@ def evenly(state: State, plan: Plan) -> None:
                     values.add(spec.labels[rule.level])
             least = min((counts.get(value, 0) for value in values), default=0) if len(values) >= rule.values else 0
             assert rule.tolerated or max(counts.values()) <= least + rule.skew, f"{crowd} is not even: {counts}"
+
+
+def nobody_stops_for_the_gentle(state: State, plan: Plan) -> None:
+    """No eviction of the plan is for a workload that says nobody is to stop for it."""
+    gainers = {action.reason.beneficiary for action in plan.actions if isinstance(action, Evict)}
+    for name in gainers & set(state.works):
+        assert not state.works[name].spec.gentle, f"somebody stops for {name}"
 
 
 def separate(state: State, plan: Plan) -> None:
@@ -402,6 +411,7 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     arranged(state, plan)
     beside_the_right_ones(state, plan)
     evenly(state, plan)
+    nobody_stops_for_the_gentle(state, plan)
     separate(state, plan)
     one_model(state, plan)
     if release:

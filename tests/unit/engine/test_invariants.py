@@ -96,6 +96,7 @@ CROWDS: tuple[Neighbours, ...] = (
     Neighbours(("y",), Near(("zone", "kind"), "y")),
     Neighbours(("x",), apart=(Apart("name", "x"),)),
     Neighbours((), apart=(Apart("rack", "y"),)),
+    Neighbours(("u",), apart=(Apart("", "u"),)),
     Neighbours(("y",), Near(("rack",), "x"), apart=(Apart("name", "y"), Apart("zone", "z"))),
     Neighbours(("z",), apart=(Apart("zone", "x"),)),
     Neighbours(("x",), even=(Even("name", "x", 1),)),
@@ -178,6 +179,7 @@ class EngineWorld(RuleBasedStateMachine):
         cpu=st.sampled_from([0, 500, 1000]),
         priority=st.integers(0, 2),
         preemptible=st.sampled_from([True, True, True, False]),
+        gentle=st.sampled_from([False, False, False, True]),
         required=st.sampled_from([None, None, None, "rack", "zone"]),
         preferred=st.sampled_from([None, None, "rack"]),
         strategy=st.sampled_from(["pack", "pack", "spread", "fragmentation"]),
@@ -198,6 +200,7 @@ class EngineWorld(RuleBasedStateMachine):
         cpu,
         priority,
         preemptible,
+        gentle,
         required,
         preferred,
         strategy,
@@ -244,6 +247,7 @@ class EngineWorld(RuleBasedStateMachine):
             broken_since=broken,
             gang_grace=grace,
             separate_gpus=separate,
+            gentle=gentle,
         )
         self.state.set_workload(in_order(in_groups(spec, groups), order))
         self.made += 1

@@ -156,6 +156,19 @@ def test_a_gang_that_seeks_its_own_company_goes_where_all_of_it_fits() -> None:
     assert (why(state, "x/v").code, why(state, "x/v").needed) == ("NoMatchingNeighbour", 3)
 
 
+def test_those_who_never_run_at_the_same_time_take_turns() -> None:
+    state = world(*racks(1, 1), a=99)
+    turns = Neighbours(("disk",), apart=(Apart("", "disk"),))
+    submit(state, "x/one", turns)
+    submit(state, "x/two", turns)
+    go(state)
+    assert (len(where(state, "x/one")), len(where(state, "x/two"))) == (1, 0)
+    assert "run at the same time" in render(why(state, "x/two"))
+    state.remove_workload("x/one")
+    go(state)
+    assert len(where(state, "x/two")) == 1
+
+
 def test_members_of_a_gang_that_shun_each_other() -> None:
     state = world(*racks(2, 2), a=99)
     submit(state, "x/w", Neighbours(("web",), apart=(Apart("rack", "web"),)), tasks=3)
@@ -253,7 +266,7 @@ def test_faults_of_rules_name_the_field() -> None:
     for make, field in (
         (lambda: Near((), "x"), "near.levels"),
         (lambda: Near(("a",), ""), "near.crowd"),
-        (lambda: Apart("", "x"), "apart.level"),
+        (lambda: Apart("host", ""), "apart.crowd"),
         (lambda: Even("rack", "x", 0), "even.skew"),
         (lambda: Even("rack", "x", 1, 0), "even.values"),
         (lambda: Neighbours(("b", "a")), "neighbours.crowds"),

@@ -66,7 +66,7 @@ def _shape(pod: Pod, where: tuple[Terms, ...], faults: tuple[str, ...]) -> bytes
             [(c.resources, c.restart_policy, c.ports) for c in spec.init_containers],
             spec.node_selector, spec.affinity, spec.tolerations, spec.topology_spread_constraints, spec.overhead,
             where, faults,
-            len(spec.resource_claims), spec.resources, spec.preemption_policy,
+            len(spec.resource_claims), spec.resources,
             [name in annotations for name in (GPU_SHARE_ANNOTATION, GPU_MEMORY_ANNOTATION)],
         )
     )  # fmt: skip
@@ -127,8 +127,6 @@ def _unsupported(pod: Pod) -> Iterator[str]:
     spec = pod.spec
     if spec.resource_claims:
         yield "spec.resourceClaims: dynamic resource allocation is not supported yet"
-    if spec.preemption_policy == "Never":
-        yield "spec.preemptionPolicy: Never (from its priority class) is not supported yet"
     for name in (GPU_SHARE_ANNOTATION, GPU_MEMORY_ANNOTATION):
         if name in pod.metadata.annotations:
             yield f"annotation {name}: shares of a GPU are not supported on Kubernetes yet"

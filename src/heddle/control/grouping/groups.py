@@ -74,10 +74,11 @@ class Groups:
         spaces: Mapping[str, Namespace] | None = None,
     ) -> None:
         """Make workloads of the pods whose `schedulerName` is `scheduler`; `spaces` are the cluster's namespaces."""
-        self.neighbours = Neighbourhood(scheduler, spaces)
+        reachable = volumes or Nowhere()
+        self.neighbours = Neighbourhood(scheduler, spaces, reachable.single)
         self._scheduler, self._kinds, self._owner_of = scheduler, tuple(kinds), owner_of
         self._marks = frozenset(kind.name_label for kind in kinds)
-        self._demands = Demands(volumes or Nowhere())
+        self._demands = Demands(reachable)
         self._first: dict[str, dict[str, bytes]] = {}
 
     def ours(self, pod: Pod) -> bool:

@@ -1,17 +1,18 @@
-"""Whom pods must, or must not, run beside: their affinity and spread constraints, as the engine takes them.
+"""Whom pods must, or must not, run beside: their affinity, spread constraints and claims, as the engine takes them.
 
 A crowd is the pods that one rule of some pod selects, by namespace and labels. Crowds are known for as long as some pod
 has a rule about them; without any, pods are not looked at.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 
 from heddle.api.core import Namespace
 from heddle.api.pod import Pod, PodAffinityTerm, TopologySpreadConstraint
 from heddle.api.selectors import LabelSelector, Selector
+from heddle.control.grouping.volumes import claims_of
 from heddle.engine import Apart, Even, Near, Neighbours
 
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
@@ -35,6 +36,11 @@ class _Part:
             where.append(f"namespaces with {self.spaces.text}" if self.spaces.terms else "any namespace")
         return f"{pods} of {' or '.join(where)}"
 
+    @property
+    def places(self) -> list[tuple[str, str, str]]:
+        spaces = sorted(self.namespaces) if self.spaces is None else [""]
+        return [(space, *anchor) for space in spaces for anchor in self.selector.anchors or [("", "")]]
+
     def matches(self, pod: Pod, spaces: Mapping[str, Namespace]) -> bool:
         name = pod.metadata.namespace
         if name not in self.namespaces:
@@ -47,10 +53,36 @@ class _Part:
 
 
 @dataclass(frozen=True)
+class _Users:
+    """Pods that use a volume."""
+
+    claim: str
+    """`namespace/name`."""
+    spaces = None
+
+    @property
+    def text(self) -> str:
+        space, _, name = self.claim.partition("/")
+        return f"pods that use claim {name} of namespace {space}"
+
+    @property
+    def places(self) -> list[tuple[str, str, str]]:
+        space, _, name = self.claim.partition("/")
+        return [(space, _CLAIM, name)]
+
+    def matches(self, pod: Pod, spaces: Mapping[str, Namespace]) -> bool:
+        return any(claim == self.claim for _, claim in claims_of(pod))
+
+
+_CLAIM = "/claim"
+"""Stands for a label under which pods are looked up; no label can have this name."""
+
+
+@dataclass(frozen=True)
 class Crowd:
     """The pods that all of some demands select."""
 
-    parts: tuple[_Part, ...]
+    parts: tuple[_Part, ...] | tuple[_Users]
 
     @cached_property
     def name(self) -> str:
@@ -64,9 +96,7 @@ class Crowd:
     @property
     def places(self) -> list[tuple[str, str, str]]:
         """(namespace, label, value) under which it is looked up; "" = any."""
-        first = self.parts[0]
-        spaces = sorted(first.namespaces) if first.spaces is None else [""]
-        return [(space, *anchor) for space in spaces for anchor in first.selector.anchors or [("", "")]]
+        return self.parts[0].places
 
 
 @dataclass(frozen=True)
@@ -85,19 +115,25 @@ _NONE = _Rules(None, (), (), {})
 class Neighbourhood:
     """The crowds of a cluster."""
 
-    def __init__(self, scheduler: str, spaces: Mapping[str, Namespace] | None = None) -> None:
+    def __init__(
+        self,
+        scheduler: str,
+        spaces: Mapping[str, Namespace] | None = None,
+        single: Callable[[str], bool] = lambda claim: False,
+    ) -> None:
         """Know nobody yet.
 
         Args:
             scheduler: name by which pods ask for heddle; others only keep those away whom they may not be with.
             spaces: the cluster's namespaces, by name.
+            single: whether one pod at a time may use a claim (`namespace/name`) to a volume.
         """
-        self._scheduler = scheduler
+        self._scheduler, self._single = scheduler, single
         self._spaces = spaces if spaces is not None else {}
         self._rules: dict[tuple[str, str], _Rules] = {}
         self._users: Counter[str] = Counter()
         self._crowds: dict[tuple[str, str, str], dict[str, Crowd]] = {}
-        self._fresh: dict[str, Crowd] = {}
+        self._fresh: set[str] = set()
         self._by_space_labels = 0
 
     @property
@@ -105,14 +141,14 @@ class Neighbourhood:
         """Whether anybody goes by the labels of namespaces."""
         return self._by_space_labels > 0
 
-    def news(self) -> tuple[Crowd, ...]:
+    def news(self) -> set[str]:
         """Crowds that there were not when this was last asked: pods may be of more than they were."""
-        fresh, self._fresh = self._fresh, {}
-        return tuple(fresh.values())
+        fresh, self._fresh = self._fresh, set()
+        return fresh
 
-    def within(self, crowds: Iterable[Crowd], pod: Pod) -> bool:
+    def within(self, crowds: Set[str], pod: Pod) -> bool:
         """Whether a pod is of one of these crowds."""
-        return any(crowd.matches(pod, self._spaces) for crowd in crowds)
+        return not crowds.isdisjoint(self._of(pod))
 
     def learn(self, pod: Pod) -> None:
         """A pod is there, or has changed."""
@@ -123,7 +159,7 @@ class Neighbourhood:
         for name, crowd in rules.crowds.items():
             self._users[name] += 1
             if self._users[name] == 1:
-                self._fresh[name] = crowd
+                self._fresh.add(name)
                 self._by_space_labels += any(part.spaces is not None for part in crowd.parts)
                 for place in crowd.places:
                     self._crowds.setdefault(place, {})[name] = crowd
@@ -154,8 +190,9 @@ class Neighbourhood:
 
     def _of(self, pod: Pod) -> tuple[str, ...]:
         found: dict[str, Crowd] = {}
+        claims = [(_CLAIM, claim.partition("/")[2]) for _, claim in claims_of(pod)]
         for space in (pod.metadata.namespace, ""):
-            for label in (("", ""), *pod.metadata.labels.items()):
+            for label in (("", ""), *pod.metadata.labels.items(), *claims):
                 found |= self._crowds.get((space, *label), {})
         return tuple(sorted(name for name, crowd in found.items() if crowd.matches(pod, self._spaces)))
 
@@ -164,7 +201,7 @@ class Neighbourhood:
     def _read(self, pod: Pod) -> _Rules:
         spec = pod.spec
         ours = spec.scheduler_name == self._scheduler
-        if not (spec.affinity or spec.topology_spread_constraints) or not (ours or spec.node_name):
+        if not (spec.affinity or spec.topology_spread_constraints or spec.volumes) or not (ours or spec.node_name):
             return _NONE
         crowds: dict[str, Crowd] = {}
 
@@ -179,6 +216,8 @@ class Neighbourhood:
             for term in (shunned.required_during_scheduling_ignored_during_execution if shunned else ())
             if (part := _part(pod, term)) is not None
         )
+        claims = dict.fromkeys(claim for _, claim in claims_of(pod) if self._single(claim))
+        apart += tuple(Apart("", known(Crowd((_Users(claim),)))) for claim in claims)
         near: Near | None = None
         sought = wish.pod_affinity if wish and ours else None
         if sought and (terms := sought.required_during_scheduling_ignored_during_execution):

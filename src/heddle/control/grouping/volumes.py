@@ -17,6 +17,10 @@ class Where(Protocol):
         """What each volume of a pod demands of its node, and why the pod must wait for some."""
         ...
 
+    def single(self, claim: str) -> bool:
+        """Whether one pod at a time may use a claim (`namespace/name`)."""
+        ...
+
 
 class Nowhere:
     """Where nothing is known of volumes, whoever has one waits."""
@@ -26,6 +30,10 @@ class Nowhere:
         return (), tuple(
             f"spec.volumes[{volume}]: claims of persistent volumes are not known here" for volume, _ in claims_of(pod)
         )
+
+    def single(self, claim: str) -> bool:
+        """See `Where.single`."""
+        return False
 
 
 class Volumes:
@@ -44,8 +52,6 @@ class Volumes:
             found = self._volumes.get(claim.spec.volume_name) if claim else None
             if claim is None:
                 faults.append(f"{where} does not exist")
-            elif "ReadWriteOncePod" in claim.spec.access_modes:
-                faults.append(f"{where}: access mode ReadWriteOncePod is not supported yet")
             elif claim.status.phase != "Bound" or found is None:
                 faults.append(
                     f"{where} is not bound to a volume; volumes that are made for a pod's node "
@@ -54,6 +60,11 @@ class Volumes:
             elif found.spec.node_affinity and found.spec.node_affinity.required:
                 demands.append(tuple(found.spec.node_affinity.required.node_selector_terms))
         return tuple(demands), tuple(faults)
+
+    def single(self, claim: str) -> bool:
+        """See `Where.single`."""
+        found = self._claims.get(claim)
+        return found is not None and "ReadWriteOncePod" in found.spec.access_modes
 
 
 def claims_of(pod: Pod) -> list[tuple[str, str]]:

@@ -342,6 +342,7 @@ def workload_spec(
         gang_grace=spec.gang_grace_seconds,
         separate_gpus=spec.separate_gpus,
         checkpointed=readable(workload.status.checkpoint_time),
+        gentle=any(pod.spec.preemption_policy == "Never" for pod in pods),
     )
 
 

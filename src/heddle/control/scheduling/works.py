@@ -64,7 +64,14 @@ class Works:
 
     def claim_changed(self, claim: str) -> set[str]:
         """A claim (`namespace/name`) to a volume came, changed or went."""
-        return {key for key in (self.key_of(*i) for i in self._claiming.get(claim, ())) if key}
+        touched: set[str] = set()
+        for identity in self._claiming.get(claim, ()):
+            key = self._key_of.get(identity)
+            if key is not None and (pod := self._pods[key].get(identity[1])):
+                touched.add(key)
+                if self._groups:
+                    self._groups.neighbours.learn(pod)
+        return touched
 
     def claims_of_all(self) -> list[str]:
         """All claims that pods use."""

@@ -39,7 +39,7 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
     for queue, name in turns:
         work = state.works[name]
         need = cycle.open_need(work) if cycle.moves_left > 0 and name not in cycle.barred else None
-        if need is None or not cycle.active(queue) or work.arranged or work.spec.awaited:
+        if need is None or not cycle.active(queue) or work.arranged or work.spec.awaited or work.spec.gentle:
             turns.give_up(queue, work, alike=False)
             continue
         if first_choice(work, need, partial(_try, cycle, work, queue, need, within=within)):

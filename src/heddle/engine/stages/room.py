@@ -177,7 +177,7 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
     for name in sorted(names - {work.name}):
         rival = state.works[name]
         rival_need = cycle.open_need(rival)
-        if rival_need is None or rival.queue is None or not cycle.active(rival.queue):
+        if rival_need is None or rival.queue is None or not cycle.active(rival.queue) or rival.spec.gentle:
             continue
         if cycle.behind(rival.queue, rival):
             continue

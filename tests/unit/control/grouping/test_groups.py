@@ -113,7 +113,6 @@ def test_a_failed_pod_of_a_job_is_replaced_and_a_gated_one_waits() -> None:
     [
         ({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]}, "spec.volumes[data]"),
         ({"resourceClaims": [{"name": "gpu"}]}, "spec.resourceClaims"),
-        ({"preemptionPolicy": "Never"}, "spec.preemptionPolicy"),
     ],
 )
 def test_what_is_not_supported_is_named(spec: dict[str, Any], field: str) -> None:

@@ -53,7 +53,9 @@ def test_nothing_is_known_where_nobody_has_a_rule() -> None:
 def test_pods_are_of_the_crowds_that_rules_are_about() -> None:
     shy = pod("shy", {"app": "web"}, affinity=affinity(apart={"labelSelector": WEB}))
     found = learned(shy)
-    assert [[crowd.name for crowd in found.news()] for _ in range(2)] == [[WEB_OF_A], []]
+    assert (found.news(), found.news()) == ({WEB_OF_A}, set())
+    assert found.within({WEB_OF_A, "others"}, pod("other", {"app": "web"}))
+    assert not found.within({WEB_OF_A}, pod("other", {"app": "db"}))
     assert found.of(shy) == Neighbours((WEB_OF_A,), apart=(Apart("zone", WEB_OF_A),))
     assert found.of(pod("other", {"app": "web"})) == Neighbours((WEB_OF_A,))
     assert found.of(pod("other", {"app": "web"}, space="b")) is None
@@ -137,6 +139,22 @@ def test_of_pods_of_others_only_counts_whom_they_shun_once_they_have_a_node() ->
     assert rules is not None
     assert (rules.near, len(rules.apart)) == (None, 1)
     assert found.of(pod("y", {"app": "web"})) is not None
+
+
+def test_pods_with_a_volume_for_one_pod_at_a_time_shun_each_other_wherever_they_are() -> None:
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "one"}}]
+    first, second = pod("first", volumes=volumes), pod("second", volumes=volumes)
+    shared = pod("shared", volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "many"}}])
+    found = Neighbourhood("heddle", {}, lambda claim: claim == "a/one")
+    for each in (first, second, shared, pod("waits", volumes=volumes, schedulerName="other")):
+        found.learn(each)
+    crowd = "pods that use claim one of namespace a"
+    assert found.of(first) == found.of(second) == Neighbours((crowd,), apart=(Apart("", crowd),))
+    assert found.of(shared) is None
+    assert found.of(pod("elsewhere", space="b", volumes=volumes)) is None
+    found.forget(first)
+    found.forget(second)
+    assert found.of(first) is None
 
 
 def test_pods_that_count_otherwise_are_a_set_of_their_own() -> None:
