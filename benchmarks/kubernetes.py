@@ -7,7 +7,9 @@ server with the same kwok. With ``--kubeconfig`` the load goes to a cluster and 
 
 Cases: ``flood`` 4,000 single-GPU pods on 500 nodes; ``gangs`` 100 gangs of 40; ``big-gang`` 512 pods of 8 GPUs on 512
 nodes; ``reclaim`` 4,000 pods of one queue run and another of equal quota takes 2,000 of their places; ``impossible``
-how soon an 80-GPU gang on a full cluster is told why it waits, and what; ``raw`` the bare client alone.
+how soon an 80-GPU gang on a full cluster is told why it waits, and what; ``start`` how soon a controller binds on a
+cluster of 2,000 nodes and 10,000 running pods, and how soon a standby does after its leader was killed; ``raw`` the
+bare client alone.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ from heddle.api.crd import manifests  # noqa: E402
 NAMESPACE = "load"
 QUEUES = "/apis/heddle.dev/v1alpha1/queues"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/heddle-system/leases/heddle-controller"
 PATIENCE = 120.0
 
 
@@ -59,6 +63,11 @@ class Running:
     def __init__(self, process: subprocess.Popen[bytes] | None) -> None:
         self._process = psutil.Process(process.pid) if process else None
         self.started = time.monotonic()
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process is not None:
+            self._process.kill()
 
     def cost(self) -> dict[str, float]:
         """CPU seconds and MiB so far; nothing of a scheduler that we did not start."""
@@ -200,11 +209,63 @@ async def only_raw(bed: Bed) -> dict[str, Any]:
     return await raw(bed, bed.many(4000), bed.many(500))
 
 
+async def start(bed: Bed) -> dict[str, Any]:
+    """10,000 pods run on 2,000 nodes: a controller starts, and later a standby takes over from one that is killed.
+
+    In each case a pod waits, or is made as the leader dies; the clock stops when it is bound.
+    """
+    nodes, count = bed.many(2000), bed.many(10000)
+    await _queue(bed, "load", nodes * 8)
+    labels = {**bed.labels, "heddle.dev/queue": "load"}
+
+    def running_pod(at: int) -> dict[str, Any]:
+        made = pod(f"old-{at:05}", bed.scheduler, labels=labels)
+        return {**made, "spec": {**made["spec"], "nodeName": f"gpu-{at % nodes}"}}
+
+    await bed.cluster.create(PODS, (running_pod(at) for at in range(count)))
+    await asyncio.sleep(5)  # kwok lets them run
+    async with bed.cluster.watching(NAMESPACE) as seen:
+        await bed.cluster.create(PODS, [pod("first", bed.scheduler, labels=labels)])
+        with bed.start() as leader:
+            await until(lambda: "first" in seen.bound, PATIENCE)
+            cold = seen.bound["first"] - leader.started
+            with bed.start() as standby:
+                await asyncio.sleep(max(10.0, 3 * cold))  # it knows the cluster
+                await bed.cluster.create(PODS, [pod("before", bed.scheduler, labels=labels)])
+                await until(lambda: "before" in seen.bound, PATIENCE)
+                cost = leader.cost()
+                leader.kill()
+                killed = time.monotonic()
+                await bed.cluster.create(PODS, [pod("after", bed.scheduler, labels=labels)])
+                taken: float | None = None
+                while "after" not in seen.bound and time.monotonic() < killed + PATIENCE:
+                    taken = taken or await _taken(bed, killed)
+                    await asyncio.sleep(0.005)
+                both = standby.cost()
+    bound = seen.bound["after"]
+    return {
+        "nodes": nodes,
+        "pods": count,
+        "exec_to_first_bind_seconds": round(cold, 3),
+        "killed_to_bind_seconds": round(bound - killed, 3),
+        "acquired_to_bind_seconds": round(bound - taken, 3) if taken else None,
+        "standby_rss_mib": both.get("rss_mib"),
+        **cost,
+    }
+
+
+async def _taken(bed: Bed, killed: float) -> float | None:
+    """When the Lease was taken after this moment, on our clock; None = it is not yet."""
+    found = json.loads(await bed.cluster.call("GET", LEASE))["spec"]
+    at = datetime.fromisoformat(found["acquireTime"]).timestamp() - time.time() + time.monotonic()
+    return at if at > killed else None
+
+
 CASES: dict[str, Callable[[Bed], Awaitable[dict[str, Any]]]] = {
     "flood": flood, "gangs": gangs, "big-gang": big_gang, "reclaim": reclaim, "impossible": impossible,
-    "raw": only_raw,
+    "start": start, "raw": only_raw,
 }  # fmt: skip
-NODES = {"big-gang": 512, "impossible": 512}
+NODES = {"big-gang": 512, "impossible": 512, "start": 2000}
 
 
 async def _queue(bed: Bed, name: str, gpus: int) -> None:
@@ -255,7 +316,7 @@ def _share(bare: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 def _controller(kubeconfig: Path, log: Path) -> Iterator[Running]:
     command = [sys.executable, "-m", "heddle.cli", "--kubeconfig", str(kubeconfig), "controller",
                "--listen", "127.0.0.1:0", "--log-level", "info"]  # fmt: skip
-    with log.open("wb") as out:
+    with log.open("ab") as out:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
     try:
         yield Running(process)

@@ -130,6 +130,7 @@ class ControlPlane:
     """Whose certificates the API server trusts."""
     _watches_nodes: bool = False
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _commands: dict[str, tuple[list[str], Mapping[str, str] | None]] = field(default_factory=dict)
 
     def start_kwok(self, nodes: Iterable[dict[str, Any]] = (), *, workers: int = 2, renews: bool | None = None) -> None:
         """Play the kubelet of every node annotated `kwok.x-k8s.io/node: fake`, and create the given ones.
@@ -194,6 +195,15 @@ class ControlPlane:
         """The process of a program, for tests that stop it for a while or kill it."""
         return self._processes[name].pid
 
+    def kill(self, name: str) -> None:
+        """kill -9 of a program; `again` starts it."""
+        self._processes[name].kill()
+        self._processes[name].wait()
+
+    def again(self, name: str) -> None:
+        """Start a program that was killed, as it was started before."""
+        self._spawn(*self._commands[name])
+
     def logs(self, name: str) -> str:
         """What a program (`kube-apiserver`, `kwok` …) has written so far."""
         return (self.folder / f"{name}.log").read_text(errors="replace")
@@ -207,7 +217,8 @@ class ControlPlane:
 
     def _spawn(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         name = Path(command[0]).name
-        with (self.folder / f"{name}.log").open("wb") as log:
+        self._commands[name] = (command, environment)
+        with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 command,
                 stdout=log,

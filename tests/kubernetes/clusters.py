@@ -51,6 +51,8 @@ class Cluster:
         self.store = KubernetesStore.from_config(plane.kubeconfig)
         self.namespace = f"t-{uuid.uuid4().hex[:8]}"
         self._processes: list[subprocess.Popen[bytes]] = []
+        self.kubeconfig = Path(plane.kubeconfig)
+        """By which the controllers reach the API server."""
 
     async def prepare(self) -> None:
         """heddle's definitions and the namespaces."""
@@ -69,11 +71,7 @@ class Cluster:
 
     async def close(self) -> None:
         """Stop the controllers and remove what the test made."""
-        for process in self._processes:
-            if process.poll() is None:
-                process.terminate()
-        for process in self._processes:
-            process.wait(15)
+        await self.stop()
         for pod in await self.pods():
             await self.store.delete(PODS, pod["metadata"]["name"], self.namespace, grace_period=0)
         for resource in (NODES, QUEUES):
@@ -82,6 +80,14 @@ class Cluster:
                 await self.store.delete(resource, name)
         await self.store.delete(NAMESPACES, self.namespace)
         await self.store.close()
+
+    async def stop(self) -> None:
+        """Stop the controllers."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self._processes:
+            await asyncio.to_thread(process.wait, 15)
 
     async def ensure(self, r: Resource, obj: dict[str, Any], namespace: str = "") -> None:
         """Create what is not there."""
@@ -177,7 +183,7 @@ class Cluster:
         """Start a controller."""
         number = len(self._processes)
         command = [
-            sys.executable, "-m", "heddle.cli", "--kubeconfig", str(self.plane.kubeconfig), "controller",
+            sys.executable, "-m", "heddle.cli", "--kubeconfig", str(self.kubeconfig), "controller",
             "--listen", f"{host}:{port}",
         ]  # fmt: skip
         environment = {**os.environ, "HOSTNAME": f"controller-{number}"}

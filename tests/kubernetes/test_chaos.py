@@ -12,10 +12,12 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from clusters import Cluster
+from proxy import Line
 
 from heddle.api.clock import to_seconds, to_text
 from heddle.api.errors import ApiError, NotFound
@@ -25,6 +27,10 @@ from heddle.store.port import PatchType
 FAULTS = int(os.environ.get("HEDDLE_FAULTS", "25"))
 SEED = int(os.environ.get("HEDDLE_SEED", "1"))
 NODE_COUNT, GPUS = 12, 8
+KINDS = (
+    "leader killed", "leader stands still", "server killed", "server stands still", "connections cut",
+    "answers held up", "answers slow", "pods deleted", "node gone", "lease skewed", "heartbeats skewed",
+)  # fmt: skip
 SETTLES = 10.0
 """Seconds after the last fault within which all must be well."""
 
@@ -44,8 +50,8 @@ def plane(bed: Any) -> Iterator[Any]:
 class Chaos:
     """The load, the faults, and what must hold."""
 
-    def __init__(self, cluster: Cluster, form: dict[str, Any], seed: int) -> None:
-        self.cluster, self._form, self._random = cluster, form, random.Random(seed)
+    def __init__(self, cluster: Cluster, line: Line, form: dict[str, Any], seed: int) -> None:
+        self.cluster, self.line, self._form, self._random = cluster, line, form, random.Random(seed)
         self.gangs: dict[str, int] = {}
         self._number = 0
         self.leaders: list[subprocess.Popen[bytes]] = []
@@ -77,9 +83,7 @@ class Chaos:
 
     async def fault(self) -> None:
         """One of them."""
-        kind = self._random.choice(
-            ["leader killed", "server stands still", "pods deleted", "node gone", "lease skewed", "leader stands still"]
-        )
+        kind = self._random.choice(KINDS)
         self.done[kind] += 1
         match kind:
             case "leader killed":
@@ -101,6 +105,42 @@ class Chaos:
                 await self.cluster.store.create(NODES, {**self._form, "metadata": meta})
             case "lease skewed":
                 await self._skew()
+            case "server killed":
+                self.cluster.plane.kill("kube-apiserver")
+                await asyncio.sleep(self._random.uniform(0, 1.5))
+                self.cluster.plane.again("kube-apiserver")
+                await self._serves()
+            case "connections cut":
+                self.line.cut()
+            case "answers held up":
+                await self.line.hold(self._random.uniform(0.5, 6))
+            case "answers slow":
+                await self.line.slow(self._random.uniform(1, 3), 0.3)
+            case "heartbeats skewed":
+                await self._skew_heartbeats()
+
+    async def _serves(self) -> None:
+        async def answers() -> bool:
+            try:
+                return await self.cluster.store.read("/readyz") == b"ok"
+            except ApiError:
+                return False
+
+        await self.cluster.until(answers, 60)
+
+    async def _skew_heartbeats(self) -> None:
+        by = self._random.choice([-300, 300])
+        for name in self._random.sample(range(NODE_COUNT), 3):
+            node = json.loads(await self.cluster.store.get(NODES, f"gpu-{name}"))
+            conditions = [
+                c | {"lastHeartbeatTime": to_text(to_seconds(c["lastHeartbeatTime"]) + by)}
+                for c in node["status"]["conditions"]
+                if c.get("lastHeartbeatTime")
+            ]
+            await self.cluster.store.patch(
+                NODES, f"gpu-{name}", {"status": {"conditions": conditions}}, type=PatchType.STRATEGIC,
+                subresource="status",
+            )  # fmt: skip
 
     async def _pause(self, pid: int, seconds: float) -> None:
         os.kill(pid, signal.SIGSTOP)
@@ -138,11 +178,18 @@ class Chaos:
         return found
 
 
-async def test_faults_leave_no_gang_torn_and_no_gpu_booked_twice(cluster: Cluster, bed: Any) -> None:
+async def test_faults_leave_no_gang_torn_and_no_gpu_booked_twice(cluster: Cluster, bed: Any, tmp_path: Path) -> None:
+    async with Line(cluster.plane.url) as line:
+        cluster.kubeconfig = line.kubeconfig(cluster.kubeconfig, tmp_path)
+        await _withstand(cluster, line, bed)
+        await cluster.stop()
+
+
+async def _withstand(cluster: Cluster, line: Line, bed: Any) -> None:
     nodes = bed.gpu_nodes(NODE_COUNT)
     await cluster.nodes(nodes)
     await cluster.queue("default", NODE_COUNT * GPUS)
-    chaos = Chaos(cluster, nodes[0], SEED)
+    chaos = Chaos(cluster, line, nodes[0], SEED)
     chaos.leaders = [cluster.start(), cluster.start()]
     await cluster.until(lambda: _leads(cluster), 30)
     for _ in range(FAULTS):

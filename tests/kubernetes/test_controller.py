@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from clusters import BUDGETS, JOBS, Cluster, answer
 
+from heddle.api.clock import to_seconds
 from heddle.api.registry import PODS, WORKLOADS
 from heddle.store.port import PatchType
 
@@ -69,6 +73,87 @@ async def test_what_heddle_does_not_support_makes_a_pod_wait_and_names_the_field
 
     await cluster.until(told)
     assert list(await cluster.bound()) == ["plain"]
+
+
+async def test_a_waiting_pod_says_its_place_and_when_it_is_expected_to_start(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(1))
+    await cluster.queue("default", 8)
+    begun = time.time()
+    await cluster.pod("long", gpus=8, activeDeadlineSeconds=600)
+    cluster.start()
+    await cluster.until_bound(1)
+    await cluster.pod("second", gpus=8, activeDeadlineSeconds=300)
+    await asyncio.sleep(1.1)  # objects hold whole seconds: who came first must be seen
+    await cluster.pod("third", gpus=8)
+
+    def expected(text: str) -> float:
+        return to_seconds(found[1]) - begun if (found := re.search(r"expected to start at (\S+) if", text)) else 0.0
+
+    async def told() -> bool:
+        second, third = await cluster.told("second"), await cluster.told("third")
+        return bool(expected(second)) and bool(expected(third)) and "place 2 in the line of queue default" in third
+
+    await cluster.until(told, 10)
+    assert "place 1 in the line of queue default" in await cluster.told("second")
+    assert 599 <= expected(await cluster.told("second")) < 640
+    assert 899 <= expected(await cluster.told("third")) < 940
+    await cluster.store.delete(PODS, "long", cluster.namespace)
+    await cluster.until_bound(1, "second")
+
+    async def sooner() -> bool:
+        return expected(await cluster.told("third")) < 400
+
+    await cluster.until(sooner, 10)
+
+
+async def test_a_refused_eviction_is_left_alone_for_a_while_until_its_budget_says_otherwise(
+    cluster: Cluster, bed: Any, plane: Any
+) -> None:
+    await cluster.nodes(bed.gpu_nodes(1))
+    for name in ("a", "b"):
+        await cluster.queue(name, 4)
+    lent = {"heddle.dev/queue": "a", "heddle.dev/preemptible": "true"}
+    for number in range(8):
+        await cluster.pod(f"a-{number}", lent)
+    cluster.start()
+    await cluster.until_bound(8)
+    controllers = plane.pid("kube-controller-manager")
+    os.kill(controllers, signal.SIGSTOP)  # until it has counted, the API server refuses every eviction
+    try:
+        budget = {"metadata": {"name": "kept"}, "spec": {"minAvailable": 4, "selector": {"matchLabels": lent}}}
+        await cluster.store.create(BUDGETS, budget, cluster.namespace)
+        await cluster.pod("b-0", {"heddle.dev/queue": "b"})
+        await asyncio.sleep(5)
+        tried = cluster.logs().count("eviction of ")
+        assert 1 <= tried <= 3, cluster.logs()
+    finally:
+        os.kill(controllers, signal.SIGCONT)
+    await cluster.until_bound(1, "b-", 15)
+
+
+async def test_the_taint_of_heddle_keeps_other_schedulers_off_its_nodes_and_not_heddle(
+    cluster: Cluster, bed: Any, plane: Any
+) -> None:
+    mine, free = bed.gpu_nodes(2)
+    mine["spec"] = {**mine.get("spec", {}), "taints": [
+        {"key": "heddle.dev/scheduler", "value": "heddle", "effect": "NoSchedule"}
+    ]}  # fmt: skip
+    other = {"key": "heddle.dev/scheduler", "value": "somebody", "effect": "NoSchedule"}
+    free["spec"] = {**free.get("spec", {}), "taints": [other]}
+    await cluster.nodes([mine, free])
+    await cluster.queue("default", 16)
+    plane.start_scheduler()
+    cluster.start()
+    await asyncio.gather(*(cluster.pod(f"ours-{n}", gpus=4) for n in range(3)))
+    await cluster.pod("theirs", gpus=1, schedulerName="default-scheduler")
+    await cluster.until_bound(2, "ours-")
+
+    async def refused() -> bool:
+        return "untolerated taint" in await cluster.told("theirs")
+
+    await cluster.until(refused)
+    assert set((await cluster.bound()).values()) == {mine["metadata"]["name"]}  # not on somebody else's either
+    assert len(await cluster.bound()) == 2
 
 
 async def test_an_indexed_job_is_a_gang(cluster: Cluster, bed: Any) -> None:

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from heddle.api.errors import Expired, InsufficientStorage, Invalid, NotFound, U
 from heddle.api.registry import CONFIGMAPS, NODES, Resource
 from heddle.store import schema
 from heddle.store.informer import Informer
-from heddle.store.port import user
+from heddle.store.port import Watched, user
 from heddle.store.sqlite import SQLiteStore
 
 
@@ -235,5 +236,24 @@ async def test_an_informer_follows_and_survives_expiry(tmp_path: Path) -> None:
     async with informer:
         while len(told) < 5:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    assert told == [("ADDED", "a"), ("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b"), ("ADDED", "c")]
+    assert told == [("ADDED", "a"), ("ADDED", "b"), ("MODIFIED", "a"), ("ADDED", "c"), ("DELETED", "b")]
+    await store.close()
+
+
+async def test_an_informer_lists_where_the_server_does_not_stream(tmp_path: Path) -> None:
+    class Old(SQLiteStore):
+        def watch(self, *args: Any, **more: Any) -> AsyncIterator[Watched]:
+            if more.get("send_initial_events"):
+                raise Invalid("sendInitialEvents: Forbidden: unless the WatchList feature gate is enabled")
+            return super().watch(*args, **more)
+
+    store = Old.open(tmp_path / "a.db")
+    await store.create(CONFIGMAPS, cm("a", x="1"), "default")
+    informer = Informer(store, CONFIGMAPS)
+    async with informer:
+        await informer.synced()
+        assert set(informer.objects) == {"default/a"}
+        await store.create(CONFIGMAPS, cm("b"), "default")
+        while len(informer.objects) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     await store.close()

@@ -15,6 +15,10 @@ DEVICES_INVENTORY_ANNOTATION = "heddle.dev/device-inventory"
 """Annotation of a Node: its GPUs as a JSON list of {id, index, model, memoryMiB, numa, link}."""
 NODE_NAME_FIELD = "field:metadata.name"
 """Stands for a node's name where labels are compared (no label can have this name)."""
+SCHEDULER_NAME = "heddle"
+"""What `spec.schedulerName` of heddle's pods is, where nothing else was chosen."""
+SCHEDULER_TAINT = "heddle.dev/scheduler"
+"""Taint of nodes that one scheduler alone fills: its value is the name by which pods ask for that scheduler."""
 UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
 UNREACHABLE_TAINT = "node.kubernetes.io/unreachable"
 
@@ -183,7 +187,8 @@ class Secret(Kind):
 
 
 __all__ = [
-    "DEVICES_INVENTORY_ANNOTATION", "GPU_RESOURCE", "UNREACHABLE_TAINT", "UNSCHEDULABLE_TAINT", "ConfigMap",
-    "Event", "EventSource", "Lease", "LeaseSpec", "Namespace", "NamespaceStatus", "Node", "NodeAddress",
-    "NodeCondition", "NodeInfo", "NodeSpec", "NodeStatus", "NodeTaint", "ObjectMeta", "ObjectReference", "Secret",
+    "DEVICES_INVENTORY_ANNOTATION", "GPU_RESOURCE", "SCHEDULER_NAME", "SCHEDULER_TAINT", "UNREACHABLE_TAINT",
+    "UNSCHEDULABLE_TAINT", "ConfigMap", "Event", "EventSource", "Lease", "LeaseSpec", "Namespace",
+    "NamespaceStatus", "Node", "NodeAddress", "NodeCondition", "NodeInfo", "NodeSpec", "NodeStatus", "NodeTaint",
+    "ObjectMeta", "ObjectReference", "Secret",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ Name = Annotated[str, Meta(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-
 """A DNS-1123 subdomain, the form of object names."""
 
 
-class Struct(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel"):
+class Struct(msgspec.Struct, kw_only=True, omit_defaults=True, rename="camel", gc=False):
     """Base of everything on the wire: camelCase names, defaults left out.
 
     Decoding tolerates unknown fields (a newer writer may know more than we do); writes of heddle's own kinds

@@ -255,6 +255,13 @@ class WorkloadStatus(Struct):
     conditions: Annotated[list[Condition], Meta(description="Admitted, and why not.")] = []
     reasons: Annotated[list[WorkloadReason], Meta(description="Why it is pending.")] = []
     position: Annotated[int | None, Meta(description="Place in its queue's line, from 1.")] = None
+    expected_start_time: Annotated[
+        str | None,
+        Meta(
+            description="When it is expected to start if work ends at its walltime and nobody comes before it; absent: "
+            "nobody can say."
+        ),
+    ] = None
     bound: Annotated[int, Meta(description="Pods that have a node.")] = 0
     reservation: Annotated[list[ReservedPlace], Meta(description="Places held for it.")] = []
     broken_since: Annotated[str | None, Meta(description="When the running gang fell below its minimum.")] = None

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from heddle import collector
 from heddle.cli.errors import FAILED, USAGE, fail
 from heddle.cli.options import Target
 
@@ -68,6 +69,7 @@ def controller(
         )  # fmt: skip
         await until_stopped(heddle, stop)
 
+    collector.relax()
     try:
         asyncio.run(run())
     except OSError as error:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from heddle import collector
 from heddle.cli.durations import duration, span
 from heddle.cli.errors import FAILED, USAGE, fail
 from heddle.cli.outlook import WhatIf, simulated, stoppable
@@ -251,6 +252,7 @@ def _study(
             many = f"job {lost[0].name} asks" if len(lost) == 1 else f"{len(lost):,} jobs, as {lost[0].name}, ask"
             where = f"{case.cluster.name} ({len(case.cluster.nodes)} nodes)"
             note(f"{where}: {many} for more GPUs than there are, and will wait for ever")
+    collector.relax()
     with _Bars(len(cases), len(trace.jobs)) as progress:
         try:
             if goal is not None and counts is not None:

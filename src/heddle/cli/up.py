@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import psutil
 import typer
 
+from heddle import collector
 from heddle.cli.errors import (
     FAILED,
     INTERRUPTED,
@@ -150,6 +151,7 @@ def _run(places: Places, simulations: list, port: int) -> None:  # type: ignore[
     try:
         with told(), _data_directory(places):
             places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        collector.relax()
         with told():
             asyncio.run(main())
     except AlreadyUp as error:

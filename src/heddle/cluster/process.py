@@ -113,7 +113,9 @@ class ClusterHeddle:
         after = Afterwards()
         budgets = Budgets(informers.of(PODDISRUPTIONBUDGETS))
         writes = ClusterWrites(Client(store), after, budgets.of)
-        scheduling = SchedulingController(informers, writes=writes, groups=groups, budgets=budgets)
+        scheduling = SchedulingController(
+            informers, writes=writes, groups=groups, budgets=budgets, scheduler=self._scheduler
+        )
         owners.on_change(scheduling.owner_changed)
         claims.on_change(lambda type_, old, new: scheduling.claim_changed((new or old).key))
         volumes.on_change(lambda type_, old, new: scheduling.claim_changed())

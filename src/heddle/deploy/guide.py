@@ -1,5 +1,6 @@
 """The guide to installing, docs/kubernetes-install.md."""
 
+from heddle.api.core import SCHEDULER_NAME, SCHEDULER_TAINT
 from heddle.deploy import chart
 from heddle.deploy.objects import CONTROLLER, DEFAULT_QUEUE, SERVICE
 from heddle.deploy.values import NAMESPACE
@@ -75,6 +76,20 @@ Look whether it runs:
 kubectl -n {NAMESPACE} rollout status deployment/{CONTROLLER}
 kubectl get queues
 ```
+
+## GPU nodes have one scheduler
+
+heddle counts what other schedulers place, but two that place GPU pods at once can promise the same GPUs. So keep others
+away from the GPU nodes by the taint that heddle alone does not mind (its value is `--scheduler-name`):
+
+```
+kubectl taint node -l nvidia.com/gpu.present=true {SCHEDULER_TAINT}={SCHEDULER_NAME}:NoSchedule
+kubectl taint node -l nvidia.com/gpu.present=true {SCHEDULER_TAINT}-      # takes it back
+```
+
+heddle's own pods need no toleration. DaemonSets that belong on these nodes (device plugin, exporters, logs) need
+`{{key: {SCHEDULER_TAINT}, operator: Exists}}`. Nodes that an autoscaler makes get the taint from their pool's template.
+The controller taints nothing itself: it has no right to change nodes.
 
 ## Values
 

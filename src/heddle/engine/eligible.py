@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -59,11 +60,21 @@ def where(
     affinity: Sequence[Term] = (),
     preferences: Sequence[NodePreference] = (),
 ) -> Where:
-    """The demand in a form that compares."""
+    """The demand in a form that compares: equal demands are one object, as long as few others were met since."""
     if not (selector or tolerations or affinity or preferences):
         return ANYWHERE
+    return _where(tuple(sorted(selector.items())), tuple(tolerations), tuple(affinity), tuple(preferences))
+
+
+@lru_cache(maxsize=4096)
+def _where(
+    selector: tuple[tuple[str, str], ...],
+    tolerations: tuple[Toleration, ...],
+    affinity: tuple[Term, ...],
+    preferences: tuple[NodePreference, ...],
+) -> Where:
     return Where(
-        tuple(sorted(selector.items())),
+        selector,
         tuple(sorted(set(tolerations), key=str)),
         tuple(sorted(set(affinity), key=str)),
         tuple(sorted(preferences, key=str)),

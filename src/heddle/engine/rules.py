@@ -234,5 +234,5 @@ def _spared(cycle: Cycle, victim: Work, until: float) -> bool:
 
 def _dearness(victim: Work, now: float) -> tuple[int, ...]:
     """Lowest priority first, then who loses least work, then the newest."""
-    running = (task for task in victim.tasks.values() if task.state is TaskState.BOUND)
+    running = [task for task in victim.tasks.values() if task.state is TaskState.BOUND]
     return (victim.spec.priority, int(lost_work(running, now)), -int(victim.spec.created * 1000))

@@ -498,10 +498,12 @@ class State:
         Returns (workload, task) of tasks that had a place and are no longer in the spec: they count as
         gone. A task whose request changed while it has a place keeps the place with the new request.
         """
+        old = self.works.get(spec.name)
+        if old is not None and old.spec == spec:
+            return ()
         for pod_set in spec.pod_sets:
             self._learn(pod_set.request)
         self.settle()
-        old = self.works.get(spec.name)
         work = Work(spec)
         work.bases = [self.cache.of(pod_set, spec) for pod_set in spec.pod_sets]
         work.parts = list(work.bases)

@@ -8,10 +8,10 @@ rule, or, once a gang is at its minimum, all of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
-from typing import Protocol
+from itertools import islice
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -71,8 +71,23 @@ class Rule(Protocol):
 
 Unit = tuple[Work, tuple[Task, ...], tuple[tuple[Task, int, tuple[int, ...]], ...]]
 """A workload, the running tasks that leave, and the promises that are taken back."""
+Ranks = dict[Work, tuple[int, ...]]
+"""How dear victims are: lower goes first."""
 Layout = dict[int, Sequence[tuple[Ints | None, int]]]
 """Per pod set: rows, and how many of its tasks go there."""
+
+
+class Offer(NamedTuple):
+    """A row on which somebody may be evicted."""
+
+    least: tuple[object, ...]
+    """What it costs at least."""
+    row: int
+    ranks: Ranks
+    """Who may be evicted there, and how dear each is."""
+
+    def __lt__(self, other: tuple[object, ...]) -> bool:
+        return self[:2] < other[:2]
 
 
 class RoomSearch:
@@ -247,47 +262,62 @@ class RoomSearch:
         return True
 
     def _open_node(self, task: Task, rows: Ints | None) -> int:
-        """Evicts on the cheapest node until the task fits there; -1 = nowhere."""
-        state = self.state
-        nodes = state.nodes
-        best: tuple[tuple[object, ...], int] | None = None
-        compared = 0
+        """Evicts on the cheapest node until the task fits there; -1 = nowhere.
+
+        Nodes are compared a few at a time, the one that may be cheapest first, and only as long as one can still be
+        cheaper than what was found.
+        """
+        most = self.cycle.budget.victim_nodes
         barren = self.cycle.barren.setdefault(self.rule.key(), set())
+        known = frozenset(barren)
         order = self._by_room(task, rows)
         # those on which nobody was found before come last: who gained since may have made somebody yield there
-        first = (row for row in order if row not in barren)
-        for row in chain(first, (row for row in order if row in barren)):
-            if best is not None and (compared >= self.cycle.budget.victim_nodes or row in barren):
-                break
-            here = self._here(row)
-            if not here:
+        for last in (False, True) if known else (False,):
+            offers = self._offers((row for row in order if (row in known) is last), barren)
+            compared = 0
+            best: tuple[tuple[object, ...], Offer] | None = None
+            while compared < most and (batch := sorted(islice(offers, most - compared))):
+                for at, offer in enumerate(batch):
+                    if best is not None and best[0] <= offer.least:
+                        compared += len(batch) - at
+                        break
+                    point, mark = self.state.checkpoint(), len(self.gone)
+                    if self._clear(task, offer.row, offer.ranks):
+                        compared += 1
+                        cost = self._cost(offer, self.gone[mark:])
+                        rest = batch[at + 1 :]
+                        if best is None or cost < best[0]:
+                            if compared + len(rest) >= most and (not rest or cost <= rest[0].least):
+                                return offer.row  # nothing cheaper is to come
+                            best = (cost, offer)
+                    self.state.rollback(point)
+                    del self.gone[mark:]
+            if best is not None:
+                self._clear(task, best[1].row, best[1].ranks)
+                return best[1].row
+        return -1
+
+    def _offers(self, rows: Iterable[int], barren: set[int]) -> Iterator[Offer]:
+        """Rows on which somebody may be evicted; the others are noted."""
+        for row in rows:
+            if not (here := self._here(row)):
                 barren.add(row)
                 continue
-            point, mark = state.checkpoint(), len(self.gone)
             ranks = {victim: self.rule.rank(victim) for victim in here}
-            if self._clear(task, row, here, ranks):
-                compared += 1
-                spent = self.gone[mark:]
-                running = [t for _, tasks, _ in spent for t in tasks]
-                cost = (
-                    max(
-                        (ranks.get(victim) or self.rule.rank(victim) for victim, tasks, _ in spent if tasks),
-                        default=(),
-                    ),
-                    sum(t.cls.gpu for t in running),
-                    len(running),
-                    nodes.names[row],
-                )
-                if best is None or cost < best[0]:
-                    best = (cost, row)
-            state.rollback(point)
-            del self.gone[mark:]
-        if best is None:
-            return -1
-        row = best[1]
-        here = self._here(row)
-        self._clear(task, row, here, {victim: self.rule.rank(victim) for victim in here})
-        return row
+            yield Offer(self._least(row, ranks), row, ranks)
+
+    def _least(self, row: int, ranks: Ranks) -> tuple[object, ...]:
+        """What clearing a row costs at least: the cheapest of those who are there goes, with the fewest GPUs."""
+        if any(victim.held for victim in ranks):
+            return ()  # promises that are taken back cost nothing
+        there = (t.cls.gpu for t in self.state.on_row[row] if t.state is TaskState.BOUND and t.work in ranks)
+        return (min(ranks.values()), min(there), 1, self.state.nodes.names[row])
+
+    def _cost(self, offer: Offer, spent: Sequence[Unit]) -> tuple[object, ...]:
+        """How dear it is that these leave: the dearest of them, their GPUs, how many they are, the node's name."""
+        running = [task for _, tasks, _ in spent for task in tasks]
+        dearest = max((offer.ranks.get(v) or self.rule.rank(v) for v, tasks, _ in spent if tasks), default=())
+        return (dearest, sum(t.cls.gpu for t in running), len(running), self.state.nodes.names[offer.row])
 
     def _by_room(self, task: Task, rows: Ints | None) -> list[int]:
         """Rows that admit a task, those with most GPUs free first, then by name."""
@@ -305,12 +335,12 @@ class RoomSearch:
         there.update((task.work, None) for task in state.holds_on_row.get(row, ()))
         return [work for work in there if work is not self.work and self.rule.allows(work)]
 
-    def _clear(self, task: Task, row: int, here: Sequence[Work], ranks: dict[Work, tuple[int, ...]]) -> bool:
+    def _clear(self, task: Task, row: int, ranks: Ranks) -> bool:
         """Evicts candidates on a row, cheapest first, until the task fits there; then puts needless ones
         back."""
         state, placer = self.state, self.cycle.placer
         mark = len(self.gone)
-        in_order = sorted(here, key=lambda v: (ranks[v], v.name))
+        in_order = sorted(ranks, key=lambda v: (ranks[v], v.name))
         for victim, shrink in (*((v, True) for v in in_order if _may_shrink(v)), *((v, False) for v in in_order)):
             while not placer.fits(task, row, land=True):  # all shrink before anyone stops
                 if not self.rule.allows(victim) or not self._evict(victim, row, shrink=shrink):

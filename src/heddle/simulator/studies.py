@@ -10,6 +10,7 @@ from concurrent.futures import wait as first_of
 from dataclasses import dataclass, replace
 from typing import Any
 
+from heddle import collector
 from heddle.engine.model import WHOLE
 from heddle.simulator.clusters import Cluster
 from heddle.simulator.events import Event, failures
@@ -103,7 +104,7 @@ def run_all(
         for at, case in enumerate(cases):
             yield at, run(case, _teller(at, case, progress))
         return
-    with ProcessPoolExecutor(min(processes, len(cases))) as pool:
+    with ProcessPoolExecutor(min(processes, len(cases)), initializer=collector.relax) as pool:
         places: dict[Future[Figures], int] = {pool.submit(run, case): at for at, case in enumerate(cases)}
         open_ones = set(places)
         try:

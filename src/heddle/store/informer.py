@@ -1,7 +1,8 @@
-"""A cache of one resource, kept by list and watch.
+"""A cache of one resource, kept by watching it.
 
-One task lists, watches from the list's version, and resumes from the last version it saw. When that is no longer
-kept (Expired) it lists again and reports the difference; other failures are retried with a growing pause. Handlers
+One task watches from the beginning (the server streams what is there, one object after the other, before what
+changes; an old one that does not is asked for a list) and resumes from the last version it saw. When that is no longer
+kept (Expired) it begins again and reports the difference; other failures are retried with a growing pause. Handlers
 run on the event loop, in the order of changes, and must not block.
 """
 
@@ -13,10 +14,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from heddle.api.errors import ApiError, Expired
+from heddle.api.errors import ApiError, BadRequest, Expired, Invalid
 from heddle.api.registry import Resource
 from heddle.store.client import decode
-from heddle.store.port import Store
+from heddle.store.port import INITIAL_EVENTS_END, Store
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Informer(Generic[T]):
         self._objects: dict[str, T] = {}
         self._handlers: list[Handler] = []
         self._synced = asyncio.Event()
+        self._seen: set[str] = set()  # what was told of so far, while all that is there is told
+        self._streams = True
         self._task: asyncio.Task[None] | None = None
         self.resource_version = ""
 
@@ -100,7 +103,8 @@ class Informer(Generic[T]):
         pause = _PAUSE
         while True:
             try:
-                if not self.resource_version:
+                self._seen.clear()
+                if not self.resource_version and not self._streams:
                     await self._list()
                 before = self.resource_version
                 await self._watch()
@@ -109,38 +113,59 @@ class Informer(Generic[T]):
             except Expired:
                 self.resource_version = ""
             except ApiError as error:
+                if isinstance(error, BadRequest | Invalid) and self._streams and not self.resource_version:
+                    log.info("%s are listed: the server does not stream them (%s)", self.resource.plural, error)
+                    self._streams = False
+                    continue
                 log.warning("watching %s: %s; trying again in about %.1f s", self.resource.plural, error, pause)
             await asyncio.sleep(pause * random.uniform(0.5, 1))
             pause = min(pause * 2, _LONGEST)
 
     async def _list(self) -> None:
         page = await self._store.list(self.resource, self._namespace, **self._selectors)
-        listed = [decode(self.resource, blob) for blob in page.items]
-        fresh = {_key(obj): obj for obj in listed}
-        for key in [k for k in self._objects if k not in fresh]:
-            self._tell("DELETED", self._objects.pop(key), None)
-        for key, obj in fresh.items():
+        for blob in page.items:
+            obj = decode(self.resource, blob)
+            key = _key(obj)
+            self._seen.add(key)
             self._put(key, obj)
+        self._all_seen()
         self.resource_version = page.resource_version
+
+    def _all_seen(self) -> None:
+        """What was told from the beginning on is all that there is."""
+        for key in [k for k in self._objects if k not in self._seen]:
+            self._tell("DELETED", self._objects.pop(key), None)
+        self._seen.clear()
         self._synced.set()
 
     async def _watch(self) -> None:
+        """Follow changes, from the beginning on where no version is known: then all that is there comes first."""
+        beginning = not self.resource_version
         events = self._store.watch(
             self.resource,
             self._namespace,
             resource_version=self.resource_version,
             bookmarks=True,
+            send_initial_events=beginning,
             **self._selectors,
         )
         async for event in events:
-            if event.type != "BOOKMARK":
+            if event.type == "BOOKMARK":
+                if beginning and INITIAL_EVENTS_END.encode() in event.object:
+                    beginning = False
+                    self._all_seen()
+            else:
                 obj = decode(self.resource, event.object)
                 key = _key(obj)
                 if event.type == "DELETED":
+                    self._seen.discard(key)
                     self._tell("DELETED", self._objects.pop(key, obj), None)
                 else:
+                    if beginning:
+                        self._seen.add(key)
                     self._put(key, obj)
-            self.resource_version = event.resource_version
+            if not beginning:
+                self.resource_version = event.resource_version
 
     def _put(self, key: str, obj: Any) -> None:
         old = self._objects.get(key)

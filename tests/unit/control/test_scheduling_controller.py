@@ -478,5 +478,5 @@ async def test_a_long_line_is_told_why_it_waits_a_part_at_a_time(
         await workload_with(
             client,
             f"waits-{at}",
-            lambda w, at=at: w.status.position == at and w.status.reasons[0].code == "NoRoom",  # all its pods exist
+            lambda w, at=at: w.status.position == at + 1 and w.status.reasons[0].code == "NoRoom",  # all its pods exist
         )

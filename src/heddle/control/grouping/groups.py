@@ -67,6 +67,7 @@ class Groups:
     ) -> None:
         """Make workloads of the pods whose `schedulerName` is `scheduler`."""
         self._scheduler, self._kinds, self._owner_of = scheduler, tuple(kinds), owner_of
+        self._marks = frozenset(kind.name_label for kind in kinds)
         self._demands = Demands(volumes or Nowhere())
         self._first: dict[tuple[str, str], bytes] = {}
 
@@ -138,6 +139,7 @@ class Groups:
                 pod_sets=_pod_sets(by_set, demands, counts, least),
                 priority=max(p.spec.priority or 0 for p in members),
                 preemptible=preemptible,
+                walltime_seconds=_walltime(members),
                 gang_grace_seconds=None if _owners(first) else _FOR_EVER,
             ),
             status=WorkloadStatus(reservation=_promised(members, sets)) if status is None else status,
@@ -146,6 +148,8 @@ class Groups:
         return Group(workload, tuple(members), sets, "; ".join(faults), tuple(ignored))
 
     def _kind(self, pod: Pod) -> OwnerKind | None:
+        if self._marks.isdisjoint(pod.metadata.labels):
+            return None
         return next((kind for kind in self._kinds if kind.owns(pod)), None)
 
     def _owner(self, kind: OwnerKind, pod: Pod) -> Owner | None:
@@ -216,6 +220,16 @@ def _counts(pod: Pod) -> bool:
     if pod.spec.node_name:
         return pod.status.phase != "Failed" or not _owners(pod)
     return not (pod.spec.scheduling_gates or pod.metadata.deletion_timestamp or pod.finished)
+
+
+def _walltime(members: Iterable[Pod]) -> int | None:
+    """The longest that any of them may run, where all say it: the kubelet ends a pod at its deadline."""
+    longest = 0
+    for pod in members:
+        if pod.spec.active_deadline_seconds is None:
+            return None
+        longest = max(longest, pod.spec.active_deadline_seconds)
+    return longest or None
 
 
 def _owners(pod: Pod) -> list[OwnerReference]:

@@ -12,6 +12,8 @@ from heddle.api.core import (
     GPU_PRODUCT_LABEL,
     GPU_RESOURCE,
     NODE_NAME_FIELD,
+    SCHEDULER_NAME,
+    SCHEDULER_TAINT,
     UNREACHABLE_TAINT,
     UNSCHEDULABLE_TAINT,
     Node,
@@ -103,17 +105,24 @@ def resources(values: dict[str, int]) -> Resources:
     return found
 
 
-def node_spec(node: Node, models: frozenset[str] = frozenset(), ports: frozenset[str] = frozenset()) -> NodeSpec:
+def node_spec(
+    node: Node,
+    models: frozenset[str] = frozenset(),
+    ports: frozenset[str] = frozenset(),
+    scheduler: str = SCHEDULER_NAME,
+) -> NodeSpec:
     """A machine for the engine; one that is not Ready, or cordoned, takes nothing new, whatever a pod tolerates.
 
     Its GPUs are counted by model too where that is one of `models`, those that queues name; it has one of each of
-    `ports`, those that pods ask for.
+    `ports`, those that pods ask for. The taint that keeps other schedulers away keeps nobody away from `scheduler`.
     """
     ready = any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
     taints = tuple(
         Taint(t.key, t.value, t.effect)
         for t in node.spec.taints
-        if t.effect in ("NoSchedule", "PreferNoSchedule", "NoExecute") and t.key not in _SAID_OTHERWISE
+        if t.effect in ("NoSchedule", "PreferNoSchedule", "NoExecute")
+        and t.key not in _SAID_OTHERWISE
+        and (t.key, t.value) != (SCHEDULER_TAINT, scheduler)
     )
     devices = _devices(node)
     offered = {r: v for r, v in node.status.allocatable.items() if not r.startswith(LICENSE_PREFIX)}

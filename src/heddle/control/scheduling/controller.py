@@ -13,13 +13,13 @@ import itertools
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from heddle.api.clock import to_text
-from heddle.api.core import Node
+from heddle.api.core import SCHEDULER_NAME, Node
 from heddle.api.errors import ApiError, BadRequest, NotFound
 from heddle.api.license import License
 from heddle.api.meta import Condition, Kind, find_condition, set_condition
@@ -41,6 +41,7 @@ from heddle.control.grouping.groups import Groups
 from heddle.control.scheduling import adapter, answers
 from heddle.control.scheduling.answers import Answer, Preview
 from heddle.control.scheduling.budgets import Budgets
+from heddle.control.scheduling.forecasts import Forecasts
 from heddle.control.scheduling.metrics import Metrics
 from heddle.control.scheduling.mirror import Mirror
 from heddle.control.scheduling.queues import QueueReporter
@@ -84,6 +85,7 @@ class SchedulingController:
         writes: Writes | None = None,
         groups: Groups | None = None,
         budgets: Budgets | None = None,
+        scheduler: str = SCHEDULER_NAME,
     ) -> None:
         """Schedule the Workloads of a store.
 
@@ -93,11 +95,12 @@ class SchedulingController:
             writes: how decisions reach the objects.
             groups: makes workloads of pods that have none; absent: such pods only hold what they hold.
             budgets: disruption budgets that evictions keep; absent: there are none.
+            scheduler: the name by which pods ask for this scheduler.
         """
         self._client = Client(informers.store)
         self._writes = writes or Writes(self._client)
         self._budget = budget or Budget()
-        self._pod_budgets = budgets
+        self._pod_budgets, self._scheduler = budgets, scheduler
         self._mirror = self._fresh_mirror()
         self._untold: set[str] = set()
         self._wake = asyncio.Event()
@@ -119,9 +122,10 @@ class SchedulingController:
             self._informers["PodDisruptionBudget"] = budgets.informer
             budgets.informer.on_change(self._budget_changed)
         self.metrics = Metrics()
+        self._forecasts = Forecasts(self._copied, self._foreseen, self._budget)
 
     def _fresh_mirror(self) -> Mirror:
-        return Mirror(self._pod_budgets.of if self._pod_budgets else lambda pod: ())
+        return Mirror(self._pod_budgets.of if self._pod_budgets else lambda pod: (), self._scheduler)
 
     def _budget_changed(self, type_: str, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
         budget = new or old
@@ -131,7 +135,12 @@ class SchedulingController:
             self._dirty["Workload"].update(key for key in self._works.every_name() if key.startswith(space))
         elif old.status == new.status:
             return
-        self._dirty["PodDisruptionBudget"].add(budget.key)
+        if self._pod_budgets is not None:
+            self._pod_budgets.changed(budget.key)
+        self._budgets_due()
+
+    def _budgets_due(self) -> None:
+        self._dirty["PodDisruptionBudget"].add("")
         self._wake.set()
 
     def _handler(self, kind: str) -> Any:
@@ -196,6 +205,13 @@ class SchedulingController:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STANDBY_EVERY):
                     await leading.wait()
+        foreseeing = asyncio.create_task(self._forecasts.run())
+        try:
+            await self._schedule()
+        finally:
+            foreseeing.cancel()
+
+    async def _schedule(self) -> None:
         while True:
             try:
                 waits = await self._cycle()
@@ -242,6 +258,7 @@ class SchedulingController:
                 self._stale.update(dict.fromkeys(name for name in waiting if name not in plan.verdicts))
             await self._report(plan, touched, fresh, now)
             await self._report_queues(now)
+            self._forecasts.note(self._mirror.state)
             if (ages := self._mirror.state.ages_in(now)) is not None:
                 self._wake_in(ages)
             if plan.again_at is not None:
@@ -271,7 +288,7 @@ class SchedulingController:
             licenses: Mapping[str, License] = self._informers["License"].objects
             self._mirror.licenses(licenses)
         if dirty["PodDisruptionBudget"] and self._pod_budgets is not None:
-            self._mirror.state.set_disruption_budgets(self._pod_budgets.least())
+            self._mirror.state.set_disruption_budgets(self._pod_budgets.least(time.monotonic()))
         for key in sorted(dirty["Workload"]):
             self._works.refresh(key)
             workload, fault = self._works.get(key), self._works.fault(key)
@@ -300,6 +317,16 @@ class SchedulingController:
             priority=workload.spec.priority,
             preemptible=workload.spec.preemptible,
         )
+
+    async def _copied(self) -> State:
+        async with self._lock:
+            return await asyncio.to_thread(self._copy)
+
+    def _foreseen(self, keys: Iterable[str]) -> None:
+        """Other starts are expected: those who wait are told, a few at a time."""
+        self._stale.update(dict.fromkeys(keys))
+        if self._stale:
+            self._wake_in(0.0)
 
     # acting on a plan
 
@@ -349,6 +376,11 @@ class SchedulingController:
         if refused := await self._writes.evict(pod, condition):
             _log.info("eviction of %s: %s", pod.key, refused)
             self.metrics.refused_evictions.inc()
+            if self._pod_budgets is not None:
+                begun = time.monotonic()
+                pause = self._pod_budgets.refused(pod, begun) - begun
+                self._budgets_due()  # others may do meanwhile
+                asyncio.get_running_loop().call_later(pause + 0.01, self._budgets_due)
             await self._writes.event(pod, "EvictionRefused", refused, warning=True)
             return
         self._mirror.assume_leaving(action.workload, action.task)
@@ -498,11 +530,16 @@ class SchedulingController:
             phase="Running" if running else "Pending",
             conditions=set_condition(old.conditions, admitted),
             reasons=reasons,
-            position=None if running or verdict is None else verdict.position,
+            position=None if running or verdict is None or verdict.position is None else verdict.position + 1,
+            expected_start_time=None if running or verdict is None else self._expected(key),
             bound=bound + finished,
             broken_since=broken,
             admitted_counts=self._admitted_counts(key, workload, running=running) if bound + finished else {},
         )
+
+    def _expected(self, key: str) -> str | None:
+        start = self._forecasts.start_of(key)
+        return None if start is None else to_text(start)
 
     def _admitted_counts(self, key: str, workload: Workload, *, running: bool) -> dict[str, int]:
         """How many pods each pod set that is not resizable started with, once it did."""

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
-from heddle.api.core import Node
+from heddle.api.core import SCHEDULER_NAME, Node
 from heddle.api.license import License
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
@@ -27,9 +27,16 @@ _Place = tuple[str, tuple[str, ...]]
 class Mirror:
     """The engine's state and what of the objects it holds."""
 
-    def __init__(self, budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: ()) -> None:
-        """Hold nothing yet; `budgets_of` names the disruption budgets that keep a pod."""
-        self._budgets_of = budgets_of
+    def __init__(
+        self, budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (), scheduler: str = SCHEDULER_NAME
+    ) -> None:
+        """Hold nothing yet.
+
+        Args:
+            budgets_of: names the disruption budgets that keep a pod.
+            scheduler: the name by which pods ask for this scheduler.
+        """
+        self._budgets_of, self._scheduler = budgets_of, scheduler
         self.state = State()
         self.problems: dict[str, str] = {}
         """Workload, queue or node to why the engine refuses it."""
@@ -52,7 +59,7 @@ class Mirror:
             lost = self.state.remove_node(name)
         else:
             self._nodes[name] = node
-            lost = self.state.set_node(adapter.node_spec(node, self.models, self._ports))
+            lost = self.state.set_node(adapter.node_spec(node, self.models, self._ports, self._scheduler))
         for key, task in lost:
             self._lost(key, task)
         stranded = self._stranded.pop(name, set()) if node is not None else set()
@@ -135,7 +142,7 @@ class Mirror:
         if more:
             self._ports |= more
             for node in self._nodes.values():
-                self.state.set_node(adapter.node_spec(node, self.models, self._ports))
+                self.state.set_node(adapter.node_spec(node, self.models, self._ports, self._scheduler))
 
     def _forget(self, key: str) -> None:
         if key in self._workloads:

@@ -26,7 +26,10 @@ from heddle.control.scheduling.afterwards import Afterwards
 from heddle.store.client import Client
 from heddle.store.port import PatchType
 
-_FIELDS = ("phase", "conditions", "reasons", "position", "bound", "brokenSince", "admittedCounts", "observedGeneration")
+_FIELDS = (
+    "phase", "conditions", "reasons", "position", "expectedStartTime", "bound", "brokenSince", "admittedCounts",
+    "observedGeneration",
+)  # fmt: skip
 
 
 class Writes:
@@ -93,6 +96,18 @@ class Writes:
 def _status(workload: Workload) -> dict[str, Any]:
     body = msgspec.to_builtins(workload.status)
     return {"status": {name: body.get(name) for name in _FIELDS}}
+
+
+def _why(workload: Workload) -> str:
+    """Why its pods wait, their place in the line, and when they are expected to start; "" = they do not wait."""
+    status = workload.status
+    said = [reason.message for reason in status.reasons]
+    if said and status.position is not None:
+        said.append(f"place {status.position} in the line of queue {workload.spec.queue}")
+    if said and status.expected_start_time:
+        when = status.expected_start_time
+        said.append(f"expected to start at {when} if work ends at its walltime and nobody comes before it")
+    return "; ".join(said)
 
 
 class ClusterWrites(Writes):
@@ -188,7 +203,7 @@ class ClusterWrites(Writes):
 
     async def status(self, workload: Workload, waiting: Iterable[Pod]) -> None:
         """See `Writes.status`: follows after."""
-        text = "; ".join(reason.message for reason in workload.status.reasons)
+        text = _why(workload)
         for pod in waiting if text else ():
             self._tell(pod, text)
         if not workload.derived:
