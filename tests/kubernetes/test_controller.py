@@ -13,7 +13,7 @@ import pytest
 from clusters import BUDGETS, JOBS, Cluster, answer
 
 from heddle.api.clock import to_seconds
-from heddle.api.registry import PODS, WORKLOADS
+from heddle.api.registry import EVENTS, NAMESPACES, PODS, WORKLOADS
 from heddle.store.port import PatchType
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
@@ -129,6 +129,35 @@ async def test_a_refused_eviction_is_left_alone_for_a_while_until_its_budget_say
     finally:
         os.kill(controllers, signal.SIGCONT)
     await cluster.until_bound(1, "b-", 15)
+
+
+async def test_what_stands_in_a_namespace_names_no_workload_of_another(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(1))
+    await cluster.queue("a", 4)
+    await cluster.queue("b", 8)
+    other = f"{cluster.namespace}-other"
+    await cluster.ensure(NAMESPACES, {"metadata": {"name": other}})
+    lent = {"heddle.dev/queue": "a", "heddle.dev/preemptible": "true"}
+    await cluster.pod("secret", lent, gpus=8, activeDeadlineSeconds=600)
+    cluster.start()
+    await cluster.until_bound(1)
+    own, cluster.namespace = cluster.namespace, other
+    try:
+        await cluster.pod("curious", {"heddle.dev/queue": "a", "heddle.dev/preemptible": "true"}, gpus=8)
+
+        async def told() -> bool:
+            return "a workload of another namespace" in await cluster.told("curious")
+
+        await cluster.until(told)
+        assert "secret" not in await cluster.told("curious")
+        page = await cluster.store.list(EVENTS, other)
+        assert page.items
+        assert not any(b"secret" in blob for blob in page.items)
+    finally:
+        for pod in await cluster.pods():
+            await cluster.store.delete(PODS, pod["metadata"]["name"], other, grace_period=0)
+        await cluster.store.delete(NAMESPACES, other)
+        cluster.namespace = own
 
 
 async def test_the_taint_of_heddle_keeps_other_schedulers_off_its_nodes_and_not_heddle(

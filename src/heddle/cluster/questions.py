@@ -19,9 +19,9 @@ from starlette.routing import Route
 
 from heddle.api.errors import ApiError, BadRequest, Forbidden, TooLarge, Unavailable
 from heddle.api.registry import PODS, QUEUES, TRAININGJOBS, WORKLOADS
-from heddle.cluster.redaction import namespaces, redacted
 from heddle.cluster.reviews import Asker, Reviews
 from heddle.cluster.web import Listener
+from heddle.control.redaction import namespaces, redacted
 from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.scheduling.questions import explained_job, previewed_object, recorded_world
 from heddle.server.auth import User

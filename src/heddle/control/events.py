@@ -1,7 +1,7 @@
 """Events: what happened to an object, for people. Losing one never harms."""
 
 import contextlib
-import secrets
+import random
 import time
 
 from heddle.api.clock import to_text
@@ -24,7 +24,7 @@ class EventRecorder:
         namespace = meta.namespace or "default"
         now = to_text(time.time())
         event = Event(
-            metadata=ObjectMeta(name=f"{meta.name}.{secrets.token_hex(8)}", namespace=namespace),
+            metadata=ObjectMeta(name=f"{meta.name}.{random.getrandbits(64):016x}", namespace=namespace),
             involved_object=ObjectReference(
                 kind=about.kind, api_version=about.api_version, name=meta.name, namespace=meta.namespace, uid=meta.uid
             ),

@@ -234,7 +234,9 @@ class Nodes:
             self.land[row] += need
             share = -share
         if len(devices) > _FEW:
-            at = list(devices)
+            first = devices[0]
+            side_by_side = tuple(devices) == tuple(range(first, first + len(devices)))
+            at = slice(first, first + len(devices)) if side_by_side else list(devices)  # a slice copies nothing
             self.dev_bind[row, at] -= share
             self.dev_land[row, at] -= share
         else:

@@ -18,6 +18,7 @@ from heddle.engine.asks import Asks
 from heddle.engine.counters import Counters
 from heddle.engine.fairshare import UNBOUNDED, alone, divide
 from heddle.engine.lending import Lending
+from heddle.engine.living import Living
 from heddle.engine.model import QueueSpec
 from heddle.engine.submitters import Submitters
 from heddle.engine.usage import PastUsage, advanced, burden
@@ -46,7 +47,7 @@ class Queue:
         self.kinds: dict[tuple[object, ...], list[tuple[int, float, str]]] = {}  # the same by kind (kinds.Kind)
         self.asks = Asks(width)  # what each kind asks for
         self.works: dict[str, Any] = {}  # own workloads by name (state.Work)
-        self.live: dict[str, Any] = {}  # those of them that run or are promised a place
+        self.live = Living()  # those of them that run or are promised a place
         self.children: list[Queue] = []
         self.parent: Queue | None = None
         self.path: tuple[Queue, ...] = (self,)

@@ -54,8 +54,7 @@ class PreemptLowerPriorityInQueue:
 
     def possible(self) -> bool:
         """Whether anything of lower priority has a place in the queue."""
-        mine = self.work.spec.priority
-        return any(other.spec.priority < mine for other in self.queue.live.values())
+        return self.queue.live.below(self.work.spec.priority)
 
     def candidates(self) -> list[Work]:
         """Preemptible work (or work that was only just placed) of lower priority."""

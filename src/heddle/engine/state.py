@@ -18,6 +18,7 @@ from heddle.engine.asks import Asks
 from heddle.engine.disruption import Disruptions
 from heddle.engine.groups import Groups
 from heddle.engine.kinds import Kind, kind_of, least
+from heddle.engine.living import Living
 from heddle.engine.model import (
     COUNTER,
     CPU,
@@ -435,14 +436,14 @@ class State:
             queue.kinds = {}
             queue.asks = Asks(len(self.resources))
             queue.works = {}
-            queue.live = {}
+            queue.live = Living()
         for work in self.works.values():
             work.queue = self.tree.queues.get(work.spec.queue)
             work.key = work.kind = None
             if work.queue:
                 work.queue.works[work.name] = work
                 if work.held or any(work.bound):
-                    work.queue.live[work.name] = work
+                    work.queue.live.add(work)
             self._charge(work, 1)
             self._index(work)
             if self.tree.counts_users:
@@ -847,9 +848,9 @@ class State:
         queue = work.queue
         if queue is not None:
             if to is TaskState.BOUND:
-                queue.live[work.name] = work
+                queue.live.add(work)
             elif was is TaskState.BOUND and not (work.held or any(work.bound)):
-                queue.live.pop(work.name, None)
+                queue.live.discard(work)
             fixed = not work.spec.preemptible
             for column in cls.charged:
                 amount = cls.needs[column]
@@ -913,9 +914,9 @@ class State:
         if work.queue is None:
             return
         if sign > 0:
-            work.queue.live[work.name] = work
+            work.queue.live.add(work)
         elif not (work.held or any(work.bound)):
-            work.queue.live.pop(work.name, None)
+            work.queue.live.discard(work)
         fixed = not work.spec.preemptible
         for column in cls.charged:
             amount = sign * cls.needs[column]

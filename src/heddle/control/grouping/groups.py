@@ -69,7 +69,7 @@ class Groups:
         self._scheduler, self._kinds, self._owner_of = scheduler, tuple(kinds), owner_of
         self._marks = frozenset(kind.name_label for kind in kinds)
         self._demands = Demands(volumes or Nowhere())
-        self._first: dict[tuple[str, str], bytes] = {}
+        self._first: dict[str, dict[str, bytes]] = {}
 
     def ours(self, pod: Pod) -> bool:
         """Whether heddle places this pod."""
@@ -161,14 +161,13 @@ class Groups:
 
     def _set(self, key: str, part: str, demand: Demand) -> str:
         """Pods of a part that ask for other things than its first ones are a set of their own."""
-        if self._first.setdefault((key, part), demand.shape) == demand.shape:
+        if self._first.setdefault(key, {}).setdefault(part, demand.shape) == demand.shape:
             return part
         return f"{part}-{zlib.crc32(demand.shape):08x}"
 
     def forget(self, key: str) -> None:
         """A group is gone."""
-        for known in [k for k in self._first if k[0] == key]:
-            del self._first[known]
+        self._first.pop(key, None)
 
     def _sizes(self, first: Pod) -> dict[str, int]:
         """How many pods each part is to have, where something says so."""

@@ -508,7 +508,10 @@ class SchedulingController:
         elif running or verdict is None:
             reasons = []
         else:
-            reasons = [WorkloadReason(code=str(r.code), message=render(r)) for r in verdict.reasons]
+            space = workload.metadata.namespace
+            reasons = [
+                WorkloadReason(code=str(r.code), message=self._writes.told(render(r), space)) for r in verdict.reasons
+            ]
         was_admitted = (c := find_condition(old.conditions, "Admitted")) is not None and c.status == "True"
         if running and not (workload.spec.min_groups is not None and self._mirror.torn(key)):
             broken = None

@@ -22,6 +22,7 @@ from heddle.api.registry import PODS, WORKLOADS
 from heddle.api.workload import DEVICES_ANNOTATION, ReservedPlace, Workload
 from heddle.control.events import EventRecorder
 from heddle.control.grouping.groups import ALONE
+from heddle.control.redaction import told_in
 from heddle.control.scheduling.afterwards import Afterwards
 from heddle.store.client import Client
 from heddle.store.port import PatchType
@@ -42,6 +43,10 @@ class Writes:
     def urgent(self) -> contextlib.AbstractContextManager[None]:
         """Work waits for what is written inside."""
         return contextlib.nullcontext()
+
+    def told(self, text: str, namespace: str) -> str:
+        """A text as it may stand in objects of a namespace."""
+        return text
 
     async def bind(self, namespace: str, pod: str, uid: str, node: str, devices: Sequence[str]) -> None:
         """Bind a pod to its node and devices.
@@ -125,10 +130,16 @@ class ClusterWrites(Writes):
         """
         super().__init__(client)
         self._after, self._budgets_of = after, budgets_of
+        self.namespaces: set[str] = set()
+        """Those in which there are pods: what is written in one names no workload of another."""
 
     def urgent(self) -> contextlib.AbstractContextManager[None]:
         """See `Writes.urgent`."""
         return self._after.urgent()
+
+    def told(self, text: str, namespace: str) -> str:
+        """See `Writes.told`: workloads of other namespaces are not named."""
+        return told_in(text, namespace, self.namespaces)
 
     async def evict(self, pod: Pod, condition: Condition) -> str:
         """See `Writes.evict`. A PodDisruptionBudget may refuse.
@@ -152,6 +163,8 @@ class ClusterWrites(Writes):
             return ""
         except TooManyRequests as error:
             return str(error)
+
+        condition = msgspec.structs.replace(condition, message=self.told(condition.message, meta.namespace))
 
         async def say() -> None:  # the API server has put a condition of its own, which names no reason, meanwhile
             patch = {"status": {"conditions": [msgspec.to_builtins(condition)]}}
@@ -251,5 +264,6 @@ class ClusterWrites(Writes):
             meta = about.metadata
             name = meta.name.removeprefix(ALONE)
             about = Pod(metadata=ObjectMeta(name=name, namespace=meta.namespace, uid=meta.uid))
+        message = self.told(message, about.metadata.namespace)
         write = functools.partial(self._events.record, about, reason, message, warning=warning)
         self._after.put(("event", about.kind, about.metadata.uid or about.key, reason), write)

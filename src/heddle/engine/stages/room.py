@@ -61,7 +61,7 @@ def _anybody_yields(cycle: Cycle) -> bool:
     live = [queue for queue in state.tree.queues.values() if queue.live]
     for queue in cycle.lines:
         most = -queue.waiting[0][0]
-        if any(other is not queue for other in live) or any(w.spec.priority < most for w in queue.live.values()):
+        if any(other is not queue for other in live) or queue.live.below(most):
             return True
     return False
 

@@ -1,4 +1,4 @@
-"""Answers without the names of workloads that the asker may not read: who holds room is told, not as whom."""
+"""Texts without the names of workloads that the reader may not know of: who holds room is told, not as whom."""
 
 import re
 from collections.abc import Collection
@@ -29,6 +29,21 @@ def redacted(value: Any, readable: Collection[str]) -> Any:
     if isinstance(value, list):
         return [redacted(inner, readable) for inner in value]
     return value
+
+
+def told_in(text: str, namespace: str, known: Collection[str]) -> str:
+    """What is written where everybody in a namespace reads it: names only of workloads there.
+
+    Args:
+        text: it.
+        namespace: where.
+        known: namespaces in which there are workloads; a slash behind another word is no workload's.
+    """
+
+    def hidden(found: re.Match[str]) -> str:
+        return HIDDEN if found["namespace"] != namespace and found["namespace"] in known else found[0]
+
+    return _KEY.sub(hidden, text)
 
 
 def _texts(value: Any) -> list[str]:

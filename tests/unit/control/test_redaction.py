@@ -2,8 +2,8 @@
 
 import pytest
 
-from heddle.cluster.redaction import HIDDEN, namespaces, redacted
 from heddle.control.grouping.groups import ALONE
+from heddle.control.redaction import HIDDEN, namespaces, redacted, told_in
 from heddle.engine import Reason, ReasonCode, render
 
 HOLDERS = (("a/big", 8000), (f"b/{ALONE}train-0.x", 4000), ("c-1/job", 1000))
@@ -41,3 +41,10 @@ def test_names_in_lists_are_left_out_too() -> None:
     assert redacted({"started": ["a/x", "b/y"], "nodes": {"n": 1}}, {"b"}) == {
         "started": [HIDDEN, "b/y"], "nodes": {"n": 1}
     }  # fmt: skip
+
+
+def test_what_everybody_in_a_namespace_reads_names_workloads_of_no_other() -> None:
+    text = "no topology/rack has room; held by a/train (4 GPUs), b/(pod) serve (2 GPUs)"
+    hidden = f"no topology/rack has room; held by a/train (4 GPUs), {HIDDEN} (2 GPUs)"
+    assert told_in(text, "a", {"a", "b"}) == hidden
+    assert told_in(text, "a", {"a"}) == text, "b is no namespace with workloads"
