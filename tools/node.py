@@ -73,12 +73,27 @@ def obstacle() -> str:
     apart = subprocess.run([*_APART, "true"], capture_output=True, text=True, check=False)
     if apart.returncode:
         return f"a real node needs namespaces of its own: {apart.stderr.strip()}"
+    if not all(os.access(hierarchy, os.W_OK) for hierarchy in _hierarchies()):
+        return f"a real node needs cgroups that it can write to, below {_CGROUPS}"
+    if why := _overlay():
+        return f"a real node needs overlayfs in {tempfile.gettempdir()}: {why}"
     try:
         with _bridge(f"hdl{secrets.token_hex(4)}", "127.255.255.254"):
             pass
     except OSError as error:
         return f"a real node needs a network bridge: {error}"
     return ""
+
+
+def _overlay() -> str:
+    """Why layers of images cannot be laid over each other below the folder of temporary files; empty: they can."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("lower", "upper", "work", "merged"):
+            (Path(folder) / name).mkdir()
+        options = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work"
+        mount = ["mount", "-t", "overlay", "overlay", "-o", options, f"{folder}/merged"]
+        tried = subprocess.run(["unshare", "--mount", *mount], capture_output=True, text=True, check=False)
+    return tried.stderr.strip() if tried.returncode else ""
 
 
 def build() -> Path:

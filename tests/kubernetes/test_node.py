@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,15 +114,20 @@ def settings() -> dict[str, str]:
     return {str(path): path.read_text() for path in paths}
 
 
+def pause(realm: Realm, name: str) -> None:
+    """A pod that does nothing, on the node of its name."""
+    container = {"name": "main", "image": "heddle.test/pause:1"}
+    pod = {"metadata": {"name": name}, "spec": {"nodeName": name, "containers": [container]}}
+    realm.kubectl("create", "-f", "-", given={"apiVersion": "v1", "kind": "Pod"} | pod)
+    eventually(lambda: realm.phase(name) == "Running")
+
+
 def test_a_node_leaves_nothing(bed: Any, real: Any, realm: Realm) -> None:
     before, known = (interfaces(), settings()), {str(path) for path in Path("/var/lib").iterdir()}
     with real.running(realm.plane, "brief") as node:
         folder = str(node.folder)
         assert traces(folder)
-        container = {"name": "main", "image": "heddle.test/pause:1"}
-        pod = {"metadata": {"name": "brief"}, "spec": {"nodeName": "brief", "containers": [container]}}
-        realm.kubectl("create", "-f", "-", given={"apiVersion": "v1", "kind": "Pod"} | pod)
-        eventually(lambda: realm.phase("brief") == "Running")
+        pause(realm, "brief")
         assert interfaces() - before[0]
     assert traces(folder) == []
     assert not Path(folder).exists()
@@ -148,6 +152,8 @@ def test_what_a_killed_starter_leaves_goes_with_the_next_start(real: Any, realm:
     folder = json.loads(os.read(reading, 1000) or "null")
     os.close(reading)
     assert folder, "the node did not start"
+    pause(realm, "orphan")
+    assert [line for line in traces(folder) if "shim" in line]
     os.kill(starter, signal.SIGKILL)
     os.waitpid(starter, 0)
     eventually(lambda: not [command for command in traces(folder) if "kubelet" in command], 20)
@@ -157,5 +163,5 @@ def test_what_a_killed_starter_leaves_goes_with_the_next_start(real: Any, realm:
     assert traces(folder) == []
     assert realm.node.folder.exists(), "one that runs is left alone"
     eventually(lambda: interfaces() == before, 5)
-    subprocess.run([str(realm.plane.kubectl), "--kubeconfig", str(realm.plane.kubeconfig), "delete", "node", "orphan"],
-                   check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+    realm.kubectl("delete", "pod", "orphan", "--force", "--grace-period=0")
+    realm.kubectl("delete", "node", "orphan")

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from heddle.api import quantity
-from heddle.api.core import GPU_RESOURCE, ConfigMap
+from heddle.api.core import GPU_RESOURCE, SCHEDULER_NAME, ConfigMap
 from heddle.api.meta import ObjectMeta, OwnerReference, Resources
 from heddle.api.pod import (
     ConfigMapSource,
@@ -43,7 +43,6 @@ from heddle.api.workload import (
 POD_SET = "nodes"
 JOB_LABEL = "heddle.dev/training-job"
 CONTAINER = "main"
-SCHEDULER = "heddle"
 SERVICES = Resource("", "v1", "Service", "services", True)
 
 
@@ -170,7 +169,7 @@ def pod(job: TrainingJob, index: int, *, restarts_in_place: bool = True) -> Pod:
             restart_policy="OnFailure" if restarts_in_place else "Never",
             hostname=name if named else "",
             subdomain=job.metadata.name if named else "",
-            scheduler_name=SCHEDULER,
+            scheduler_name=SCHEDULER_NAME,
             node_selector=spec.node_selector,
             tolerations=spec.tolerations,
             termination_grace_period_seconds=spec.termination_grace_period_seconds,
