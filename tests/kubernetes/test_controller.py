@@ -61,18 +61,41 @@ async def test_pods_start_where_there_is_room_and_gangs_whole_or_not_at_all(clus
 async def test_what_heddle_does_not_support_makes_a_pod_wait_and_names_the_field(cluster: Cluster, bed: Any) -> None:
     await cluster.nodes(bed.gpu_nodes(1))
     await cluster.queue("default", 8)
-    anti = {"labelSelector": {"matchLabels": {"a": "b"}}, "topologyKey": "kubernetes.io/hostname"}
-    must = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [anti]}}
-    await cluster.pod("picky", affinity=must)
+    await cluster.pod("picky", resourceClaims=[{"name": "gpu", "resourceClaimName": "gpu"}])
     await cluster.pod("plain")
     cluster.start()
     await cluster.until_bound(1)
 
     async def told() -> bool:
-        return "spec.affinity.podAntiAffinity" in await cluster.told("picky")
+        return "spec.resourceClaims" in await cluster.told("picky")
 
     await cluster.until(told)
     assert list(await cluster.bound()) == ["plain"]
+
+
+async def test_pods_that_shun_each_other_have_a_node_each_and_the_others_learn_why(cluster: Cluster, bed: Any) -> None:
+    await cluster.nodes(bed.gpu_nodes(2))
+    await cluster.queue("default", 8)
+    term = {"labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": "kubernetes.io/hostname"}
+    shy = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    for name in ("db-0", "db-1", "db-2"):
+        await cluster.pod(name, {"app": "db"}, affinity=shy)
+    cluster.start()
+    await cluster.until_bound(2)
+
+    async def told() -> bool:
+        waiting = {"db-0", "db-1", "db-2"} - set(await cluster.bound())
+        return "may not share its kubernetes.io/hostname with pods with app=db" in await cluster.told(waiting.pop())
+
+    await cluster.until(told)
+    assert len(set((await cluster.bound()).values())) == 2
+    leaver = next(iter(await cluster.bound()))
+    await cluster.store.delete(PODS, leaver, cluster.namespace, grace_period=0)
+
+    async def followed() -> bool:
+        return len(set(await cluster.bound()) - {leaver}) == 2
+
+    await cluster.until(followed)
 
 
 async def test_a_waiting_pod_says_its_place_and_when_it_is_expected_to_start(cluster: Cluster, bed: Any) -> None:

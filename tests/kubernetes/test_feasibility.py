@@ -1,11 +1,13 @@
 """Where a pod may run: heddle and the real kube-scheduler must agree on random pods and nodes.
 
 Of each pair there are two copies, far from all others: a pod pinned to a node by name for kube-scheduler, and the same
-pod and node again for heddle. Each says of its own whether the pod may be there.
+pod and node again for heddle. Each says of its own whether the pod may be there. A pair of a second kind is a pod and a
+few nodes with other pods on them, whom it must or must not be beside.
 """
 
 import asyncio
 import copy
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 from clusters import Cluster
 
-from heddle.api.registry import NODES, PODS
+from heddle.api.registry import NAMESPACES, NODES, PODS
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(240)]
 
@@ -128,6 +130,104 @@ class Draw:
         return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
 
 
+class Company(Draw):
+    """Random pods that mind who is where, each with a few nodes of its own, called CELL, and the pods that are there.
+
+    Whatever they say about pods names CELL, whatever they say about nodes has values of CELL's own: nobody else counts.
+    """
+
+    levels = ("zone", "rack", "kubernetes.io/hostname")
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """One to four; most have a taint that keeps newcomers away, but not from counting."""
+        pick = self._random
+        size = {"cpu": "8", "memory": "32Gi", "pods": "110"}
+        found = []
+        for at in range(pick.choice([1, 2, 3, 3, 4])):
+            labels = {"zone": pick.choice("ab"), "rack": pick.choice("ab"), "kubernetes.io/hostname": str(at)}
+            labels = {level: f"CELL-{value}" for level, value in labels.items() if self._maybe(0.85)}
+            taints = [{"key": "full", "value": "x", "effect": "NoSchedule"}] if at and self._maybe(0.7) else []
+            found.append({
+                "metadata": {"name": f"CELL-{at}", "labels": labels | {"cell": "CELL"}},
+                "spec": {"taints": taints}, "status": {"allocatable": size, "capacity": size},
+            })  # fmt: skip
+        return found
+
+    def residents(self, nodes: int) -> list[dict[str, Any]]:
+        """Who is there."""
+        pick = self._random
+        found = []
+        for at in range(pick.choice([0, 1, 2, 3, 5])):
+            wish = {"podAntiAffinity": self._terms()} if self._maybe(0.3) else {}
+            pod = self._pod(f"there-CELL-{at}", {"affinity": wish, "nodeName": f"CELL-{pick.randrange(nodes)}"})
+            pod["metadata"]["namespace"] = pick.choice(["OWN", "OWN", "OTHER"])
+            found.append(pod | {"spec": pod["spec"] | {"schedulerName": "nobody"}})
+        return found
+
+    def newcomer(self) -> dict[str, Any]:
+        """Who is to be placed."""
+        spec: dict[str, Any] = {"nodeSelector": {"cell": "CELL"}}
+        kinds = {field: self._terms() for field in ("podAffinity", "podAntiAffinity") if self._maybe(0.4)}
+        spec |= {"affinity": kinds} if kinds else {}
+        if self._maybe(0.6):
+            levels = self._random.sample(self.levels, self._random.choice([1, 1, 2]))
+            spec["topologySpreadConstraints"] = [self._spread(level) for level in levels]
+        if self._maybe(0.2):
+            spec["tolerations"] = [{"key": "full", "operator": "Exists"}]
+        pod = self._pod("CELL", spec)
+        pod["metadata"]["namespace"] = "OWN"
+        return pod
+
+    def _pod(self, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+        labels = {"cell": "CELL"} | {key: self._random.choice("ab") for key in ("app", "tier") if self._maybe(0.7)}
+        container = {"name": "main", "image": "none", "resources": {"requests": {"cpu": "100m", "memory": "1Mi"}}}
+        common = {"terminationGracePeriodSeconds": 0, "containers": [container]}
+        return {"metadata": {"name": name, "labels": labels}, "spec": common | spec}
+
+    def _terms(self) -> dict[str, Any]:
+        terms = [self._term() for _ in range(self._random.choice([1, 1, 1, 2]))]
+        return {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+
+    def _term(self) -> dict[str, Any]:
+        pick = self._random
+        found = {"topologyKey": pick.choice(self.levels), "labelSelector": self._selector()}
+        if self._maybe(0.05):
+            del found["labelSelector"]
+            return found
+        if self._maybe(0.2):
+            found["namespaces"] = pick.sample(["OWN", "OTHER"], pick.choice([1, 2]))
+        if self._maybe(0.2):
+            found["namespaceSelector"] = pick.choice([{}, {"matchLabels": {"team": "other"}}])
+        if self._maybe(0.2):
+            found[pick.choice(["matchLabelKeys", "mismatchLabelKeys"])] = ["tier"]
+        return found
+
+    def _selector(self) -> dict[str, Any]:
+        pick = self._random
+        demand: dict[str, Any] = {
+            "key": "app",
+            "operator": pick.choice(["In", "In", "NotIn", "Exists", "DoesNotExist"]),
+        }
+        if demand["operator"].endswith("In"):
+            demand["values"] = pick.sample("ab", pick.choice([1, 2]))
+        return {"matchLabels": {"cell": "CELL"}} | ({"matchExpressions": [demand]} if self._maybe(0.7) else {})
+
+    def _spread(self, level: str) -> dict[str, Any]:
+        pick = self._random
+        found = {
+            "topologyKey": level, "maxSkew": pick.choice([1, 1, 2]), "labelSelector": self._selector(),
+            "whenUnsatisfiable": "ScheduleAnyway" if self._maybe(0.1) else "DoNotSchedule",
+        }  # fmt: skip
+        if self._maybe(0.2) and found["whenUnsatisfiable"] == "DoNotSchedule":
+            found["minDomains"] = pick.choice([1, 2, 3])
+        for policy in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
+            if self._maybe(0.4):
+                found[policy] = pick.choice(["Honor", "Ignore"])
+        if self._maybe(0.2):
+            found["matchLabelKeys"] = ["tier"]
+        return found
+
+
 def renamed(value: Any, old: str, new: str) -> Any:
     """A copy with one name in place of another."""
     if isinstance(value, dict):
@@ -172,12 +272,7 @@ async def test_heddle_and_kube_scheduler_agree(cluster: Cluster, bed: Any) -> No
                 residents[f"there-{name}"] = {**resident, "nodeName": name, "schedulerName": "nobody"}
             pods[name] = spec | {"schedulerName": "heddle" if side == "h" else "default-scheduler"}
     await cluster.nodes(nodes)
-
-    async def taken() -> bool:
-        page = await cluster.store.list(NODES)
-        return not any(b"node.kubernetes.io/not-ready" in blob for blob in page.items)
-
-    await cluster.until(taken, 60)
+    await settled(cluster)
     await cluster.queue("default", 10_000)
     for part in (residents, pods):
         await asyncio.gather(
@@ -187,6 +282,48 @@ async def test_heddle_and_kube_scheduler_agree(cluster: Cluster, bed: Any) -> No
             )
         )
     cluster.start()
+    await agree(cluster, sorted(pods), PAIRS)
+
+
+async def test_they_agree_about_neighbours(cluster: Cluster, bed: Any) -> None:
+    draw, other, count = Company(SEED), f"{cluster.namespace}-other", max(PAIRS * 2 // 5, 20)
+    (form,) = bed.gpu_nodes(1)
+    nodes, residents, newcomers = [], [], []
+    for number in range(count):
+        own = draw.nodes()
+        cell = {"nodes": own, "there": draw.residents(len(own)), "pod": draw.newcomer()}
+        for side in "kh":
+            text = json.dumps(cell).replace("OWN", cluster.namespace).replace("OTHER", other)
+            mine = json.loads(text.replace("CELL", f"{side}-{number}"))
+            nodes += [{**form, **node, "metadata": {**form["metadata"], **node["metadata"]}} for node in mine["nodes"]]
+            residents += mine["there"]
+            mine["pod"]["spec"]["schedulerName"] = "heddle" if side == "h" else "default-scheduler"
+            newcomers.append(mine["pod"])
+    await cluster.store.create(NAMESPACES, {"metadata": {"name": other, "labels": {"team": "other"}}})
+    try:
+        await cluster.nodes(nodes)
+        await settled(cluster)
+        await cluster.queue("default", 0)
+        for part in (residents, newcomers):
+            await asyncio.gather(*(cluster.store.create(PODS, pod, pod["metadata"]["namespace"]) for pod in part))
+        cluster.start()
+        await agree(cluster, [pod["metadata"]["name"] for pod in newcomers], count)
+    finally:
+        await cluster.store.delete(NAMESPACES, other)
+
+
+async def settled(cluster: Cluster) -> None:
+    """Nodes lose the taint of those that were not ready yet."""
+
+    async def taken() -> bool:
+        page = await cluster.store.list(NODES)
+        return not any(b"node.kubernetes.io/not-ready" in blob for blob in page.items)
+
+    await cluster.until(taken, 120)
+
+
+async def agree(cluster: Cluster, names: list[str], pairs: int) -> None:
+    """Wait until both have decided about each pod `k-N` and `h-N`, and compare."""
     verdicts: dict[str, bool] = {}
     told: dict[str, str] = {}
 
@@ -194,21 +331,21 @@ async def test_heddle_and_kube_scheduler_agree(cluster: Cluster, bed: Any) -> No
         for pod in await cluster.pods():
             conditions = {c["type"]: c for c in pod["status"].get("conditions", [])}
             name, scheduled = pod["metadata"]["name"], conditions.get("PodScheduled", {})
-            if name in residents:
+            if name not in names:
                 continue
             if pod["spec"].get("nodeName"):
-                assert pod["spec"]["nodeName"] == name
+                assert name in (pod["spec"]["nodeName"], pod["spec"]["nodeName"].rpartition("-")[0])
                 verdicts[name] = True
             elif scheduled.get("message"):
                 verdicts[name], told[name] = False, scheduled["message"]
-        return len(verdicts) == len(pods)
+        return len(verdicts) == len(names)
 
     await cluster.until(decided, 120)
     wrong = [
         f"pair {n}: kube-scheduler {told.get(f'k-{n}', 'bound it')}; heddle {told.get(f'h-{n}', 'bound it')}"
-        for n in range(PAIRS)
+        for n in range(pairs)
         if verdicts[f"k-{n}"] != verdicts[f"h-{n}"]
     ]
     assert not wrong, "\n".join(wrong)
-    fits = sum(verdicts[f"k-{n}"] for n in range(PAIRS))
-    assert PAIRS // 10 < fits < PAIRS * 9 // 10, f"{fits} of {PAIRS} fit: the draw says little"
+    fits = sum(verdicts[f"k-{n}"] for n in range(pairs))
+    assert pairs // 10 < fits < pairs * 9 // 10, f"{fits} of {pairs} fit: the draw says little"

@@ -6,6 +6,7 @@ from msgspec import Meta, field
 
 from heddle.api.clock import to_seconds
 from heddle.api.meta import Condition, Kind, LocalObjectReference, Quantity, Resources, Struct, find_condition
+from heddle.api.selectors import Selector
 
 
 class KeySelector(Struct, kw_only=True):
@@ -124,10 +125,21 @@ class PodNodeAffinity(Struct):
     preferred_during_scheduling_ignored_during_execution: list[PreferredSchedulingTerm] = []
 
 
+class PodAffinityTerm(Struct):
+    """Pods, and what of a node is to be theirs too (or is not)."""
+
+    label_selector: Selector | None = None
+    topology_key: str = ""
+    namespaces: list[str] = []
+    namespace_selector: Selector | None = None
+    match_label_keys: list[str] = []
+    mismatch_label_keys: list[str] = []
+
+
 class PodAffinity(Struct):
     """Pods that a pod must, or should, be near to (or away from)."""
 
-    required_during_scheduling_ignored_during_execution: list[Any] = []
+    required_during_scheduling_ignored_during_execution: list[PodAffinityTerm] = []
     preferred_during_scheduling_ignored_during_execution: list[Any] = []
 
 
@@ -145,6 +157,11 @@ class TopologySpreadConstraint(Struct):
     topology_key: str = ""
     max_skew: int = 1
     when_unsatisfiable: str = "DoNotSchedule"
+    label_selector: Selector | None = None
+    min_domains: int | None = None
+    node_affinity_policy: str = ""
+    node_taints_policy: str = ""
+    match_label_keys: list[str] = []
 
 
 class PersistentVolumeClaimSource(Struct):

@@ -123,6 +123,13 @@ class QueueSpec(Struct):
         Count | None,
         Meta(description="The same for work that other queues would reclaim. Absent: as the queue above says, or 0."),
     ] = None
+    drain_after_seconds: Annotated[
+        Count | None,
+        Meta(
+            description="A job within its fair share that has waited so long gets nodes on which nothing new starts "
+            "until it fits, though nobody knows when what runs there ends. Absent: as the queue above says, or never."
+        ),
+    ] = None
     preemptible_pods: Annotated[
         bool,
         Meta(

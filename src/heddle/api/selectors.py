@@ -3,9 +3,10 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from heddle.api.errors import BadRequest
+from heddle.api.meta import Struct
 
 _SET = re.compile(r"^(?P<key>[^\s=!(),]+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")
 _EQUAL = re.compile(r"^(?P<key>[^\s=!(),]+)\s*(?P<op>==|=|!=)\s*(?P<value>[^\s=!(),]*)$")
@@ -18,6 +19,15 @@ class _Term:
     key: str
     values: frozenset[str] | None  # None: any value
     wanted: bool
+
+    @property
+    def text(self) -> str:
+        if self.values is None:
+            return self.key if self.wanted else f"!{self.key}"
+        values = sorted(self.values)
+        if len(values) == 1:
+            return f"{self.key}{'=' if self.wanted else '!='}{values[0]}"
+        return f"{self.key} {'in' if self.wanted else 'notin'} ({', '.join(values)})"
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         value = labels.get(self.key)
@@ -64,6 +74,39 @@ class LabelSelector:
     def matches(self, labels: Mapping[str, str] | None) -> bool:
         """Whether an object with these labels is selected."""
         return all(term.matches(labels or {}) for term in self.terms)
+
+    @property
+    def text(self) -> str:
+        """As people write it; equal for selectors with equal demands."""
+        return ",".join(sorted({term.text for term in self.terms}))
+
+    @property
+    def anchors(self) -> list[tuple[str, str]]:
+        """(label, value) of which whatever is selected has one; none = nothing is known of it."""
+        wanted = (term for term in self.terms if term.wanted and term.values is not None)
+        return next(([(term.key, value) for value in sorted(term.values or ())] for term in wanted), [])
+
+
+class SelectorRequirement(Struct):
+    """A demand on one label."""
+
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = "In"
+    values: list[str] = []
+
+
+class Selector(Struct):
+    """Labels that must all hold; an empty one selects everything."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: list[SelectorRequirement] = []
+
+    def parsed(self) -> LabelSelector:
+        """The same as a selector that matches."""
+        return LabelSelector.of(
+            [(key, "In", [value]) for key, value in self.match_labels.items()]
+            + [(demand.key, demand.operator, demand.values) for demand in self.match_expressions]
+        )
 
 
 FIELDS: dict[str, frozenset[str]] = {

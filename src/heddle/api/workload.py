@@ -244,6 +244,14 @@ class ReservedPlace(Struct):
     devices: Annotated[list[str], Meta(description="Device ids.")] = []
 
 
+class Cost(Struct):
+    """What one workload lost for another."""
+
+    workload: Annotated[str, Meta(description="namespace/name of who lost; empty: several that lost less.")] = ""
+    pods: Annotated[int, Meta(description="Pods that were stopped.")] = 0
+    gpu_seconds: Annotated[int, Meta(description="GPUs times seconds since they could last resume: to do again.")] = 0
+
+
 class WorkloadStatus(Struct):
     """Where it stands."""
 
@@ -266,6 +274,7 @@ class WorkloadStatus(Struct):
     reservation: Annotated[list[ReservedPlace], Meta(description="Places held for it.")] = []
     broken_since: Annotated[str | None, Meta(description="When the running gang fell below its minimum.")] = None
     evictions: Annotated[int, Meta(description="Pods evicted so far for other work.")] = 0
+    cost: Annotated[list[Cost], Meta(description="What its start cost others, those that lost most first.")] = []
     admitted_counts: Annotated[
         dict[str, int], Meta(description="By pod set that is not resizable: how many pods it started with.")
     ] = {}

@@ -22,6 +22,14 @@ def waits(answer: dict[str, Any]) -> None:
             )
 
 
+def cost(answer: dict[str, Any]) -> None:
+    """What a workload cost others."""
+    if answer.get("cost"):
+        console.print("what it cost others:")
+        for line in answer["cost"]:
+            console.print(f"  - {line}", markup=False)
+
+
 def _list(title: str, rows: list[dict[str, str]]) -> None:
     console.print(f"{title}:")
     for row in rows:

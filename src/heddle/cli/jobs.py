@@ -9,7 +9,7 @@ import typer
 from heddle.api.errors import ApiError, NotFound
 from heddle.api.trainingjob import TrainingJob
 from heddle.api.workload import USER_ANNOTATION
-from heddle.cli.answers import preview, waits
+from heddle.cli.answers import cost, preview, waits
 from heddle.cli.durations import duration
 from heddle.cli.errors import FAILED, INTERRUPTED, USAGE, confirm, fail, quiet_end, told
 from heddle.cli.follow import ENDED, JobLogs, Printer
@@ -284,7 +284,7 @@ def explain(
     namespace: Namespace = "default",
     output: PlainOutput = "",
 ) -> None:
-    """Why a job waits, the smallest change that would admit it, and when it is expected to start."""
+    """Why a job waits, the smallest change that would admit it, when it may start, and what it cost others."""
     with told(), waiting("asking the scheduler"), client(namespace) as c:
         found = c.explain(name)
     if output in ("json", "yaml"):
@@ -292,3 +292,4 @@ def explain(
         return
     console.print(f"[bold]{found['workload']}[/bold]: {'admitted' if found['admitted'] else 'pending'}")
     waits(found)
+    cost(found)

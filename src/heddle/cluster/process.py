@@ -13,7 +13,7 @@ from typing import Any
 import prometheus_client as prometheus
 
 from heddle.api.pod import Pod
-from heddle.api.registry import PODS, Resource
+from heddle.api.registry import NAMESPACES, PODS, Resource
 from heddle.api.trainingjob import TrainingJob
 from heddle.api.volumes import PersistentVolume, PersistentVolumeClaim
 from heddle.cluster.lease import LeaseKeeper
@@ -109,7 +109,9 @@ class ClusterHeddle:
         informers = Informers(store)
         owners = Owners(store, informers, self._kinds)
         claims, volumes = informers.of(PERSISTENTVOLUMECLAIMS), informers.of(PERSISTENTVOLUMES)
-        groups = Groups(self._scheduler, self._kinds, owners.get, Volumes(claims.objects, volumes.objects))
+        spaces = informers.of(NAMESPACES)
+        reachable = Volumes(claims.objects, volumes.objects)
+        groups = Groups(self._scheduler, self._kinds, owners.get, reachable, spaces.objects)
         after = Afterwards()
         budgets = Budgets(informers.of(PODDISRUPTIONBUDGETS))
         writes = ClusterWrites(Client(store), after, budgets.of)
@@ -121,6 +123,7 @@ class ClusterHeddle:
         owners.on_change(scheduling.owner_changed)
         claims.on_change(lambda type_, old, new: scheduling.claim_changed((new or old).key))
         volumes.on_change(lambda type_, old, new: scheduling.claim_changed())
+        spaces.on_change(lambda type_, old, new: scheduling.space_changed((new or old).metadata.name))
         training = TrainingController(informers, meet_at_first, restarts_in_place=False)
         leader = prometheus.Gauge("heddle_leader", "1 in the process that leads.", registry=scheduling.metrics.registry)
         leader.set_function(lambda: float(lease.leads()))
@@ -140,6 +143,7 @@ class ClusterHeddle:
             await scheduling.synced()
             await claims.synced()
             await volumes.synced()
+            await spaces.synced()
             self._problem = ""
             lease.start()
             _log.info("standing by as %s", self._identity)

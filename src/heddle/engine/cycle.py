@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from heddle.engine import patience
 from heddle.engine.kinds import Kind
 from heddle.engine.nodes import Ints
 from heddle.engine.placement import Fence, Need, Placer
@@ -58,6 +59,8 @@ class Cycle:
         self.shadows: dict[str, Shadow] = {}  # room kept ahead of time, by workload
         self.spared_until = math.inf  # the earliest moment at which a minimum runtime ends that spared somebody
         self.budgets: set[str] = set()  # disruption budgets that kept somebody where he is
+        self.impatient, self.patient_until = patience.outlook(state, now)
+        self.joined = state.crowds.joined  # as of when those who seek company were last all heard
         self._shadow_searches = 0
         self._freed = state.freed
         self._idle: tuple[int, Ints] | None = None
@@ -225,7 +228,7 @@ class Cycle:
         budget = self.budget
         if len(self.shadows) >= budget.shadows or self._shadow_searches >= budget.shadow_searches:
             return False
-        return bool(self.state.ends or self._timed or any(queue.asks.timed for queue in self.lines))
+        return bool(self.impatient or self.state.ends or self._timed or any(queue.asks.timed for queue in self.lines))
 
     def outlasts(self, work: Work) -> list[Shadow]:
         """The shadows of others that a workload would still be running in."""
@@ -260,16 +263,21 @@ class Cycle:
             return False
         if work.held or work.name in self.shadows:
             return False
-        if not self.state.ends and not self._timed:
+        lost = within and self.impatient and patience.due(work, queue) <= self.now
+        if not (lost or self.state.ends or self._timed):
             return False
         started = [other for other in self._timed if any(other.bound)]
         ends = known_ends(self.state, started, self.now, budget.overdue)
+        if lost:
+            ends += patience.unknown_ends(self.state, patience.due(work, queue))
         if not ends:
             return False
         self._shadow_searches += 1
         shadow = find_shadow(self.placer, work, queue, need, self.demand(work, need), ends, within=within)
         if shadow is None:
             return False
+        if shadow.at >= patience.UNKNOWN:  # whoever starts now, however short, may be in its way
+            shadow.at, shadow.drains = self.now, True
         self.shadows[work.name] = shadow
         return True
 

@@ -20,7 +20,7 @@ from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.rules import yields
 from heddle.engine.scheduler import carried_through
 from heddle.engine.state import State, TaskState, Work
-from heddle.engine.trials import Leaving, Trials, with_gpus
+from heddle.engine.trials import Leaving, Trials, with_gpus, without_rules
 from heddle.engine.verdicts import Verdicts
 from heddle.engine.victims import RoomSearch
 
@@ -216,6 +216,14 @@ def _any_arrangement(ask: _WhatIf) -> Reason | None:
     return Reason(ReasonCode.ANY_ARRANGEMENT, queue=ask.queue.name) if ask.starts(ask.need, free) else None
 
 
+def _any_neighbours(ask: _WhatIf) -> Reason | None:
+    """Whether its rules about neighbours alone stand in the way."""
+    if any(ask.work.bound) or not any(s.neighbours and s.neighbours.ruled for s in ask.work.spec.pod_sets):
+        return None
+    free = ask.variant(without_rules)
+    return Reason(ReasonCode.ANY_NEIGHBOURS, queue=ask.queue.name) if ask.starts(ask.need, free) else None
+
+
 def _raised_caps(ask: _WhatIf) -> Reason | None:
     """The one number of a queue that stands in the way, and how high it would have to be."""
     caps: list[tuple[Cap, Queue, int]] = []
@@ -355,6 +363,19 @@ class _AnyoneYields:
         return Reason(ReasonCode.OTHERS_LEAVE, beneficiary=self.work.name)
 
 
+def _nodes_back(ask: _WhatIf) -> Reason | None:
+    """Nodes that take nothing at the moment and would admit it, those with most GPUs free first."""
+    nodes = ask.state.nodes
+    demands = [ask.work.parts[part].key.where for part, _ in ask.need]
+    found = [
+        (name, max(0, int(nodes.land[row, 0])))
+        for name, row in nodes.row.items()
+        if (spec := nodes.specs[row]) is not None and not spec.schedulable and any(w.matches(spec) for w in demands)
+    ]
+    found.sort(key=lambda item: (-item[1], item[0]))
+    return Reason(ReasonCode.NODES_BACK, queue=ask.queue.name, holders=tuple(found)) if found else None
+
+
 _KINDS: tuple[Callable[[_WhatIf], Reason | None], ...] = (
     _fewer_members,
     _fewer_groups,
@@ -364,4 +385,6 @@ _KINDS: tuple[Callable[[_WhatIf], Reason | None], ...] = (
     _others_leave,
     _any_node,
     _any_arrangement,
+    _any_neighbours,
+    _nodes_back,
 )

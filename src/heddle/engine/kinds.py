@@ -52,7 +52,7 @@ def kind_of(work: Work) -> Kind:
         if missing > work.pending[0]:
             return (SHORT,)
     user = spec.user if any(at.submitters is not None for at in queue.path) else ""
-    wish = (spec.topology_required, spec.topology_preferred)
+    wish = (spec.topology_required, spec.topology_preferred, pod_set.neighbours)
     return (what, work.bases[0], missing, spec.preemptible, spec.priority, spec.walltime, wish, user)
 
 

@@ -347,6 +347,8 @@ class QueueSpec:
         preempt_min_runtime: seconds that work below the queue runs before its minimum may be preempted; None = as the
             queue above says, at the top 0.
         reclaim_min_runtime: the same before it may be reclaimed by other queues.
+        drain_after: seconds after which nothing new starts where a waiting claim that is within its share will run,
+            though no known end makes room for it; None = as the queue above says, at the top never.
     """
 
     name: str
@@ -364,6 +366,7 @@ class QueueSpec:
     usage_half_life: float | None = None
     preempt_min_runtime: float | None = None
     reclaim_min_runtime: float | None = None
+    drain_after: float | None = None
 
     def __post_init__(self) -> None:
         _name("queue.name", self.name)
@@ -390,7 +393,7 @@ class QueueSpec:
             _number("queue.usage_half_life", self.usage_half_life)
             if self.usage_half_life <= 0:
                 raise _fault("queue.usage_half_life", self.usage_half_life, "give more than 0 seconds")
-        for where in ("preempt_min_runtime", "reclaim_min_runtime"):
+        for where in ("preempt_min_runtime", "reclaim_min_runtime", "drain_after"):
             value = getattr(self, where)
             if value is not None:
                 _number(f"queue.{where}", value)
@@ -459,6 +462,98 @@ class Slices:
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """Puts tasks where a crowd is.
+
+    Attributes:
+        levels: labels of nodes. A node must have them all, and for each of them somebody of the crowd must be on a node
+            of the same value.
+        crowd: whose company is sought. A task that is of the crowd itself may also be its first, where nobody of it is
+            anywhere.
+    """
+
+    levels: tuple[str, ...]
+    crowd: str
+
+    def __post_init__(self) -> None:
+        _name("near.crowd", self.crowd)
+        if not self.levels or not all(self.levels) or len(set(self.levels)) != len(self.levels):
+            raise _fault("near.levels", self.levels, "name each label of nodes once, and at least one")
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Keeps tasks and a crowd away from each other, whoever comes first.
+
+    Attributes:
+        level: label of nodes: not on nodes of the same value. Nodes without it keep nobody away.
+        crowd: whose company is shunned.
+    """
+
+    level: str
+    crowd: str
+
+    def __post_init__(self) -> None:
+        _name("apart.level", self.level)
+        _name("apart.crowd", self.crowd)
+
+
+@dataclass(frozen=True, slots=True)
+class Even:
+    """Keeps a crowd even over the values of a label of nodes; looked at when a task is placed.
+
+    Attributes:
+        level: the label. Nodes without it take no task.
+        crowd: who is counted; "" = nobody.
+        skew: where a task goes, there may then be so many more of the crowd than at the value that has fewest.
+        values: with fewer values than this, the one that has fewest is taken to have none.
+        admitted: only nodes count whose labels the pod set's selector and affinity admit.
+        tolerated: only nodes count whose taints the pod set tolerates.
+    """
+
+    level: str
+    crowd: str
+    skew: int
+    values: int = 1
+    admitted: bool = True
+    tolerated: bool = False
+
+    def __post_init__(self) -> None:
+        _name("even.level", self.level)
+        for where, value in (("even.skew", self.skew), ("even.values", self.values)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise _fault(where, value, "give a whole number from 1 on")
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Where the tasks of a pod set may be, by the tasks that are there already, of whatever workload.
+
+    A crowd is a set of tasks that somebody's rule is about; the caller says who is in it and gives it a name.
+
+    Attributes:
+        crowds: those that its tasks belong to, sorted.
+        near: whose company they need.
+        apart: whose company they shun.
+        even: over which labels whom they keep even.
+    """
+
+    crowds: tuple[str, ...] = ()
+    near: Near | None = None
+    apart: tuple[Apart, ...] = ()
+    even: tuple[Even, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not all(self.crowds) or list(self.crowds) != sorted(set(self.crowds)):
+            raise _fault("neighbours.crowds", self.crowds, "name each crowd once, sorted")
+
+    @property
+    def ruled(self) -> bool:
+        """Whether its tasks have any rule of their own."""
+        return bool(self.near or self.apart or self.even)
+
+
+@dataclass(frozen=True, slots=True)
 class PodSet:
     """Identical tasks of a workload.
 
@@ -489,6 +584,7 @@ class PodSet:
         step: tasks beyond the minimum start and leave so many at a time; fewer that are left over never start.
         budgets: names of the disruption budgets against which its tasks count (see
             :meth:`State.set_disruption_budgets`).
+        neighbours: which tasks of others may, or must, be where its tasks are; None = that is of no account.
     """
 
     name: str
@@ -511,6 +607,7 @@ class PodSet:
     budgets: tuple[str, ...] = ()
     step: int = 1
     resizable: bool = True
+    neighbours: Neighbours | None = None
 
     def __post_init__(self) -> None:
         _name("pod_set.name", self.name)

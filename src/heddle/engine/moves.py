@@ -58,7 +58,7 @@ class Moves:
         point = self.state.checkpoint()
         for rows in self._arenas():
             self.moved = []
-            if self._open(rows) and self._stay():
+            if self._open(rows) and self._stay() and self._stand():
                 return True
             self.state.rollback(point)
         self.moved = []
@@ -85,9 +85,8 @@ class Moves:
     def _open(self, rows: Ints | None) -> bool:
         """Places the need task by task, clearing the node that costs least wherever none has room."""
         for part, count in sorted(self.need, key=lambda item: (-self.work.parts[item[0]].gpu, item[0])):
-            cls = self.work.parts[part]
             for task in waiting(self.work, part, count):
-                row = self.placer.best(self.work, cls, rows, land=True)
+                row = self.placer.best(self.work, part, rows, land=True)
                 if row >= 0:
                     self.placer.put(task, row, land=True)
                 elif not self._clear_cheapest(task, rows):
@@ -141,7 +140,7 @@ class Moves:
         """Promises everyone who moves a new place, the largest first; a required domain is not left."""
         for task in sorted(tasks, key=lambda task: (-task.cls.gpu, task.work.name, task.name)):
             cls = task.cls.beside(task.row) or task.cls  # on GPUs of the same model
-            row = self.placer.best(task.work, cls, self._home(task), land=True)
+            row = self.placer.best(task.work, task.part, self._home(task), land=True, cls=cls)
             if row < 0:
                 return False
             self.placer.put(task, row, land=True)
@@ -150,11 +149,20 @@ class Moves:
     def _stay(self) -> bool:
         """Takes back every move that turned out not to be needed; False when none is left."""
         for task in list(reversed(self.moved)):
-            if self.state.has_room(task, task.row, task.devices, land=True):
+            if self.state.has_room(task, task.row, task.devices, land=True) and self._welcome(task):
                 self.state.unhold(task)
                 self.state.move(task, TaskState.BOUND, task.row, task.devices, task.since)
                 self.moved.remove(task)
         return bool(self.moved)
+
+    def _welcome(self, task: Task) -> bool:
+        """Whether a task could stay where it is beside those for whom room was made."""
+        return not task.work.social or self.state.crowds.admits(task, task.row, land=True)
+
+    def _stand(self) -> bool:
+        """Whether all the places promised are such that those who will be there leave them in."""
+        tasks = (*self.work.tasks.values(), *self.moved)
+        return all(self.state.crowds.stands(task) for task in tasks if task.hold and task.work.social)
 
     def _home(self, task: Task) -> Ints | None:
         label = task.work.spec.topology_required

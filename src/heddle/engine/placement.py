@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from heddle.engine.model import WHOLE, Slices
-from heddle.engine.nodes import Ints, Nodes
+from heddle.engine.nodes import Bools, Ints, Nodes
 from heddle.engine.rankings import draw, draw_device
 from heddle.engine.scores import RequestClass
 from heddle.engine.slices import divide
@@ -96,19 +96,21 @@ class Placer:
         """Gives every task of a need its place, outside the fence, or changes nothing and returns None."""
         required = work.spec.topology_required
         key: tuple[object, ...]
-        if len(need) == 1 and required is None and not work.arranged:
+        if len(need) == 1 and required is None and not work.arranged and not work.social:
             key = (work.parts[need[0][0]], need[0][1], land)
         else:
             kinds = tuple((work.parts[part], count) for part, count in need)
-            key = (kinds, required, work.name if required or work.arranged else "", land)
+            company = tuple(work.spec.pod_sets[part].neighbours for part, _ in need) if work.social else ()
+            key = (kinds, required, work.name if required or work.arranged else "", company, land)
         if fence is not None:  # room that is kept only grows less while claims are heard
             key = (*key, *map(id, fence.kept))
         if key in self._failed and self._failed[key][0] == self.state.freed:
             return None
-        for rows in self.arenas(work, need, land=land):
-            placed = self.place_within(work, need, rows, land=land, fence=fence)
-            if placed is not None:
-                return placed
+        for arena in self.arenas(work, need, land=land):
+            for rows in self._with_room_to_join(work, need, arena, land=land) if work.social else (arena,):
+                placed = self.place_within(work, need, rows, land=land, fence=fence)
+                if placed is not None:
+                    return placed
         self._failed[key] = (self.state.freed, fence)
         return None
 
@@ -154,9 +156,11 @@ class Placer:
         spreading = self.spreading(work, part, rows, land=land)
         while tasks:
             if spreading is None and fence is None:
-                row = self.best(work, cls, rows, land=land, task=tasks[0])
+                row = self.best(work, part, rows, land=land, task=tasks[0])
             else:
                 scores = self._scores(work, cls, land=land) if fence is None else self._beside(work, cls, fence)
+                company = self.company(work, part, land=land)
+                scores = scores if company is None else np.where(company, scores, -1)
                 row = spreading.choose(scores, rows) if spreading is not None else _highest(scores, rows)
             if row < 0:
                 return False
@@ -166,7 +170,7 @@ class Placer:
             if fence is not None and fence.guards(row):
                 self._put_beside(tasks[0], row, fence)
             else:
-                if cls.steady and spreading is None:
+                if cls.steady and spreading is None and not _ruled(work, part):
                     many = min(len(tasks), self.state.cache.fits(cls, row, land=land)) if len(tasks) > 1 else 1
                 for task in tasks[:many]:
                     self.put(task, row, land=land)
@@ -192,8 +196,22 @@ class Placer:
         else:
             self.state.move(task, TaskState.BOUND, row, devices, self.now)
 
-    def best(self, work: Work, cls: RequestClass, rows: Ints | None, *, land: bool, task: Task | None = None) -> int:
-        """The best row for one task of a workload; -1 = none. Only a ranking at random asks which task."""
+    def best(
+        self,
+        work: Work,
+        part: int,
+        rows: Ints | None,
+        *,
+        land: bool,
+        task: Task | None = None,
+        cls: RequestClass | None = None,
+    ) -> int:
+        """The best row for one task of a pod set, or of another class than its own; -1 = none. Only a ranking at random
+        asks which task."""
+        cls = cls or work.parts[part]
+        company = self.company(work, part, land=land)
+        if company is not None:
+            rows = np.flatnonzero(company) if rows is None else rows[company[rows]]
         if task is not None and cls.key.ranking == "random":
             scores = self._scores(work, cls, land=land)
             at = draw(f"{task.work.name}/{task.name}", (scores if rows is None else scores[rows]) >= 0)
@@ -202,9 +220,15 @@ class Placer:
             return self.state.cache.best(cls, land=land)
         return _highest(self._scores(work, cls, land=land), rows)
 
+    def company(self, work: Work, part: int, *, land: bool) -> Bools | None:
+        """Of each row, whether those who are there leave a task of a pod set in; None = anywhere."""
+        return self.state.crowds.allowed(work, part, land=land) if work.social else None
+
     def fits(self, task: Task, row: int, *, land: bool) -> bool:
         """Whether a task fits on a node that admits it."""
         cls = task.work.parts[task.part]
+        if task.work.social and not self.state.crowds.admits(task, row, land=land):
+            return False
         if not cls.key.separate:
             return self.state.cache.fits(cls, row, land=land) > 0
         devices = self._devices(task.work, cls, row, land=land)
@@ -336,6 +360,28 @@ class Placer:
                 there[level.domain[at]] += 1
         return level, inside, room, there
 
+    def _with_room_to_join(self, work: Work, need: Need, arena: Ints | None, *, land: bool) -> Iterator[Ints | None]:
+        """The parts of an arena to try for a need of which some seek each other's company: where the first goes there
+        must be room for the rest. Tightest first; last the arena as it is."""
+        crowds, wishes = self.state.crowds, [work.spec.pod_sets[part].neighbours for part, _ in need]
+        first = next((w for w in wishes if w is not None and crowds.is_first(w, land=land)), None)
+        if first is not None and first.near is not None and sum(count for _, count in need) > 1:
+            together = [item for item, w in zip(need, wishes, strict=True) if w is not None and w.near == first.near]
+            inside = np.ones(self.state.nodes.open.size, np.bool_)
+            if arena is not None:
+                inside[:] = False
+                inside[arena] = True
+            found = []
+            for values, rows in crowds.first_domains(first.near):
+                here = rows[inside[rows]]
+                fits = [self.state.cache.count(work.parts[part], here, land=land) for part, _ in together]
+                room = [int(np.minimum(fit, 1 << 20).sum()) for fit in fits]
+                if all(many >= count for many, (_, count) in zip(room, together, strict=True)):
+                    found.append((room[0], values, here))
+            for _, _, here in sorted(found, key=lambda item: item[:2]):
+                yield here
+        yield arena
+
     # -- topology ----------------------------------------------------------------------------------
 
     def arenas(self, work: Work, need: Need, *, land: bool) -> Iterator[Ints | None]:
@@ -444,15 +490,22 @@ def _shared_by(work: Work, *, land: bool) -> dict[int, list[int]]:
 
 def arrangement(work: Work, need: Need) -> tuple[object, ...]:
     """What, beside class and number of its tasks, decides whether a need has room; equal needs share answers."""
-    if not work.arranged:
+    if not work.arranged and not work.social:
         return ()
-    rules = tuple((work.spec.pod_sets[part].spread, work.spec.pod_sets[part].slices) for part, _ in need)
+    sets = [work.spec.pod_sets[part] for part, _ in need]
+    rules = tuple((pod_set.spread, pod_set.slices, pod_set.neighbours) for pod_set in sets)
     return (*rules, work.name if any(work.bound) or any(work.leaving) else "")
 
 
 def _nowhere(label: str, size: int) -> Level:
     """A level without domains, for a label that is none."""
     return Level(label, (), (), np.full(size, -1, np.int64), np.zeros(0, np.int64))
+
+
+def _ruled(work: Work, part: int) -> bool:
+    """Whether where one task of a pod set goes may decide where the next one may go."""
+    wish = work.spec.pod_sets[part].neighbours if work.social else None
+    return wish is not None and wish.ruled
 
 
 def leaves(task: Task) -> bool:

@@ -7,6 +7,7 @@ Python lists, since the tree is walked one queue at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -30,9 +31,10 @@ class Queue:
     """A queue and its counters; ``path`` runs from it up to the top."""
 
     __slots__ = (
-        "active", "asks", "burden", "ceiling", "children", "fixed", "keep", "keeps", "kinds", "limit", "live", "most",
-        "name", "parent", "past", "path", "preempt_min", "priority", "quota", "reclaim_min", "releasing", "request",
-        "reserved", "running", "share", "spec", "stopped", "submitters", "tick", "waiting", "weight", "works",
+        "active", "asks", "burden", "ceiling", "children", "drain_after", "fixed", "keep", "keeps", "kinds",
+        "limit", "live", "most", "name", "parent", "past", "path", "preempt_min", "priority", "quota",
+        "reclaim_min", "releasing", "request", "reserved", "running", "share", "spec", "stopped", "submitters",
+        "tick", "waiting", "weight", "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -56,6 +58,7 @@ class Queue:
         self.burden = 0.0  # what past use counts for in this cycle
         self.active = True
         self.preempt_min = self.reclaim_min = 0.0  # seconds for which work below keeps its minimum
+        self.drain_after = math.inf  # seconds after which a claim has nodes kept for it, whatever is known of ends
         self.stopped: Queue | None = None  # itself or the nearest above that starts nothing new
         self.submitters: Submitters | None = None  # counted only where a queue caps them
         self.spec = spec
@@ -187,6 +190,7 @@ class QueueTree:
             queue.path = tuple(path) if queue.active else (queue,)
             queue.preempt_min = _nearest(at.spec.preempt_min_runtime for at in queue.path)
             queue.reclaim_min = _nearest(at.spec.reclaim_min_runtime for at in queue.path)
+            queue.drain_after = _nearest((at.spec.drain_after for at in queue.path), math.inf)
             queue.stopped = next((at for at in queue.path if at.spec.stop_policy != "None"), None)
             queue.parent = path[1] if queue.active and len(path) > 1 else None
             if queue.parent:
@@ -318,8 +322,8 @@ class QueueTree:
         return None
 
 
-def _nearest(values: Iterable[float | None]) -> float:
-    return next((value for value in values if value is not None), 0.0)
+def _nearest(values: Iterable[float | None], otherwise: float = 0.0) -> float:
+    return next((value for value in values if value is not None), otherwise)
 
 
 def _bound(value: int | None) -> int:

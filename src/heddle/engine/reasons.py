@@ -41,6 +41,7 @@ class ReasonCode(StrEnum):
     NOTHING_TO_TAKE = "NothingToTake"
     KEPT_FOR_OTHERS = "KeptForOthers"
     ROOM_KEPT = "RoomKept"
+    DRAINING = "Draining"
     OVER_BORROWING_LIMIT = "OverBorrowingLimit"
     NOT_LENT = "NotLent"
     QUEUE_STOPPED = "QueueStopped"
@@ -58,6 +59,10 @@ class ReasonCode(StrEnum):
     NO_SEPARATE_GPUS = "NoSeparateGpus"
     WITHIN_MIN_RUNTIME = "WithinMinRuntime"
     DISRUPTION_BUDGET = "DisruptionBudget"
+    NO_MATCHING_NEIGHBOUR = "NoMatchingNeighbour"
+    ANTI_AFFINITY = "AntiAffinity"
+    KEPT_AWAY = "KeptAway"
+    TOO_UNEVEN = "TooUneven"
     # the smallest change that would admit it
     FEWER_MEMBERS = "FewerMembers"
     FEWER_GPUS = "FewerGpus"
@@ -81,6 +86,8 @@ class ReasonCode(StrEnum):
     ANY_ARRANGEMENT = "AnyArrangement"
     RAISE_COUNTER = "RaiseCounter"
     FEWER_GROUPS = "FewerGroups"
+    ANY_NEIGHBOURS = "AnyNeighbours"
+    NODES_BACK = "NodesBack"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,8 @@ class Reason:
         free: amount free now, same units.
         cap: the quota or limit in question (``NoSpread``: tasks at most in one domain, 0 = no such rule;
             ``DisruptionBudget``: tasks that must run).
-        used: usage counted against the cap (``NoSpread``: the greatest skew, 0 = no such rule).
+        used: usage counted against the cap (``NoSpread``: the greatest skew, 0 = no such rule; ``TooUneven``: the
+            greatest skew).
         fits: how many tasks would fit now.
         needed: how many tasks must start together.
         tasks: number of tasks concerned (``NoMatchingRoom``: of nodes; ``NoSlices``: tasks of one slice).
@@ -113,6 +121,7 @@ class Reason:
         models: GPU models that it may use.
         profile: MIG profile that it asks for.
         budget: the disruption budget concerned.
+        crowd: the tasks, of whatever workload, that a rule about neighbours speaks of.
     """
 
     code: ReasonCode
@@ -137,6 +146,7 @@ class Reason:
     models: tuple[str, ...] = ()
     profile: str = ""
     budget: str = ""
+    crowd: str = ""
 
 
 def moment(at: float) -> str:
@@ -188,6 +198,10 @@ def _so_many(reason: Reason) -> str:
     if reason.fits >= reason.needed:  # each rule by itself has room
         return f"no place for all {reason.needed} tasks"
     return f"{reason.fits} of {reason.needed} tasks fit"
+
+
+def _there(reason: Reason) -> str:
+    return f"; there are {_names(reason.holders)}" if reason.holders else ""
 
 
 def _spread(reason: Reason) -> str:
@@ -261,6 +275,21 @@ def render(reason: Reason) -> str:
             )
         case ReasonCode.NO_SEPARATE_GPUS:
             return f"its shares must be on separate GPUs: {r.fits} of {r.needed} find one that has room"
+        case ReasonCode.NO_MATCHING_NEIGHBOUR:
+            return f"{_so_many(r)}: it must have {r.crowd} in its {r.level}, " + (
+                "which run nowhere" if not r.tasks else "and there is no room beside those that run"
+            )
+        case ReasonCode.ANTI_AFFINITY:
+            return f"{_so_many(r)}: it may not share its {r.level} with {r.crowd}{_there(r)}"
+        case ReasonCode.KEPT_AWAY:
+            return f"{_so_many(r)}: others keep it out of their {r.level} by their anti-affinity{_there(r)}"
+        case ReasonCode.TOO_UNEVEN:
+            return (
+                f"{_so_many(r)}: a {r.level} that takes one may have {r.used} at most more of {r.crowd} than that "
+                "with fewest"
+            )
+        case ReasonCode.ANY_NEIGHBOURS:
+            return "without its affinity, anti-affinity and spread constraints it would start now"
         case ReasonCode.NO_SPREAD:
             return f"not enough domains apart have room now: {_so_many(r)}, {_spread(r)}"
         case ReasonCode.NO_SLICES:
@@ -348,10 +377,17 @@ def render(reason: Reason) -> str:
                 if not r.queue
                 else f"a required {r.queue} instead of {r.level} would start now"
             )
+        case ReasonCode.NODES_BACK:
+            names = ", ".join(name for name, _ in r.holders)
+            nodes = "this node" if len(r.holders) == 1 else f"these {len(r.holders)} nodes"
+            return f"it would start if {nodes}, cordoned or not ready now, came back: {names}"
         case ReasonCode.RAISE_LIMIT:
             return f"a limit of {asked} instead of {cap} for queue {r.queue} would admit it"
         case ReasonCode.RAISE_QUOTA:
             return f"a quota of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.DRAINING:
+            nodes = _names(r.holders)
+            return f"it waits since {moment(r.at)}, so nothing new starts on {nodes} that would be in its way"
         case ReasonCode.EXPECTED_START:
             return f"expected to start at {moment(r.at)}" + (f", after {_names(r.holders)}" if r.holders else "")
         case ReasonCode.NO_KNOWN_START:

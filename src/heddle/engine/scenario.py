@@ -22,9 +22,13 @@ from heddle.engine.model import (
     MODEL,
     WHOLE,
     Ageing,
+    Apart,
     Device,
+    Even,
     LabelMatch,
     Mig,
+    Near,
+    Neighbours,
     NodePreference,
     NodeSpec,
     Placement,
@@ -195,6 +199,7 @@ def build_state(data: Data) -> State:
                 usage_half_life=queue.get("usage_half_life"),
                 preempt_min_runtime=queue.get("preempt_min_runtime_s"),
                 reclaim_min_runtime=queue.get("reclaim_min_runtime_s"),
+                drain_after=queue.get("drain_after_s"),
             )
         )
         if "past_usage" in queue:
@@ -306,10 +311,21 @@ def _wishes(workload: Data) -> dict[str, Any]:
         "resizable": workload.get("resizable", True),
         "spread": Spread(**workload["spread"]) if "spread" in workload else None,
         "slices": Slices(**workload["slices"]) if "slices" in workload else None,
+        "neighbours": _neighbours(workload["neighbours"]) if "neighbours" in workload else None,
         "node_preferences": tuple(
             NodePreference(weight, _term(term)) for weight, term in workload.get("node_preferences", ())
         ),
     }
+
+
+def _neighbours(wish: Data) -> Neighbours:
+    near = wish.get("near")
+    return Neighbours(
+        tuple(wish.get("crowds", ())),
+        Near(tuple(near["levels"]), near["crowd"]) if near else None,
+        tuple(Apart(**rule) for rule in wish.get("apart", ())),
+        tuple(Even(**rule) for rule in wish.get("even", ())),
+    )
 
 
 def _term(term: Sequence[Any]) -> Term:

@@ -65,7 +65,8 @@ def advance(state: State, now: float, budget: Budget | None = None) -> Advance:
 
 
 def _again_at(cycle: Cycle) -> float | None:
-    return cycle.spared_until if cycle.spared_until < math.inf else None
+    at = min(cycle.spared_until, cycle.patient_until)
+    return at if at < math.inf else None
 
 
 @contextmanager

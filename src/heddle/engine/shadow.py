@@ -40,6 +40,7 @@ class Shadow:
         fixed: the same for work that is not preemptible.
         after: names of the workloads that end at ``at``.
         counters: what others may still use at ``at`` of what no node has, by resource column.
+        drains: nobody knows when its room is there; ``at`` is the present, so that nothing new starts in it.
     """
 
     work: Work
@@ -49,6 +50,7 @@ class Shadow:
     fixed: dict[Queue, list[int]]
     after: tuple[str, ...]
     counters: dict[int, int]
+    drains: bool = False
 
     def admits(self, queue: Queue, demand: Sequence[int], *, fixed: bool) -> bool:
         """Whether work that outlasts ``at`` leaves the queues above the claim enough for it."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from heddle.engine.asks import Asks
+from heddle.engine.crowds import Crowds, Presence
 from heddle.engine.disruption import Disruptions
 from heddle.engine.groups import Groups
 from heddle.engine.kinds import Kind, kind_of, least
@@ -53,6 +54,7 @@ class TaskState(IntEnum):
 Hold = tuple[int, tuple[int, ...]]
 
 _LEDGER = {TaskState.BOUND: 0, TaskState.RELEASING: 1}
+_PRESENCE = {TaskState.BOUND: Presence.RUNS, TaskState.RELEASING: Presence.LEAVES}
 
 
 class Task:
@@ -94,6 +96,7 @@ class Work:
         "parts",
         "pending",
         "queue",
+        "social",
         "spec",
         "started",
         "tasks",
@@ -124,6 +127,8 @@ class Work:
         self.end: tuple[float, str] | None = None  # its entry in State.ends
         # its tasks' places depend on each other
         self.arranged = spec.separate_gpus or any(s.spread or s.slices for s in spec.pod_sets)
+        # whether it matters who else is where
+        self.social = any(pod_set.neighbours is not None for pod_set in spec.pod_sets)
 
     def may_lose(self, part: int) -> bool:
         """Whether tasks of a pod set beyond its minimum may leave without the others."""
@@ -223,6 +228,7 @@ class State:
         self.column = {name: at for at, name in enumerate(self.resources)}
         self.nodes = Nodes(self.resources)
         self.cache = ScoreCache(self.nodes, self.column, self._tenants)
+        self.crowds = Crowds(self.nodes, self.cache.eligible)
         self.topology = Topology(self.nodes)
         self.tree = QueueTree(self.resources, self._free)
         self.works: dict[str, Work] = {}
@@ -550,6 +556,8 @@ class State:
         for pod_set, tasks in zip(work.spec.pod_sets, work.order, strict=True):
             if pod_set.budgets:
                 self.disruptions.count(tasks, pod_set.budgets, known=sign > 0)
+            if pod_set.neighbours is not None and self.crowds.know(pod_set.neighbours, sign):
+                self.freed += 1
 
     def stand_in(self, spec: WorkloadSpec) -> Work:
         """A workload for a what-if: it has classes and pending tasks, but the state does not know it."""
@@ -875,7 +883,18 @@ class State:
             at_row = row if was is TaskState.PENDING else task.row
             self._charge_user(task, at_row, _LEDGER.get(was), -1)
             self._charge_user(task, at_row, _LEDGER.get(to), 1)
+        if work.social:
+            if was is not TaskState.PENDING:
+                self._meet(task, _PRESENCE[was], task.row, -1)
+            if to is not TaskState.PENDING:
+                self._meet(task, _PRESENCE[to], row, 1)
         task.state, task.row, task.devices, task.since = to, row, devices, since
+
+    def _meet(self, task: Task, how: Presence, row: int, sign: int) -> None:
+        """Counts a task among those who are on a row."""
+        wish = task.work.spec.pod_sets[task.part].neighbours
+        if wish is not None and self.crowds.count(wish, how, row, sign):
+            self.freed += 1  # whoever seeks its company may find room by it
 
     def hold(self, task: Task, row: int, devices: tuple[int, ...]) -> None:
         """Promises a place to a task."""
@@ -887,6 +906,8 @@ class State:
         self.holds_on_row.setdefault(row, {})[task] = None
         task.hold = (row, devices)
         self._promise(task, cls, row, 1)
+        if task.work.social:
+            self._meet(task, Presence.HELD, row, 1)
 
     def unhold(self, task: Task) -> None:
         """Takes a promise back."""
@@ -899,6 +920,8 @@ class State:
         del self.holds_on_row[row][task]
         task.hold = None
         self._promise(task, cls, row, -1)
+        if task.work.social:
+            self._meet(task, Presence.HELD, row, -1)
         self.freed += 1
 
     def _promise(self, task: Task, cls: RequestClass, row: int, sign: int) -> None:
@@ -1088,7 +1111,10 @@ class State:
     # -- reading -----------------------------------------------------------------------------------
 
     def has_room(self, task: Task, row: int, devices: tuple[int, ...], *, land: bool) -> bool:
-        """Whether a place is free for a task, down to its devices: now, or (``land``) once all who leave have left."""
+        """Whether a place is free for a task, down to its devices: now, or (``land``) once all who leave have left.
+
+        Who else is there is not asked.
+        """
         nodes, cls = self.nodes, task.cls.at(row)
         free, dev_free = (nodes.land, nodes.dev_land) if land else (nodes.bind, nodes.dev_bind)
         return all(free[row, column] >= cls.needs[column] for column in cls.fit) and all(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from heddle.engine.model import MODEL, WHOLE, QueueSpec, WorkloadSpec
+from heddle.engine.model import MODEL, WHOLE, Neighbours, PodSet, QueueSpec, WorkloadSpec
 from heddle.engine.plan import Budget
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scheduler import carried_through
@@ -65,6 +65,9 @@ class Trials:
                 free = _all_sets(self.spec, spread=None, slices=None, exclusive=False)
                 free = replace(free, separate_gpus=False)
                 return change if self.reworked(free) else None
+            case ReasonCode.ANY_NEIGHBOURS:
+                sets = tuple(map(without_rules, self.spec.pod_sets))
+                return change if self.reworked(replace(self.spec, pod_sets=sets)) else None
             case ReasonCode.OTHERS_LEAVE:
                 return self._others_leave(change)
             case ReasonCode.FEWER_GROUPS:
@@ -76,6 +79,8 @@ class Trials:
                 return replace(change, fits=change.needed - fewer) if fewer else None
             case ReasonCode.RAISE_COUNTER:
                 return self._more_counted(change)
+            case ReasonCode.NODES_BACK:
+                return self._nodes_back(change)
             case ReasonCode.RESUME_QUEUE:
                 return change if self.requeued(change.queue, stop_policy="None") else None
             case ReasonCode.RELAX_ORDERING:
@@ -207,6 +212,21 @@ class Trials:
         more = self.smallest(with_more, by, by)
         return replace(change, wanted=change.cap + more) if more else None
 
+    def _nodes_back(self, change: Reason) -> Reason | None:
+        """The fewest of the nodes, in their order, with which it starts."""
+        specs = [spec for name, _ in change.holders if (spec := self.twin.nodes.specs[self.twin.nodes.row[name]])]
+
+        def with_first(count: int) -> bool:
+            for spec in specs[:count]:
+                self.twin.set_node(replace(spec, schedulable=True))
+            found = self.starts(self.twin)
+            for spec in specs[:count]:
+                self.twin.set_node(spec)
+            return found
+
+        count = self.smallest(with_first, 1, len(specs))
+        return replace(change, holders=change.holders[:count]) if count else None
+
     def _others_leave(self, change: Reason) -> Reason | None:
         """Whoever is named in vain is taken off the list."""
         names = [name for name, _ in change.holders]
@@ -226,6 +246,12 @@ class Trials:
 def lacking(spec: WorkloadSpec) -> int:
     """The pod set that a workload of which nothing runs lacks, where it lacks but one."""
     return next((part for part, pods in enumerate(spec.pod_sets) if pods.min), 0)
+
+
+def without_rules(pods: PodSet) -> PodSet:
+    """A pod set that minds no neighbours; others may still mind it."""
+    wish = pods.neighbours
+    return pods if wish is None else replace(pods, neighbours=Neighbours(wish.crowds))
 
 
 def with_gpus(spec: WorkloadSpec, part: int, gpu: int) -> WorkloadSpec:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from heddle.engine.choices import first_choice
+from heddle.engine.crowds import KeptAway
 from heddle.engine.cycle import Cycle
-from heddle.engine.model import GPU
-from heddle.engine.nodes import TENANCY, Ints
+from heddle.engine.model import GPU, Apart, Even, Near, Neighbours
+from heddle.engine.nodes import TENANCY, Bools, Ints
 from heddle.engine.placement import Need, arrangement
 from heddle.engine.plan import Verdict
 from heddle.engine.protection import protections
@@ -224,7 +226,11 @@ class Verdicts:
         elif not reasons:
             reasons.append(self._no_room(work, need))
         shadow = self.cycle.shadows.get(work.name)
-        if shadow is not None:
+        if shadow is not None and shadow.drains:
+            names = sorted(self.state.nodes.names[row] for row in shadow.spare)
+            held = tuple((name, 0) for name in names)
+            reasons.append(Reason(ReasonCode.DRAINING, queue=queue.name, at=work.spec.created, holders=held))
+        elif shadow is not None:
             after = tuple((name, 0) for name in shadow.after)
             reasons.append(Reason(ReasonCode.ROOM_KEPT, queue=queue.name, at=shadow.at, holders=after))
         if work.name in self.cycle.unsearched or (queue.name, work.kind) in self.cycle.unsearched_kinds:
@@ -400,6 +406,8 @@ class Verdicts:
 
     def _no_room(self, work: Work, need: Need) -> Reason:
         state = self.state
+        if work.social and (shut_out := self._shut_out(work, need)):
+            return shut_out
         part, count = need[0]
         cls = work.parts[part]
         rows = np.array(sorted(state.nodes.row.values()), np.int64)
@@ -440,6 +448,62 @@ class Verdicts:
         elif counts.sum() >= count and (crowded := self._crowded(work, need)):
             return crowded
         return Reason(ReasonCode.NO_ROOM, fits=int(min(counts.sum(), count)), **common)  # type: ignore[arg-type]
+
+    def _shut_out(self, work: Work, need: Need) -> Reason | None:
+        """There is room, but not beside those who are there: the rule that leaves fewest nodes with room."""
+        state, placer = self.state, self.cycle.placer
+        alone = tuple(replace(pod_set, neighbours=None) for pod_set in work.spec.pod_sets)
+        point = state.checkpoint()
+        try:
+            if placer.place(state.stand_in(replace(work.spec, pod_sets=alone)), need) is None:
+                return None
+            state.rollback(point)
+            for part, count in need:
+                for fits in range(count):
+                    if placer.place(work, ((part, 1),)) is None:
+                        return self._by_rule(work, part, fits, count)
+        finally:
+            state.rollback(point)
+        return None
+
+    def _by_rule(self, work: Work, part: int, fits: int, count: int) -> Reason | None:
+        wish, cls = work.spec.pod_sets[part].neighbours, work.parts[part]
+        room = self.state.cache.scores(cls, land=False) >= 0
+        left = self.state.crowds.rules(work, part, wish, land=False) if wish is not None else ()
+        rule, rows = min(left, key=lambda item: int((item[1] & room).sum()), default=(None, room))
+        common: dict[str, Any] = {"queue": work.spec.queue, "fits": fits, "needed": count}
+        match rule:
+            case Near():
+                levels, tasks = " and ".join(rule.levels), self.state.crowds.running(rule.crowd)
+                return Reason(ReasonCode.NO_MATCHING_NEIGHBOUR, level=levels, crowd=rule.crowd, tasks=tasks, **common)
+            case Apart():
+                holders = self._with(lambda other: rule.crowd in other.crowds, ~rows)
+                return Reason(ReasonCode.ANTI_AFFINITY, level=rule.level, crowd=rule.crowd, holders=holders, **common)
+            case Even():
+                return Reason(ReasonCode.TOO_UNEVEN, level=rule.level, crowd=rule.crowd, used=rule.skew, **common)
+            case KeptAway():
+                kept = Apart(rule.level, rule.crowd)
+                holders = self._with(lambda other: kept in other.apart, ~rows)
+                return Reason(ReasonCode.KEPT_AWAY, level=rule.level, crowd=rule.crowd, holders=holders, **common)
+        return None
+
+    def _with(self, of: Callable[[Neighbours], bool], rows: Bools) -> tuple[tuple[str, int], ...]:
+        """Workloads with tasks of some kind on some rows, those with most first."""
+        held = (
+            (
+                work.name,
+                sum(
+                    task.row >= 0
+                    and bool(rows[task.row])
+                    and (wish := work.spec.pod_sets[task.part].neighbours) is not None
+                    and of(wish)
+                    for task in work.tasks.values()
+                ),
+            )
+            for work in self.state.works.values()
+            if work.social
+        )
+        return _largest(held)
 
     def _would_fit_together(self, work: Work, part: int, count: int) -> bool:
         """Whether as many tasks of a pod set would fit if several could be on one GPU."""

@@ -117,7 +117,7 @@ class RoomSearch:
         point = self.state.checkpoint()
         if self._lift_caps() and self._find_places():
             self._put_back()
-            if not self.rule.holds([victim for victim, tasks, _ in self.gone if tasks]):
+            if not self._stands() or not self.rule.holds([victim for victim, tasks, _ in self.gone if tasks]):
                 self.state.rollback(point)
                 return False
             if self.state.tree.lending.columns and self._over_a_cap():  # what is kept back grew as others left
@@ -128,6 +128,12 @@ class RoomSearch:
             return True
         self.state.rollback(point)
         return False
+
+    def _stands(self) -> bool:
+        """Whether those who are there, or are not any more, leave the claim its places."""
+        if not self.work.social:
+            return True
+        return all(self.state.crowds.stands(task) for task in self.work.tasks.values() if task.hold)
 
     def _over_a_cap(self) -> bool:
         """Whether the claim, with its places, breaks a cap."""
@@ -244,13 +250,12 @@ class RoomSearch:
         """Places task by task, evicting on the node that costs least wherever none has room."""
         placer = self.cycle.placer
         for part, count in self._order():
-            cls = self.work.parts[part]
             tasks = waiting(self.work, part, count)
             spreading = placer.spreading(self.work, part, rows, land=True)
             for inside, number in layout.get(part, ((rows, count),)):
                 for task in tasks[:number]:
                     here = inside if spreading is None else spreading.rows(inside)
-                    row = placer.best(self.work, cls, here, land=True)
+                    row = placer.best(self.work, part, here, land=True)
                     if row < 0:
                         row = self._open_node(task, here)
                     if row < 0:
@@ -325,6 +330,9 @@ class RoomSearch:
         cls = task.work.parts[task.part]
         self.state.cache.scores(cls, land=True)  # refreshes eligibility
         usable = np.flatnonzero(cls.eligible) if rows is None else rows[cls.eligible[rows]]
+        reachable = self.state.crowds.reachable(task.work, task.part) if task.work.social else None
+        if reachable is not None:
+            usable = usable[reachable[usable]]
         order: list[int] = usable[np.lexsort((-nodes.order[usable], -nodes.land[usable, 0]))].tolist()
         return order
 
@@ -487,7 +495,7 @@ class RoomSearch:
                 return False
             state.hold(task, row, devices)
         whole = unit[0].promised_whole() if promises else unit[0].whole()
-        if not whole or self._torn_by(unit):
+        if not whole or self._torn_by(unit) or not self._stands():
             state.rollback(point)  # an elastic task is no use without its gang
             return False
         return True

@@ -480,3 +480,18 @@ async def test_a_long_line_is_told_why_it_waits_a_part_at_a_time(
             f"waits-{at}",
             lambda w, at=at: w.status.position == at + 1 and w.status.reasons[0].code == "NoRoom",  # all its pods exist
         )
+
+
+async def test_what_a_start_costs_others_is_put_down_to_it(client: Client) -> None:
+    for name in ("a", "b"):
+        spec = QueueSpec(quota={"nvidia.com/gpu": 8})
+        await client.create(QUEUES, Queue(metadata=ObjectMeta(name=name), spec=spec))
+    await submit(client, "holder", pods=2, gpus=8, queue="a")
+    await workload_with(client, "holder", lambda w: w.status.phase == "Running")
+    await submit(client, "owed", pods=1, gpus=8, queue="b")
+    paid = await workload_with(client, "owed", lambda w: w.status.cost)
+    assert [(cost.workload, cost.pods) for cost in paid.status.cost] == [("default/holder", 2)]
+    assert 0 <= paid.status.cost[0].gpu_seconds < 16 * 60
+    lost = await workload_with(client, "holder", lambda w: w.status.evictions)
+    assert lost.status.evictions == 2
+    assert not lost.status.cost

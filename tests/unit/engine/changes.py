@@ -109,6 +109,9 @@ def changes(state: State, name: str, said: Reason) -> tuple[list[Change], list[C
         apart = one_for_all(name, spread=None, slices=None, exclusive=False)
         together = edited(name, lambda spec: replace(spec, separate_gpus=False))
         return [lambda state: void((apart(state), together(state)))], []
+    if code == "NodesBack":
+        names = [node for node, _ in said.holders]
+        return [back(names)], [back(names[:-1])] if len(names) > 1 else []
     if code == "ResumeQueue":
         return [queue(said.queue, lambda spec: replace(spec, stop_policy="None"))], []
     if code == "RelaxOrdering":
@@ -121,6 +124,16 @@ def changes(state: State, name: str, said: Reason) -> tuple[list[Change], list[C
         less = [counted(there, said.resource, said.wanted - 1)] if said.wanted - 1 > said.cap else []
         return [counted(there, said.resource, said.wanted)], less
     raise AssertionError(f"{code} is a change that this test does not know")
+
+
+def back(names: list[str]) -> Change:
+    def change(state: State) -> None:
+        for name in names:
+            spec = state.nodes.specs[state.nodes.row[name]]
+            assert spec is not None
+            state.set_node(replace(spec, schedulable=True))
+
+    return change
 
 
 def counted(there: dict[str, int], resource: str, count: int) -> Change:

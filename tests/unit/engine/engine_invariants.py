@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from heddle.engine import Bind, Evict, Plan, ReasonCode, Reserve, State, TaskState, schedule
+from heddle.engine import Bind, Evict, Neighbours, Plan, ReasonCode, Reserve, State, TaskState, schedule
 from heddle.engine.nodes import TENANCY
 from heddle.engine.scheduler import advance
-from heddle.engine.state import Work
+from heddle.engine.state import Task, Work
 
 
 def check_state(state: State) -> None:
@@ -161,6 +163,71 @@ def arranged(state: State, plan: Plan) -> None:
             if pod_set.slices:
                 broken = sum(count % pod_set.slices.size > 0 for count in counts.values())
                 assert broken <= len(mine) % pod_set.slices.size, f"slices of {name} are torn: {counts}"
+
+
+def beside_the_right_ones(state: State, plan: Plan) -> None:
+    """After the plan: what it started is beside those whom it needs, and beside nobody whom it, or who it, shuns."""
+    placed = {(a.placement.workload, a.placement.task) for a in plan.actions if isinstance(a, Bind)}
+    there = [task for work in state.works.values() for task in work.tasks.values() if task.row >= 0]
+    wishes = {task: task.work.spec.pod_sets[task.part].neighbours or Neighbours() for task in there}
+
+    def label(task: Task, level: str) -> str | None:
+        spec = state.nodes.specs[task.row]
+        return spec.labels.get(level) if spec is not None else None
+
+    for task in there:
+        if (task.work.name, task.name) not in placed:
+            continue
+        mine, where = wishes[task], f"{task.work.name}/{task.name} on {state.nodes.names[task.row]}"
+        for other in there:
+            for one, two, theirs in ((task, other, wishes[other]), (other, task, mine)):
+                for rule in wishes[one].apart if one is not two else ():
+                    shares = label(one, rule.level) is not None and label(one, rule.level) == label(two, rule.level)
+                    assert not (rule.crowd in theirs.crowds and shares), f"{where} breaks {rule} with {other.name}"
+        if mine.near is not None:
+            members = [other for other in there if other is not task and mine.near.crowd in wishes[other].crowds]
+            for level in mine.near.levels:
+                assert label(task, level) is not None, f"{where} has no {level}"
+                if any(label(m, level) for m in members for level in mine.near.levels):
+                    met = any(label(m, level) == label(task, level) for m in members)
+                    assert met, f"{where} is not near {mine.near}"
+                else:
+                    assert mine.near.crowd in mine.crowds, f"{where} is the first of {mine.near}, and not of it"
+
+
+def evenly(state: State, plan: Plan) -> None:
+    """After the plan: a crowd of which all rules are alike is as even as they say, where the plan placed all of it."""
+    placed = {(a.placement.workload, a.placement.task) for a in plan.actions if isinstance(a, Bind)}
+    members: dict[str, list[Task]] = {}
+    rules: dict[str, set[object]] = {}
+    for work in state.works.values():
+        for task in work.tasks.values():
+            wish = work.spec.pod_sets[task.part].neighbours
+            for crowd in wish.crowds if wish is not None and task.row >= 0 else ():
+                members.setdefault(crowd, []).append(task)
+                rules.setdefault(crowd, set()).add((wish.even, task.cls.key.where))
+    for crowd, tasks in members.items():
+        if len(rules[crowd]) > 1 or any(
+            (t.work.name, t.name) not in placed or t.state is not TaskState.BOUND for t in tasks
+        ):
+            continue
+        for rule in next(iter(rules[crowd]))[0]:
+            if rule.crowd != crowd:
+                continue
+            counts: dict[str, int] = {}
+            for task in tasks:
+                spec = state.nodes.specs[task.row]
+                assert spec is not None
+                counts[spec.labels[rule.level]] = counts.get(spec.labels[rule.level], 0) + 1
+            values = set()
+            for spec in state.nodes.specs:
+                admitted = spec is not None and (
+                    not rule.admitted or tasks[0].cls.key.where.matches(replace(spec, taints=()))
+                )
+                if spec is not None and admitted and not rule.tolerated and rule.level in spec.labels:
+                    values.add(spec.labels[rule.level])
+            least = min((counts.get(value, 0) for value in values), default=0) if len(values) >= rule.values else 0
+            assert rule.tolerated or max(counts.values()) <= least + rule.skew, f"{crowd} is not even: {counts}"
 
 
 def separate(state: State, plan: Plan) -> None:
@@ -333,6 +400,8 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     caps_kept(state, plan)
     lines_kept(state, plan)
     arranged(state, plan)
+    beside_the_right_ones(state, plan)
+    evenly(state, plan)
     separate(state, plan)
     one_model(state, plan)
     if release:

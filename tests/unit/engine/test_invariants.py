@@ -15,10 +15,14 @@ from worlds import FUZZ, POLICIES, SEATS, in_groups, in_order, random_policy, wi
 
 from heddle.engine import (
     NODE,
+    Apart,
     Device,
+    Even,
     Evict,
     LabelMatch,
     Mig,
+    Near,
+    Neighbours,
     NodePreference,
     NodeSpec,
     PastUsage,
@@ -54,6 +58,7 @@ def node(at: int, gpus: int, cpu: int, rack: int) -> NodeSpec:
         Device(f"g{index}", index, *CARDS[at], index // 4, index // 2, MIG.get((at, index))) for index in range(gpus)
     )
     labels = {"zone": f"z{rack // 2}", "rack": f"r{rack}", "kind": "ab"[cpu // 1000 % 2], "age": str(cpu // 1000)}
+    labels["name"] = f"n{at}"
     counted = {f"gpu:{CARDS[at][0]}": 1000 * gpus} if CARDS[at][0] else {}
     return NodeSpec(f"n{at}", {"cpu": cpu, **counted}, devices, labels, taints=TAINTS.get(gpus, ()))
 
@@ -82,6 +87,22 @@ WISHES: tuple[dict[str, Any], ...] = (
     {"exclusive": True, "spread": Spread("rack", most=1)},
 )
 """Where the tasks of a pod set may go, drawn with most weight on the first."""
+CROWDS: tuple[Neighbours, ...] = (
+    Neighbours(("x",)),
+    Neighbours(("x", "y")),
+    Neighbours(("y",)),
+    Neighbours((), Near(("zone",), "x")),
+    Neighbours(("x",), Near(("rack",), "x")),
+    Neighbours(("y",), Near(("zone", "kind"), "y")),
+    Neighbours(("x",), apart=(Apart("name", "x"),)),
+    Neighbours((), apart=(Apart("rack", "y"),)),
+    Neighbours(("y",), Near(("rack",), "x"), apart=(Apart("name", "y"), Apart("zone", "z"))),
+    Neighbours(("z",), apart=(Apart("zone", "x"),)),
+    Neighbours(("x",), even=(Even("name", "x", 1),)),
+    Neighbours(("y",), even=(Even("rack", "y", 1), Even("zone", "x", 2, 2, admitted=False, tolerated=True))),
+    Neighbours(("z",), Near(("zone",), "z"), even=(Even("name", "z", 1, 3),)),
+)
+"""What tasks of random worlds demand of others; none of this is looked at in worlds without."""
 GPUS: tuple[dict[str, Any], ...] = (
     {"gpu": 0, "gpu_memory": 16_000},
     {"gpu": 0, "gpu_memory": 40_960},
@@ -168,6 +189,7 @@ class EngineWorld(RuleBasedStateMachine):
         seats=st.sampled_from([0, 0, 0, 1, 2]),
         budgets=st.sampled_from([(), (), ("some",), ("some", "more")]),
         step=st.sampled_from([1, 1, 1, 2, 3]),
+        neighbours=st.sampled_from((None,) * len(CROWDS) + CROWDS),
     )
     def submit(
         self,
@@ -191,6 +213,7 @@ class EngineWorld(RuleBasedStateMachine):
         grace,
         budgets,
         step,
+        neighbours,
     ) -> None:  # type: ignore[no-untyped-def]
         pod_sets = tuple(
             PodSet(
@@ -201,6 +224,7 @@ class EngineWorld(RuleBasedStateMachine):
                 **{"gpu": gpu, **gpus},
                 budgets=budgets,
                 step=step,
+                neighbours=neighbours,
                 **wish,
             )
             for at, (count, least, gpu) in enumerate(sizes)
@@ -308,7 +332,7 @@ def passing_world(seed: int) -> None:
             if over or draw.random() < 0.05:
                 state.remove_workload(work.name)
         if len(state.works) < 9:
-            spec = random_workload(draw, made)
+            spec = random_workload(draw, made, social=seed % 3 == 1)
             strategy = ("pack", "spread", "fragmentation")[seed % 3]
             state.set_workload(replace(spec, created=now, strategy=strategy, movable=draw.random() < 0.8))
         change_nodes(draw, state, sizes)
@@ -375,7 +399,7 @@ def crowded_world(seed: int) -> None:
         state.set_counters({SEATS: draw.choice([1, 2, 4, 4])})
         state.set_disruption_budgets(draw.choice(BUDGETS))
         for _ in range(draw.randint(1, 5)):
-            state.set_workload(random_workload(draw, made))
+            state.set_workload(random_workload(draw, made, social=seed % 3 == 1))
             made += 1
         for name in LEAVES:
             state.set_past_usage(name, PastUsage(draw.random() * NOW, {"gpu": draw.random() * 4000}))
@@ -402,7 +426,7 @@ def crowded_world(seed: int) -> None:
             settle_and_check(state)
 
 
-def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
+def random_workload(draw: random.Random, number: int, *, social: bool = False) -> WorkloadSpec:
     pod_sets = []
     groups = draw.choice([None, None, None, (0, "xyz"), (1, "xyz"), (1, "xxy"), (2, "xyz"), (1, " xy")])
     for part in range(draw.choice([1, 1, 1, 2]) if groups is None else 3):
@@ -414,7 +438,9 @@ def random_workload(draw: random.Random, number: int) -> WorkloadSpec:
         asked = {"gpu": gpu, **(draw.choice(GPUS) if draw.random() < 0.2 else {})}
         step, resizable = draw.choice([1, 1, 1, 1, 2, 3]), draw.random() < 0.9
         budgets = draw.choice([(), (), (), (), ("some",), ("more",), ("some", "more")])
-        wish |= {"budgets": budgets, "step": step, "resizable": resizable}
+        wish = wish | {"budgets": budgets, "step": step, "resizable": resizable}
+        if social and draw.random() < 0.7:
+            wish |= {"neighbours": draw.choice(CROWDS)}
         pod_sets.append(PodSet(f"p{part}", names, draw.randint(0, count), request, **asked, **wish))
     spec = WorkloadSpec(
         f"x/w{number}",

@@ -112,3 +112,14 @@ def test_someone_ahead_who_would_take_the_room_means_no_advice() -> None:
     said = {name: [str(change.code) for change in explain(state, 0, name).changes] for name in ("x/ahead", "x/behind")}
     assert "OthersLeave" in said["x/ahead"]
     assert "OthersLeave" not in said["x/behind"]
+
+
+def test_the_fewest_nodes_that_would_have_to_come_back_are_named() -> None:
+    nodes = [plain_node(f"n{at}", 8, kind="b" if at == 1 else "a") for at in range(5)]
+    state = world(*(replace(spec, schedulable=spec.name == "n0") for spec in nodes), q=None)
+    state.set_workload(work("w", "q", 3, 8, selector={"kind": "a"}))
+    advice = {str(change.code): change for change in explain(state, 0.0, "w").changes}
+    assert [name for name, _ in advice["NodesBack"].holders] == ["n2", "n3"]
+    for spec, enough in ((nodes[2], False), (nodes[3], True)):
+        state.set_node(spec)
+        assert explain(state, 0.0, "w").admitted is enough

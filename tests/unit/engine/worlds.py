@@ -20,6 +20,7 @@ POLICIES: dict[str, tuple[object, ...]] = {
     "usage_half_life": (1.0, 10.0),
     "preempt_min_runtime": (0.0, 5.0, 30.0),
     "reclaim_min_runtime": (0.0, 5.0, 30.0),
+    "drain_after": (0.0, 5.0),
     "user_limit": ({"gpu": 1000}, {"gpu": 3000, "cpu": 4000}),
 }
 """Optional fields of a queue and values worth trying; an amount means GPUs."""

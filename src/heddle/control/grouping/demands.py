@@ -125,11 +125,6 @@ def _expression(m: NodeSelectorRequirement, key: str) -> LabelExpression:
 
 def _unsupported(pod: Pod) -> Iterator[str]:
     spec = pod.spec
-    for name, wish in _near(spec):
-        if wish.required_during_scheduling_ignored_during_execution:
-            yield f"spec.affinity.{name}.requiredDuringSchedulingIgnoredDuringExecution is not supported yet"
-    if any(c.when_unsatisfiable != "ScheduleAnyway" for c in spec.topology_spread_constraints):
-        yield "spec.topologySpreadConstraints with whenUnsatisfiable: DoNotSchedule is not supported yet"
     if spec.resource_claims:
         yield "spec.resourceClaims: dynamic resource allocation is not supported yet"
     if spec.preemption_policy == "Never":

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from heddle.api.core import Namespace
 from heddle.api.meta import ObjectMeta, OwnerReference
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
@@ -29,7 +30,9 @@ from heddle.api.workload import (
 )
 from heddle.control.grouping.demands import Demand, Demands
 from heddle.control.grouping.kinds import Owner, OwnerKind
+from heddle.control.grouping.neighbours import Neighbourhood
 from heddle.control.grouping.volumes import Nowhere, Where
+from heddle.engine import Neighbours
 
 ALONE = "(pod) "
 """Before the name of a pod that is a workload by itself; no object can have such a name."""
@@ -63,9 +66,15 @@ class Groups:
     """Makes workloads of pods."""
 
     def __init__(
-        self, scheduler: str, kinds: Sequence[OwnerKind], owner_of: OwnerOf, volumes: Where | None = None
+        self,
+        scheduler: str,
+        kinds: Sequence[OwnerKind],
+        owner_of: OwnerOf,
+        volumes: Where | None = None,
+        spaces: Mapping[str, Namespace] | None = None,
     ) -> None:
-        """Make workloads of the pods whose `schedulerName` is `scheduler`."""
+        """Make workloads of the pods whose `schedulerName` is `scheduler`; `spaces` are the cluster's namespaces."""
+        self.neighbours = Neighbourhood(scheduler, spaces)
         self._scheduler, self._kinds, self._owner_of = scheduler, tuple(kinds), owner_of
         self._marks = frozenset(kind.name_label for kind in kinds)
         self._demands = Demands(volumes or Nowhere())
@@ -112,7 +121,7 @@ class Groups:
         first = members[0]
         demands = {pod.metadata.name: self._demands.of(pod) for pod in members}
         faults = dict.fromkeys(fault for demand in demands.values() for fault in demand.faults)
-        sets = {p.metadata.name: self._set(key, self._part(p), demands[p.metadata.name]) for p in members}
+        sets = self._sets(key, members, demands)
         by_set: dict[str, list[Pod]] = {}
         for pod in members:
             by_set.setdefault(sets[pod.metadata.name], []).append(pod)
@@ -159,11 +168,19 @@ class Groups:
         kind = None if POD_GROUP_LABEL in pod.metadata.labels else self._kind(pod)
         return (kind.part(pod) if kind else "") or ONE_PART
 
-    def _set(self, key: str, part: str, demand: Demand) -> str:
-        """Pods of a part that ask for other things than its first ones are a set of their own."""
-        if self._first.setdefault(key, {}).setdefault(part, demand.shape) == demand.shape:
-            return part
-        return f"{part}-{zlib.crc32(demand.shape):08x}"
+    def _sets(self, key: str, members: Iterable[Pod], demands: Mapping[str, Demand]) -> dict[str, str]:
+        """The set of each pod: those of a part that ask for other things than its first ones, or for other company,
+        are a set of their own."""
+        found: dict[str, str] = {}
+        first = self._first.setdefault(key, {})
+        company: dict[str, Neighbours | None] = {}
+        for pod in members:
+            part, shape = self._part(pod), demands[pod.metadata.name].shape
+            wish = self.neighbours.of(pod)
+            usual = first.setdefault(part, shape) == shape and company.setdefault(part, wish) == wish
+            other = zlib.crc32(shape + (repr(wish).encode() if wish else b""))
+            found[pod.metadata.name] = part if usual else f"{part}-{other:08x}"
+        return found
 
     def forget(self, key: str) -> None:
         """A group is gone."""

@@ -40,6 +40,7 @@ from heddle.engine import (
     Ageing,
     Device,
     LabelMatch,
+    Neighbours,
     NodePreference,
     NodeSpec,
     PastUsage,
@@ -199,6 +200,7 @@ def queue_spec(queue: Queue) -> QueueSpec:
         usage_half_life=queue.spec.usage_half_life_seconds,
         preempt_min_runtime=queue.spec.preempt_min_runtime_seconds,
         reclaim_min_runtime=queue.spec.reclaim_min_runtime_seconds,
+        drain_after=queue.spec.drain_after_seconds,
         ageing=None if ageing is None else Ageing(ageing.seconds_per_point, ageing.max_points),
     )
 
@@ -245,6 +247,7 @@ def workload_spec(
     models: frozenset[str] = frozenset(),
     sets: Mapping[str, str] | None = None,
     budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
+    company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
 ) -> WorkloadSpec:
     """A workload for the engine, made of the pods of it that exist.
 
@@ -256,7 +259,8 @@ def workload_spec(
     What a pod set that is not resizable started with is its minimum from then on; before, all its pods must exist.
 
     `sets` says to which pod set a pod belongs; without it the pods' labels do. `budgets_of` names the disruption
-    budgets that keep a pod: those of a pod set are its first pod's.
+    budgets that keep a pod, `company_of` says whom it must, or must not, run beside: those of a pod set are its first
+    pod's.
 
     A pod of a movable workload that has a place reserved but does not exist is on its way there: its owner makes it
     anew, and its place is kept meanwhile.
@@ -315,6 +319,7 @@ def workload_spec(
                 step=pod_set.step,
                 budgets=budgets_of(living[0]) if living else (),
                 resizable=pod_set.resizable,
+                neighbours=company_of(living[0]) if living else None,
             )
         )
     spec = workload.spec
@@ -358,7 +363,10 @@ def _slices(rule: SliceRule | None) -> Slices | None:
 
 
 def orphan_spec(
-    key: str, pods: Iterable[Pod], budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: ()
+    key: str,
+    pods: Iterable[Pod],
+    budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
+    company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
 ) -> WorkloadSpec:
     """Bound pods whose Workload is gone (or never was): they hold what they hold, until they end."""
     sets = []
@@ -377,6 +385,7 @@ def orphan_spec(
                 gpu=gpu,
                 gpu_memory=mebibytes(memory) if memory else 0,
                 budgets=budgets_of(pod),
+                neighbours=company_of(pod),
             )
         )
     return WorkloadSpec(name=key, queue=NO_QUEUE, pod_sets=tuple(sets), preemptible=False)

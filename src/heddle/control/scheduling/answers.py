@@ -32,6 +32,7 @@ class Answer:
     expected: WorkloadReason | None = None
     start: str | None = None
     assumptions: list[WorkloadReason] = field(default_factory=list)
+    cost: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

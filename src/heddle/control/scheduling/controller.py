@@ -41,6 +41,7 @@ from heddle.control.grouping.groups import Groups
 from heddle.control.scheduling import adapter, answers
 from heddle.control.scheduling.answers import Answer, Preview
 from heddle.control.scheduling.budgets import Budgets
+from heddle.control.scheduling.costs import Costs, told
 from heddle.control.scheduling.forecasts import Forecasts
 from heddle.control.scheduling.metrics import Metrics
 from heddle.control.scheduling.mirror import Mirror
@@ -61,6 +62,7 @@ from heddle.engine import (
     render,
     schedule,
 )
+from heddle.engine.lostwork import lost_work
 from heddle.store.client import Client
 from heddle.store.informer import Informer, Informers
 
@@ -122,10 +124,12 @@ class SchedulingController:
             self._informers["PodDisruptionBudget"] = budgets.informer
             budgets.informer.on_change(self._budget_changed)
         self.metrics = Metrics()
+        self._costs = Costs()
         self._forecasts = Forecasts(self._copied, self._foreseen, self._budget)
 
     def _fresh_mirror(self) -> Mirror:
-        return Mirror(self._pod_budgets.of if self._pod_budgets else lambda pod: (), self._scheduler)
+        budgets_of = self._pod_budgets.of if self._pod_budgets else lambda pod: ()
+        return Mirror(budgets_of, self._scheduler, lambda pod: self._works.company_of(pod))
 
     def _budget_changed(self, type_: str, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
         budget = new or old
@@ -184,6 +188,12 @@ class SchedulingController:
         """A claim to a volume (`namespace/name`; without it: any) came, changed or went."""
         claims = [claim] if claim else self._works.claims_of_all()
         if touched := set().union(*map(self._works.claim_changed, claims)):
+            self._dirty["Workload"] |= touched
+            self._wake.set()
+
+    def space_changed(self, namespace: str) -> None:
+        """A namespace came, went, or has other labels."""
+        if touched := self._works.space_changed(namespace):
             self._dirty["Workload"] |= touched
             self._wake.set()
 
@@ -289,6 +299,7 @@ class SchedulingController:
             self._mirror.licenses(licenses)
         if dirty["PodDisruptionBudget"] and self._pod_budgets is not None:
             self._mirror.state.set_disruption_budgets(self._pod_budgets.least(time.monotonic()))
+        dirty["Workload"] |= self._works.gathered()
         for key in sorted(dirty["Workload"]):
             self._works.refresh(key)
             workload, fault = self._works.get(key), self._works.fault(key)
@@ -383,10 +394,23 @@ class SchedulingController:
                 asyncio.get_running_loop().call_later(pause + 0.01, self._budgets_due)
             await self._writes.event(pod, "EvictionRefused", refused, warning=True)
             return
+        self._charge(action, now)
         self._mirror.assume_leaving(action.workload, action.task)
         await self._writes.event(pod, str(action.reason.code), message, warning=True)
         if workload := self._works.get(action.workload):
             await self._writes.event(workload, str(action.reason.code), f"{action.task}: {message}", warning=True)
+
+    def _charge(self, action: Evict, now: float) -> None:
+        """What a pod that stops loses is put down to whoever gains by it."""
+        task = self._mirror.task(action.workload, action.task)
+        gainer = self._works.get(action.reason.beneficiary)
+        loser = self._works.get(action.workload)
+        if task is None or action.reason.beneficiary == action.workload:
+            return
+        name = action.workload
+        if gainer is not None:
+            name = self._writes.told(name, gainer.metadata.namespace)
+        self._costs.charge(gainer, loser, name, lost_work((task,), now) / 1000)
 
     async def _bind(self, action: Bind, now: float) -> None:
         place = action.placement
@@ -435,6 +459,7 @@ class SchedulingController:
             workload = self._works.get(key)
             if workload is None:
                 self._told.pop(key, None)
+                self._costs.forget(key)
                 self._broken.discard(key)
                 self._stale.pop(key, None)
             elif write := self._report_workload(key, workload, plan.verdicts.get(key), now, refresh=key in fresh):
@@ -527,8 +552,11 @@ class SchedulingController:
             last_transition_time=to_text(now),
             observed_generation=workload.metadata.generation,
         )
+        cost, evictions = self._costs.of(key, old)
         return msgspec.structs.replace(
             old,
+            cost=cost,
+            evictions=evictions,
             observed_generation=workload.metadata.generation,
             phase="Running" if running else "Pending",
             conditions=set_condition(old.conditions, admitted),
@@ -561,7 +589,7 @@ class SchedulingController:
         return key if self._works.get(key) is not None else self._works.key_of(namespace, name)
 
     async def explain(self, key: str) -> Answer:
-        """Why a workload waits and what would help, by real what-ifs on the present state.
+        """Why a workload waits and what would help, by real what-ifs on the present state; and what it cost others.
 
         Raises:
             NotFound: there is no such workload.
@@ -580,7 +608,10 @@ class SchedulingController:
             if not self._mirror.knows(key):
                 return Answer(key, False, [WorkloadReason(code="MembersMissing", message="it has no pods yet")])
             copy = await asyncio.to_thread(self._copy)
-        return await asyncio.to_thread(answers.answer, copy, key, time.time(), self._budget)
+            cost, _ = self._costs.of(key, workload.status)
+        found = await asyncio.to_thread(answers.answer, copy, key, time.time(), self._budget)
+        found.cost = told(cost)
+        return found
 
     def _copy(self) -> State:
         return State.rebuild(self._mirror.state.snapshot())

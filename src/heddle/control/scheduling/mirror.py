@@ -16,7 +16,8 @@ from heddle.api.topology import Topology
 from heddle.api.workload import Workload
 from heddle.control.grouping import requests
 from heddle.control.scheduling import adapter
-from heddle.engine import Placement, State
+from heddle.engine import Neighbours, Placement, State
+from heddle.engine.state import Task
 
 _log = logging.getLogger(__name__)
 
@@ -28,15 +29,19 @@ class Mirror:
     """The engine's state and what of the objects it holds."""
 
     def __init__(
-        self, budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (), scheduler: str = SCHEDULER_NAME
+        self,
+        budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
+        scheduler: str = SCHEDULER_NAME,
+        company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
     ) -> None:
         """Hold nothing yet.
 
         Args:
             budgets_of: names the disruption budgets that keep a pod.
             scheduler: the name by which pods ask for this scheduler.
+            company_of: says whom a pod must, or must not, run beside.
         """
-        self._budgets_of, self._scheduler = budgets_of, scheduler
+        self._budgets_of, self._scheduler, self._company_of = budgets_of, scheduler, company_of
         self.state = State()
         self.problems: dict[str, str] = {}
         """Workload, queue or node to why the engine refuses it."""
@@ -115,10 +120,16 @@ class Mirror:
             if not holding:
                 self._forget(key)
                 return
-            spec = adapter.orphan_spec(key, holding, self._budgets_of)
+            spec = adapter.orphan_spec(key, holding, self._budgets_of, self._company_of)
         else:
             spec = adapter.workload_spec(
-                workload, pods, admitted=admitted, models=self.models, sets=sets, budgets_of=self._budgets_of
+                workload,
+                pods,
+                admitted=admitted,
+                models=self.models,
+                sets=sets,
+                budgets_of=self._budgets_of,
+                company_of=self._company_of,
             )
         part_of = {task: pod_set.name for pod_set in spec.pod_sets for task in pod_set.tasks}
         # a pod that went and was made anew between two looks is another one: the place was the first one's
@@ -233,6 +244,11 @@ class Mirror:
             found.append(self._with_devices(place, land=True, without=mine))
             mine.update(found[-1].devices)
         return found
+
+    def task(self, workload: str, name: str) -> Task | None:
+        """A task as the engine has it; None = it does not."""
+        work = self.state.works.get(workload)
+        return work.tasks.get(name) if work is not None else None
 
     def uid(self, workload: str, task: str) -> str:
         """UID of the pod that a plan means by this task; "" where it is not known."""

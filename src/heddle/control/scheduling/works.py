@@ -9,6 +9,7 @@ from heddle.api.queue import Queue
 from heddle.api.workload import POD_GROUP_LABEL, Workload
 from heddle.control.grouping.groups import ALONE, Group, Groups
 from heddle.control.grouping.volumes import claims_of
+from heddle.engine import Neighbours
 
 
 class Works:
@@ -40,6 +41,8 @@ class Works:
         self._pods[key][meta.name] = pod
         if self._groups and (owner := self._groups.owner_key(pod)):
             self._owned[owner].add(identity)
+        if self._groups:
+            self._groups.neighbours.learn(pod)
         for _, claim in claims_of(pod):
             self._claiming[claim].add(identity)
         return touched
@@ -51,6 +54,8 @@ class Works:
         if key is None:
             return set()
         self._pods[key].pop(meta.name, None)
+        if self._groups:
+            self._groups.neighbours.forget(pod)
         if self._groups and (owner := self._groups.owner_key(pod)):
             self._owned[owner].discard((meta.namespace, meta.name))
         for _, claim in claims_of(pod):
@@ -64,6 +69,23 @@ class Works:
     def claims_of_all(self) -> list[str]:
         """All claims that pods use."""
         return list(self._claiming)
+
+    def gathered(self) -> set[str]:
+        """Workloads of which pods are of a crowd that nobody asked about before."""
+        if self._groups is None or not (fresh := self._groups.neighbours.news()):
+            return set()
+        within = self._groups.neighbours.within
+        return {key for key, pods in self._pods.items() if any(within(fresh, pod) for pod in pods.values())}
+
+    def space_changed(self, namespace: str) -> set[str]:
+        """The labels of a namespace changed: its pods may be of other crowds."""
+        if self._groups is None or not self._groups.neighbours.by_labels:
+            return set()
+        return {key for key in self._pods if key.startswith(f"{namespace}/")}
+
+    def company_of(self, pod: Pod) -> Neighbours | None:
+        """Whom a pod must, or must not, run beside."""
+        return self._groups.neighbours.of(pod) if self._groups else None
 
     def owner_changed(self, kind: str, namespace: str, name: str) -> set[str]:
         """An object that says how many pods belong together came, changed or went."""

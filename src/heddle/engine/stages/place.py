@@ -38,6 +38,22 @@ def grow_into_idle_room(cycle: Cycle) -> None:
     _pass(cycle, grow=True, within=False)
 
 
+def place_beside_those_who_came(cycle: Cycle) -> None:
+    """Those who seek the company of others are heard again once it has come."""
+    for _ in range(_ROUNDS):
+        if cycle.joined == cycle.state.crowds.joined:
+            return
+        cycle.joined = cycle.state.crowds.joined
+        cycle.reopen()
+        for place_again in PASSES:
+            place_again(cycle)
+
+
+PASSES = (place_within_fair_share, grow_within_fair_share, place_into_idle_room, grow_into_idle_room)
+_ROUNDS = 16
+"""A longer chain of those who follow each other takes a further cycle."""
+
+
 def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     works = cycle.state.works
     everyone = cycle.may_keep_ahead if not grow else _nobody

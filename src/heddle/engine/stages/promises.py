@@ -37,6 +37,11 @@ def redeem(cycle: Cycle, work: Work) -> bool:
         for task in held:
             state.unhold(task)
         return False
+    if work.social and not all(state.crowds.stands(task) for task in held):
+        for task in held:
+            state.unhold(task)
+        cycle.barred |= {work.name}  # others came between: nobody leaves for it a second time in a row
+        return False
     if work.whole():
         bound = [_redeem_together(cycle, work, batch) for batch in _batches(cycle, work, held)]
         return any(bound)
@@ -117,12 +122,19 @@ def _redeem_together(cycle: Cycle, work: Work, group: list[Task]) -> bool:
     fine = work.queue is not None and not state.tree.stopped_by(
         work.queue, demand, fixed=not work.spec.preemptible, user=work.spec.user, land=False
     )
-    for task, row, devices in places:
-        fine = fine and state.has_room(task, row, devices, land=False)
-        if not fine:
-            state.rollback(point)
-            return False
-        state.move(task, TaskState.BOUND, row, devices, cycle.now)
+    while places and fine:
+        shut_out = []
+        for task, row, devices in places:
+            fine = fine and state.has_room(task, row, devices, land=False)
+            if fine and (not work.social or state.crowds.admits(task, row, land=False)):
+                state.move(task, TaskState.BOUND, row, devices, cycle.now)
+            else:
+                shut_out.append((task, row, devices))
+        fine = fine and len(shut_out) < len(places)
+        places = shut_out  # once others of the group are there they may be let in
+    if not fine:
+        state.rollback(point)
+        return False
     for task in cycle.hold_back(group):
         cycle.started(task, cycle.reason(ReasonCode.PROMISE_KEPT, work.spec.queue))
     return True

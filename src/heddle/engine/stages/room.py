@@ -15,12 +15,7 @@ from heddle.engine.kinds import Kind
 from heddle.engine.placement import Need, arrangement
 from heddle.engine.queues import Queue
 from heddle.engine.rules import rules_for
-from heddle.engine.stages.place import (
-    grow_into_idle_room,
-    grow_within_fair_share,
-    place_into_idle_room,
-    place_within_fair_share,
-)
+from heddle.engine.stages.place import PASSES
 from heddle.engine.stages.promises import redeem
 from heddle.engine.state import TaskState, Work
 from heddle.engine.turns import Turns, line_up
@@ -43,12 +38,7 @@ def make_room_by_reclaim_then_preemption(cycle: Cycle) -> None:
             break  # nobody gained: trying again would change nothing
     if cycle.loosened:
         cycle.reopen()
-        for place_again in (
-            place_within_fair_share,
-            grow_within_fair_share,
-            place_into_idle_room,
-            grow_into_idle_room,
-        ):
+        for place_again in PASSES:
             place_again(cycle)
 
 

@@ -111,12 +111,6 @@ def test_a_failed_pod_of_a_job_is_replaced_and_a_gated_one_waits() -> None:
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}}}, "spec.affinity.pod"),
-        (
-            {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}}},
-            "podAntiAffinity",
-        ),
-        ({"topologySpreadConstraints": [{"topologyKey": "zone"}]}, "spec.topologySpreadConstraints"),
         ({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]}, "spec.volumes[data]"),
         ({"resourceClaims": [{"name": "gpu"}]}, "spec.resourceClaims"),
         ({"preemptionPolicy": "Never"}, "spec.preemptionPolicy"),
