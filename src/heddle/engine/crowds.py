@@ -195,7 +195,7 @@ class Crowds:
         for rule in wish.apart:
             yield rule, ~self.label(rule.level).touched(self._of(rule.crowd).rows(*there))
         for crowd in wish.crowds:
-            for level, shunning in self._shunning.get(crowd, {}).items():
+            for level, shunning in sorted(self._shunning.get(crowd, {}).items()):
                 rows = shunning.rows(*there)
                 if rows.size:
                     yield KeptAway(level, crowd), ~self.label(level).touched(rows)

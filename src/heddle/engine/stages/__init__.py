@@ -37,5 +37,7 @@ STAGES: tuple[Stage, ...] = (
     gather_idle_room,
     step_back_behind_the_head,
     step_back_without_company,
+    step_back_behind_the_head,  # the head may have been without company
+    step_back_without_company,
     evict_gangs_broken_beyond_grace,
 )
