@@ -26,8 +26,8 @@ test: $(VENV)/.installed ## all tests, the real kube-apiserver and a browser inc
 	@$(BIN)/python tools/browser.py install >/dev/null || true
 	@$(RUN) $(BIN)/python -m pytest $(ARGS)
 
-kube: $(VENV)/.installed ## a real Kubernetes control plane with four nodes of fake GPUs to play with (needs Go)
-	@$(RUN) $(BIN)/python tools/controlplane.py kube
+kube: $(VENV)/.installed ## a real Kubernetes control plane with four nodes of fake GPUs to play with (needs Go; NODE=1: and a real node)
+	@$(RUN) $(BIN)/python tools/controlplane.py kube $(if $(NODE),--node)
 
 chart: $(VENV)/.installed ## write the Helm chart and docs/kubernetes-*.md from src/heddle/deploy
 	@$(BIN)/python -m heddle.deploy .

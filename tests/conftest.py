@@ -34,6 +34,21 @@ def bed() -> Any:
 
 
 @pytest.fixture(scope="session")
+def real(bed: Any) -> Any:
+    """tools/node.py, for tests on which pods really run."""
+    import node
+
+    try:
+        if why := node.obstacle():
+            pytest.skip(why)
+        bed.KUBELET.build()
+        node.build()
+    except bed.Unavailable as why:
+        pytest.skip(str(why))
+    return node
+
+
+@pytest.fixture(scope="session")
 def controlplane() -> Any:
     """url, token, ca, kubectl, kubeconfig of a real kube-apiserver with etcd and the garbage collector."""
     module = tool()

@@ -3,6 +3,7 @@
     python tools/controlplane.py build            # print the folder with the binaries
     python tools/controlplane.py run              # start one, print how to reach it, stop on Ctrl-C
     python tools/controlplane.py kube             # with scheduler, controllers, fake GPU nodes and heddle's kinds
+    python tools/controlplane.py kube --node      # and one real node (tools/node.py)
 
 etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl and kwok come out of `tools/go/go.mod`, helm out
 of `tools/go-helm/go.mod`.
@@ -35,6 +36,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # tests load this file by its path
 
+from certificates import Authority  # noqa: E402
 from golang import Module, Unavailable  # noqa: E402
 
 VERSION = "v1.36.3"
@@ -67,6 +69,8 @@ KUBERNETES = Module(
     },
     _stamps(),
 )
+KUBELET = Module(HERE / "go", {"kubelet": "k8s.io/kubernetes/cmd/kubelet"}, _stamps())
+"""Apart: it is for Linux only."""
 HELM = Module(
     HERE / "go-helm",
     {"helm": "helm.sh/helm/v3/cmd/helm"},
@@ -122,6 +126,8 @@ class ControlPlane:
     kubectl: Path
     kubeconfig: Path
     folder: Path
+    authority: Authority
+    """Whose certificates the API server trusts."""
     _watches_nodes: bool = False
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _commands: dict[str, tuple[list[str], Mapping[str, str] | None]] = field(default_factory=dict)
@@ -167,6 +173,10 @@ class ControlPlane:
             "--secure-port=0",
         ]
         self._spawn(command)
+
+    def kubelet(self) -> Path:
+        """The kubelet of this release, built when it is missing."""
+        return KUBELET.build() / "kubelet"
 
     def create(self, path: str, objects: Iterable[dict[str, Any]]) -> None:
         """POST objects to a collection such as `/api/v1/nodes`, over one connection."""
@@ -300,6 +310,7 @@ def start(flags: tuple[str, ...] = (), *, controllers: str = LEAN, service_accou
         kubectl=binaries / "kubectl",
         kubeconfig=folder / "kubeconfig",
         folder=folder,
+        authority=Authority(folder / "ca"),
         _watches_nodes=controllers == "*" or "node-lifecycle-controller" in controllers,
     )
     if not service_accounts:
@@ -320,6 +331,7 @@ def _start(plane: ControlPlane, flags: tuple[str, ...], controllers: str, ports:
     client, peer, secure = ports
     etcd = f"http://127.0.0.1:{client}"
     peer_url = f"http://127.0.0.1:{peer}"
+    to_kubelets = plane.authority.issue("kube-apiserver")
     plane._spawn(
         [
             str(binaries / "etcd"),
@@ -342,6 +354,11 @@ def _start(plane: ControlPlane, flags: tuple[str, ...], controllers: str, ports:
             f"--cert-dir={folder / 'certs'}",
             f"--token-auth-file={folder / 'tokens.csv'}",
             "--authorization-mode=Node,RBAC",
+            f"--client-ca-file={plane.authority.certificate}",
+            f"--kubelet-certificate-authority={plane.authority.certificate}",
+            f"--kubelet-client-certificate={to_kubelets.certificate}",
+            f"--kubelet-client-key={to_kubelets.key}",
+            "--kubelet-preferred-address-types=InternalIP",
             f"--service-account-key-file={public}",
             f"--service-account-signing-key-file={key}",
             "--service-account-issuer=https://kubernetes.default.svc",
@@ -442,15 +459,39 @@ def shared() -> ControlPlane:
 
 
 @contextlib.contextmanager
-def playground() -> Iterator[ControlPlane]:
-    """A cluster to play with: scheduler and controllers, four nodes of eight fake GPUs, heddle's kinds."""
+def playground(*, with_node: bool = False) -> Iterator[ControlPlane]:
+    """A cluster to play with: scheduler and controllers, four nodes of eight fake GPUs, heddle's kinds.
+
+    Args:
+        with_node: also one real node with two GPUs that are not there and the image `heddle.test/python:1`.
+    """
     from heddle.api import crd
 
-    with running(controllers=REALISTIC, service_accounts=True) as plane:
+    with contextlib.ExitStack() as stack:
+        plane = stack.enter_context(running(controllers=REALISTIC, service_accounts=True))
         plane.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd.manifests())
         plane.start_kwok(gpu_nodes(4))
         plane.start_scheduler()
+        if with_node:
+            import node
+            import ociimage
+
+            real = stack.enter_context(node.running(plane, gpus=2))
+            archive = plane.folder / "python.tar"
+            ociimage.python(archive, "heddle.test/python:1", [])
+            real.load(archive)
+            archive.unlink()
         yield plane
+
+
+def _build_all() -> None:
+    import node
+
+    print(build())
+    helm()
+    if not node.obstacle():
+        KUBELET.build()
+        node.build()
 
 
 def _end(*_: object) -> None:
@@ -464,15 +505,16 @@ def main() -> int:
     """Build or run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("command", choices=["build", "run", "kube"])
-    command = parser.parse_args().command
+    parser.add_argument("--node", action="store_true", help="kube: with one real node, on which pods really run")
+    given = parser.parse_args()
+    command = given.command
     try:
         if command == "build":
-            print(build())
-            helm()
+            _build_all()
             return 0
         signal.signal(signal.SIGTERM, _end)
         signal.signal(signal.SIGINT, _end)
-        with playground() if command == "kube" else running() as plane:
+        with playground(with_node=given.node) if command == "kube" else running() as plane:
             print(f"server:  {plane.url}\nkubectl: {plane.kubectl}\n\nexport KUBECONFIG={plane.kubeconfig}", flush=True)
             if command == "kube":
                 print(f"{plane.kubectl} get nodes\n\nCtrl-C stops it and leaves nothing.", flush=True)

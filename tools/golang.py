@@ -29,6 +29,9 @@ class Module:
     packages: Mapping[str, str]
     stamps: Mapping[str, str] = field(default_factory=dict)
     """Variables that the linker sets, such as a version."""
+    tags: tuple[str, ...] = ()
+    cgo: frozenset[str] = frozenset()
+    """File names of what does not build without a C compiler."""
 
     @property
     def cache(self) -> Path:
@@ -56,8 +59,10 @@ class Module:
     def _build(self, go: str, name: str, package: str) -> None:
         partial = self.cache / f".{name}.partial"
         flags = " ".join(["-s -w", *(f"-X {variable}={value}" for variable, value in self.stamps.items())])
-        command = [go, "build", "-trimpath", "-ldflags", flags, "-o", str(partial), package]
-        environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false"}
+        tags = ["-tags", ",".join(self.tags)] if self.tags else []
+        command = [go, "build", "-trimpath", *tags, "-ldflags", flags, "-o", str(partial), package]
+        cgo = "1" if name in self.cgo else "0"
+        environment = {**os.environ, "CGO_ENABLED": cgo, "GOFLAGS": "-mod=readonly -buildvcs=false"}
         started = time.monotonic()
         print(f"building {name} ...", file=sys.stderr, flush=True)
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)

@@ -84,6 +84,14 @@ def wait_for(heddle: Heddle, name: str, reason: str) -> None:
     pytest.fail(f"queue {name} never became {reason}: {conditions}")
 
 
+MOUNTS = """
+apiVersion: heddle.dev/v1alpha1
+kind: TrainingJob
+metadata: {name: mounts}
+spec: {command: ["true"], queue: default, volumes: [{mountPath: /data, claim: data}]}
+"""
+
+
 @pytest.mark.parametrize(
     ("arguments", "given", "code", "words"),
     [
@@ -97,6 +105,11 @@ def wait_for(heddle: Heddle, name: str, reason: str) -> None:
         (("get", "queue", "nobody"), "", 4, ["not found"]),
         (("explain", "nobody"), "", 4, ["not found"]),
         (("run", "--env", "X", "--", "true"), "", 2, ["NAME=VALUE"]),
+        (("run", "--upload", ".", "--", "true"), "", 1, ["--upload: this is for clusters", "leave it out"]),
+        (("run", "--volume", "data:/data", "--", "true"), "", 1, ["--volume: this is for clusters"]),
+        (("run", "--shm", "1Gi", "--", "true"), "", 1, ["--shm: this is for clusters"]),
+        (("run", "--grace", "soon", "--", "true"), "", 2, ["--grace:"]),
+        (("apply", "-f", "-"), MOUNTS, 1, ["spec.volumes: embedded heddle runs programs of this machine"]),
         (("run", "--name", "Bad_Name", "--", "true"), "", 1, ["metadata.name", "lower case"]),
         (("up", "--simulate", "2xH100"), "", 2, ["2x8xH100"]),
         (("apply", "-f", "-"), "metadata: {name: x}", 1, ["manifest of 'x' has no apiVersion and no kind"]),

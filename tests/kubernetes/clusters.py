@@ -51,6 +51,8 @@ class Cluster:
         self.store = KubernetesStore.from_config(plane.kubeconfig)
         self.namespace = f"t-{uuid.uuid4().hex[:8]}"
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._others: set[str] | None = None
+        """Nodes that were there before the test."""
         self.kubeconfig = Path(plane.kubeconfig)
         """By which the controllers reach the API server."""
 
@@ -61,6 +63,8 @@ class Cluster:
         for name in ("heddle-system", self.namespace):
             await self.ensure(NAMESPACES, {"metadata": {"name": name}})
         await self.until(lambda: self._served(), 20)
+        if self._others is None:
+            self._others = set(await self._names(NODES))
 
     async def _served(self) -> bool:
         try:
@@ -75,9 +79,9 @@ class Cluster:
         for pod in await self.pods():
             await self.store.delete(PODS, pod["metadata"]["name"], self.namespace, grace_period=0)
         for resource in (NODES, QUEUES):
-            page = await self.store.list(resource)
-            for name in (json.loads(blob)["metadata"]["name"] for blob in page.items):
-                await self.store.delete(resource, name)
+            for name in await self._names(resource):
+                if resource is not NODES or name not in (self._others or ()):
+                    await self.store.delete(resource, name)
         await self.store.delete(NAMESPACES, self.namespace)
         await self.store.close()
 
@@ -88,6 +92,10 @@ class Cluster:
                 process.terminate()
         for process in self._processes:
             await asyncio.to_thread(process.wait, 15)
+
+    async def _names(self, resource: Resource) -> list[str]:
+        page = await self.store.list(resource)
+        return [json.loads(blob)["metadata"]["name"] for blob in page.items]
 
     async def ensure(self, r: Resource, obj: dict[str, Any], namespace: str = "") -> None:
         """Create what is not there."""

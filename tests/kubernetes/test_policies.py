@@ -43,6 +43,10 @@ SOUND = {
     "spread": job(nodes=4, spread={"level": "rack", "maxSkew": 1}),
     "slices": job(nodes=8, minNodes=4, slices={"level": "rack", "size": 4}),
     "not-resizable": job(nodes=4, minNodes=2, resizable=False),
+    "volumes": job(volumes=[
+        {"mountPath": "/data", "claim": "data", "subPath": "a/b"}, {"mountPath": "/dev/shm", "memory": "8Gi"},
+        {"mountPath": "/code", "configMap": "code", "files": [{"key": "f0", "path": "src/..train.py"}]},
+    ]),
     "groups": work({"group": "a"}, {"group": "a", "after": ["set-0"]}, {"group": "b"}, minGroups=2),
     "after-a-set-of-no-group": work({}, {"group": "b", "after": ["set-0"]}),
     "queue": queue(quota={GPU: 8, f"{MODEL}=H100": 4, "licenses.heddle.dev/matlab": 3}, limit={GPU: "16"}),
@@ -55,6 +59,16 @@ FAULTY = {
     "half-a-licence": job(resourcesPerNode={"licenses.heddle.dev/matlab": "500m"}),
     "licence-without-name": job(resourcesPerNode={"licenses.heddle.dev/": 1}),
     "gpu-memory-too-small": job(gpuMemoryPerNode="1Ki"),
+    "volume-of-nothing": job(volumes=[{"mountPath": "/data"}]),
+    "volume-of-two-things": job(volumes=[{"mountPath": "/data", "claim": "a", "memory": "1Gi"}]),
+    "volumes-at-one-path": job(volumes=[{"mountPath": "/a", "claim": "a"}, {"mountPath": "/a", "claim": "b"}]),
+    "volume-at-a-relative-path": job(volumes=[{"mountPath": "data", "claim": "a"}]),
+    "volume-of-a-relative-host-path": job(volumes=[{"mountPath": "/a", "hostPath": "data"}]),
+    "files-of-a-claim": job(volumes=[{"mountPath": "/a", "claim": "a", "files": [{"key": "k", "path": "p"}]}]),
+    "sub-path-above-its-volume": job(volumes=[{"mountPath": "/a", "claim": "a", "subPath": "b/../../c"}]),
+    "file-above-its-volume": job(
+        volumes=[{"mountPath": "/a", "configMap": "a", "files": [{"key": "k", "path": "../p"}]}]
+    ),
     "gpus-twice": job(gpuMemoryPerNode="20Gi", resourcesPerNode={GPU: 1}),
     "model-twice": job(gpuModels=["H100", "H100"], resourcesPerNode={GPU: 1}),
     "model-misnamed": job(gpuModels=["H 100"], resourcesPerNode={GPU: 1}),

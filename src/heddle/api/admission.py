@@ -30,6 +30,7 @@ def admit(resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], o
     new.setdefault("apiVersion", resource.api_version)
     new.setdefault("kind", resource.kind)
     check(resource, new)
+    _only_on_clusters(resource, new)
     if resource.own and operation != "STATUS" and resource.type is not None:
         fill_defaults(_schema(resource.type), new)
     if operation == "CREATE":
@@ -38,6 +39,19 @@ def admit(resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], o
         _keep_submitter(old, new)
         _immutable(resource, old, new)
     return new
+
+
+def _only_on_clusters(resource: Resource, new: dict[str, Any]) -> None:
+    """A field that nothing here would heed is refused, not ignored."""
+    if resource.kind == "TrainingJob" and new.get("spec", {}).get("volumes"):
+        remedy = "embedded heddle runs programs of this machine, which see its files: leave it out, or use a cluster"
+        raise Invalid(
+            f"TrainingJob {new['metadata'].get('name')!r} is invalid: spec.volumes: {remedy}",
+            kind=resource.kind,
+            group=resource.group,
+            name=new["metadata"].get("name", ""),
+            causes=[StatusCause(reason="FieldValueForbidden", message=remedy, field="spec.volumes")],
+        )
 
 
 @cache
@@ -92,7 +106,7 @@ def _defaults(resource: Resource, new: dict[str, Any]) -> None:
 FIXED: dict[str, tuple[str, ...]] = {
     "Workload": ("podSets",),
     "TrainingJob": ("command", "image", "workingDir", "env", "nodes", "minNodes", "processesPerNode",
-                    "resourcesPerNode", "nodeSelector", "topology", "placement", "queue"),
+                    "resourcesPerNode", "nodeSelector", "topology", "placement", "queue", "volumes"),
 }  # fmt: skip
 """Fields of spec that pods are already made of; a new job is the way to change them."""
 

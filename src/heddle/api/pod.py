@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from msgspec import Meta, field
 
 from heddle.api.clock import to_seconds
-from heddle.api.meta import Condition, Kind, LocalObjectReference, Resources, Struct, find_condition
+from heddle.api.meta import Condition, Kind, LocalObjectReference, Quantity, Resources, Struct, find_condition
 from heddle.api.selectors import Selector
 
 
@@ -64,6 +64,15 @@ class ContainerPort(Struct):
     protocol: str = "TCP"
 
 
+class VolumeMount(Struct, kw_only=True):
+    """Where a container sees a volume of its pod."""
+
+    name: str
+    mount_path: str = ""
+    sub_path: str = ""
+    read_only: bool = False
+
+
 class Container(Struct):
     """One program of a pod."""
 
@@ -77,6 +86,8 @@ class Container(Struct):
     resources: ResourceRequirements = field(default_factory=ResourceRequirements)
     ports: list[ContainerPort] = []
     restart_policy: str = ""
+    volume_mounts: list[VolumeMount] = []
+    termination_message_policy: str = ""
 
 
 class NodeSelectorRequirement(Struct):
@@ -157,14 +168,48 @@ class PersistentVolumeClaimSource(Struct):
     """A claim of the pod's namespace."""
 
     claim_name: str = ""
+    read_only: bool = False
+
+
+class HostPathSource(Struct):
+    """A directory of the node."""
+
+    path: str = ""
+    type: str = ""
+
+
+class KeyToPath(Struct, kw_only=True):
+    """A key as a file."""
+
+    key: str
+    path: str
+    mode: int | None = None
+
+
+class ConfigMapSource(Struct):
+    """A ConfigMap of the pod's namespace."""
+
+    name: str = ""
+    items: list[KeyToPath] = []
+    optional: bool | None = None
+
+
+class EmptyDirSource(Struct):
+    """Empty when the pod begins, gone when it ends."""
+
+    medium: str = ""
+    size_limit: Quantity | None = None
 
 
 class Volume(Struct):
-    """A volume of a pod: only of those kinds that bear on where it may run are the details read."""
+    """A volume of a pod: those kinds that bear on where it may run, and those that jobs' pods have."""
 
     name: str = ""
     persistent_volume_claim: PersistentVolumeClaimSource | None = None
     ephemeral: Any = None
+    host_path: HostPathSource | None = None
+    config_map: ConfigMapSource | None = None
+    empty_dir: EmptyDirSource | None = None
 
 
 class SchedulingGate(Struct):
@@ -192,6 +237,8 @@ class PodSpec(Struct):
     node_selector: dict[str, str] = {}
     tolerations: list[PodToleration] = []
     restart_policy: str = "Always"
+    hostname: str = ""
+    subdomain: str = ""
     scheduler_name: str = ""
     termination_grace_period_seconds: int | None = None
     active_deadline_seconds: int | None = None

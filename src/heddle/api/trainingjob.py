@@ -18,6 +18,40 @@ class Checkpoint(Struct):
     path: Annotated[str, Meta(description="Directory; given to every process as HEDDLE_CHECKPOINT_DIR.", min_length=1)]
 
 
+class VolumeFile(Struct, kw_only=True):
+    """A key of a ConfigMap, as a file."""
+
+    key: Annotated[str, Meta(description="Key in its data.", min_length=1, max_length=253)]
+    path: Annotated[str, Meta(description="File below the mount path.", min_length=1, max_length=512)]
+    executable: Annotated[bool, Meta(description="true: it may be run.")] = False
+
+
+class JobVolume(Struct, kw_only=True):
+    """A directory that every pod of the job sees; exactly one of claim, hostPath, configMap and memory says what."""
+
+    mount_path: Annotated[
+        str, Meta(description="Where the programs see it: an absolute path.", min_length=1, max_length=512)
+    ]
+    claim: Annotated[str, Meta(description="PersistentVolumeClaim of the job's namespace.", max_length=253)] = ""
+    host_path: Annotated[
+        str, Meta(description="Directory of the node, where the namespace allows it.", max_length=512)
+    ] = ""
+    config_map: Annotated[
+        str, Meta(description="ConfigMap of the job's namespace: its files, read only.", max_length=253)
+    ] = ""
+    files: Annotated[
+        list[VolumeFile], Meta(description="Which keys of configMap are which files; empty: all.", max_length=1000)
+    ] = []
+    memory: Annotated[
+        Quantity | None,
+        Meta(
+            description='Empty, in memory, and at most so large, as "8Gi": for /dev/shm. Counts as the pod\'s memory.'
+        ),
+    ] = None
+    sub_path: Annotated[str, Meta(description="Directory of the volume, in place of its root.", max_length=512)] = ""
+    read_only: Annotated[bool, Meta(description="true: programs cannot write there.")] = False
+
+
 class TrainingJobSpec(Struct):
     """Command, size, queue and what to do when things go wrong."""
 
@@ -86,6 +120,10 @@ class TrainingJobSpec(Struct):
         Meta(description="Restarts after failures; being preempted or resized does not count.", ge=0, le=1000),
     ] = 3
     checkpoint: Annotated[Checkpoint | None, Meta(description="Where the training keeps its checkpoints.")] = None
+    volumes: Annotated[
+        list[JobVolume],
+        Meta(description="On a cluster: what its pods mount, such as where checkpoints are kept.", max_length=16),
+    ] = []
     walltime_seconds: Annotated[
         Positive | None,
         Meta(description="The job is ended when it has run so long; counted anew after it was evicted. Known ends let "

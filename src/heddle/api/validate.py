@@ -26,7 +26,7 @@ from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.registry import Resource
 from heddle.api.status import StatusCause
 from heddle.api.topology import Topology
-from heddle.api.trainingjob import TrainingJob
+from heddle.api.trainingjob import JobVolume, TrainingJob
 from heddle.api.workload import NodeAffinity, PodSet, SliceRule, SpreadRule, Workload
 
 
@@ -399,8 +399,34 @@ def _order(pod_sets: list[PodSet]) -> Iterator[Fault]:
             yield Fault(f"spec.podSets[{i}].after", "FieldValueInvalid", pod_set.after, remedy)
 
 
+def _volumes(volumes: list[JobVolume]) -> Iterator[Fault]:
+    for i, volume in enumerate(volumes):
+        where = f"spec.volumes[{i}]"
+        if not volume.mount_path.startswith("/") or volume.mount_path in [v.mount_path for v in volumes[:i]]:
+            remedy = "give each volume an absolute path of its own"
+            yield Fault(f"{where}.mountPath", "FieldValueInvalid", volume.mount_path, remedy)
+        sources = {"claim": volume.claim, "hostPath": volume.host_path, "configMap": volume.config_map,
+                   "memory": volume.memory}  # fmt: skip
+        given = [name for name, value in sources.items() if value not in ("", None)]
+        if len(given) != 1:
+            remedy = "give exactly one of claim, hostPath, configMap and memory"
+            yield Fault(where, "FieldValueInvalid", " and ".join(given), remedy)
+        if volume.host_path and not volume.host_path.startswith("/"):
+            yield Fault(f"{where}.hostPath", "FieldValueInvalid", volume.host_path, "give an absolute path")
+        if volume.files and not volume.config_map:
+            yield Fault(f"{where}.files", "FieldValueForbidden", len(volume.files), "only a configMap has files")
+        paths = [
+            ("subPath", volume.sub_path),
+            *((f"files[{n}].path", file.path) for n, file in enumerate(volume.files)),
+        ]
+        for field, path in paths:
+            if path.startswith("/") or ".." in path.split("/"):
+                yield Fault(f"{where}.{field}", "FieldValueInvalid", path, "give a path below the volume, without ..")
+
+
 def _training_job(job: TrainingJob) -> Iterator[Fault]:
     spec = job.spec
+    yield from _volumes(spec.volumes)
     if spec.minimum > spec.nodes:
         yield Fault("spec.minNodes", "FieldValueInvalid", spec.min_nodes, f"give at most nodes ({spec.nodes})")
     elastic = spec.nodes - spec.minimum

@@ -17,6 +17,8 @@ from heddle.cli.show import Waiting
 
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\S* ")
 _PART = 16384  # a longer line is kept in parts of so many bytes, each with its own time
+_GONE = b"unable to retrieve container logs for "
+"""A kubelet's word, in the place of a log, for a container that is gone."""
 _SLACK = 5  # seconds; lines that come twice are recognised by their time
 
 ENDED = ("Succeeded", "Failed")
@@ -136,7 +138,8 @@ class PodLog(threading.Thread):
         new = []
         for line in lines:
             if not _STAMP.match(line):
-                new.append(line)
+                if not line.startswith(_GONE):
+                    new.append(line)
                 continue
             stamp, _, text = line.partition(b" ")
             if not reading.fresh:

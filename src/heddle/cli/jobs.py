@@ -2,7 +2,6 @@
 
 import sys
 import threading
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -47,7 +46,20 @@ def run(
         bool, typer.Option("--non-preemptible", help="Never evicted; only within quota.")
     ] = False,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE. Repeatable.")] = None,
-    checkpoint: Annotated[str, typer.Option(help="Directory of checkpoints (HEDDLE_CHECKPOINT_DIR).")] = "",
+    checkpoint: Annotated[
+        str, typer.Option(help="Directory of checkpoints (HEDDLE_CHECKPOINT_DIR); on a cluster, one of a --volume.")
+    ] = "",
+    volume: Annotated[
+        list[str] | None,
+        typer.Option("--volume", help="On a cluster: CLAIM:/path[:ro], or /directory:/path of the node. Repeatable."),
+    ] = None,
+    shm: Annotated[str, typer.Option(help="On a cluster: size of /dev/shm, such as 8Gi.")] = "",
+    upload: Annotated[
+        str, typer.Option(help="On a cluster: a small directory of code (1 MB) to run in, as /workspace.")
+    ] = "",
+    grace: Annotated[
+        str, typer.Option(help="Time to save a checkpoint when told to stop (SIGTERM), such as 2m; default 30s.")
+    ] = "",
     max_restarts: Annotated[int, typer.Option(help="Restarts after failures.", min=0)] = 3,
     topology: Annotated[str, typer.Option(help="Node label of the level that must hold all nodes.")] = "",
     walltime: Annotated[
@@ -64,8 +76,8 @@ def run(
 
     heddle run --gpus 2 --nodes 2 -- python train.py
 
-    On your machine it runs in the present directory, with your PATH and VIRTUAL_ENV; on a cluster in --image. Ctrl-C
-    asks whether to stop the job; off a terminal it leaves it running.
+    On your machine it runs in the present directory, with your PATH and VIRTUAL_ENV; on a cluster in --image, to which
+    --upload . adds your code. Ctrl-C asks whether to stop the job; off a terminal it leaves it running.
     """
     pairs = {}
     for text in env or []:
@@ -77,6 +89,10 @@ def run(
         limit = duration(walltime) if walltime else None
     except ValueError as error:
         raise fail(f"--time: {error}", USAGE) from None
+    try:
+        patience = duration(grace) if grace else 30
+    except ValueError as error:
+        raise fail(f"--grace: {error}", USAGE) from None
     with told(), client(namespace) as c:
         job = c.run(
             command,
@@ -96,7 +112,11 @@ def run(
             priority=priority,
             preemptible=not non_preemptible,
             env=pairs,
-            checkpoint=str(Path(checkpoint).resolve()) if checkpoint else "",
+            checkpoint=checkpoint,
+            volumes=volume or (),
+            shared_memory=shm or None,
+            upload=upload,
+            grace=patience,
             max_restarts=max_restarts,
             topology=topology,
             walltime=limit,

@@ -49,7 +49,11 @@ class LeadershipLost(Exception):
 
 
 def meet_at_first(job: TrainingJob, first: Pod) -> tuple[str, int]:
-    """Processes find the first of them at its pod's address."""
+    """Processes find the first of them at its pod's address; "" until it has one.
+
+    Not by its name: an address needs no DNS, is never remembered wrongly, and lasts as long as the world, since pods
+    are made anew with it.
+    """
     return first.status.pod_ip, RENDEZVOUS_PORT
 
 
@@ -120,7 +124,7 @@ class ClusterHeddle:
         claims.on_change(lambda type_, old, new: scheduling.claim_changed((new or old).key))
         volumes.on_change(lambda type_, old, new: scheduling.claim_changed())
         spaces.on_change(lambda type_, old, new: scheduling.space_changed((new or old).metadata.name))
-        training = TrainingController(informers, meet_at_first)
+        training = TrainingController(informers, meet_at_first, restarts_in_place=False)
         leader = prometheus.Gauge("heddle_leader", "1 in the process that leads.", registry=scheduling.metrics.registry)
         leader.set_function(lambda: float(lease.leads()))
         web = Web(self._listen, lambda: self._problem, scheduling.metrics.registry, prometheus.REGISTRY)

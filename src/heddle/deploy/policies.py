@@ -113,6 +113,38 @@ def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least:
         )
 
 
+def _volumes() -> Iterable[Rule]:
+    volumes = "object.spec.volumes"
+
+    def each(expression: str) -> str:
+        return f"!has({volumes}) || {volumes}.all(v, {expression})"
+
+    own = f"{volumes}.exists_one(w, w.mountPath == v.mountPath)"
+    yield Rule(
+        each(f"v.mountPath.startsWith('/') && {own}"), "volumes: give each mountPath an absolute path of its own"
+    )
+    named = " + ".join(f"(has(v.{name}) && v.{name} != '' ? 1 : 0)" for name in ("claim", "hostPath", "configMap"))
+    yield Rule(
+        each(f"{named} + (has(v.memory) ? 1 : 0) == 1"),
+        "volumes: give exactly one of claim, hostPath, configMap and memory",
+    )
+    yield Rule(
+        each("!has(v.hostPath) || v.hostPath == '' || v.hostPath.startsWith('/')"),
+        "volumes: give an absolute path as hostPath",
+    )
+    files = "!has(v.files) || v.files.size() == 0"
+    yield Rule(each(f"{files} || (has(v.configMap) && v.configMap != '')"), "volumes: only a configMap has files")
+    above = "matches('(^|/)[.][.](/|$)')"
+    yield Rule(
+        each(f"!has(v.subPath) || (!v.subPath.startsWith('/') && !v.subPath.{above})"),
+        "volumes: give subPath a path below the volume, without ..",
+    )
+    yield Rule(
+        each(f"{files} || v.files.all(f, !f.path.startsWith('/') && !f.path.{above})"),
+        "volumes: give files paths below the volume, without ..",
+    )
+
+
 def _of_each_pod_set() -> Iterable[Rule]:
     for expression, remedy in _pod_set("p", "resources", "gpuMemory", "step", "count", "minCount"):
         yield Rule(f"object.spec.podSets.all(p, {expression})", f"podSets: {remedy.removeprefix('p.')}")
@@ -142,6 +174,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "trainingjobs": (
         Rule("object.metadata.name.size() <= 50", "name: use at most 50 characters: pods are named after the job"),
         *_pod_set("object.spec", "resourcesPerNode", "gpuMemoryPerNode", "nodeStep", "nodes", "minNodes"),
+        *_volumes(),
     ),
     "workloads": (
         Rule(f"{_SETS}.all(p, {_SETS}.exists_one(q, q.name == p.name))", "podSets: each needs a name of its own"),

@@ -36,6 +36,7 @@ CONTROLLER: tuple[Right, ...] = (
     Right("", ("pods/status",), ("patch",), "To say on a pod why it waits."),
     Right("", ("configmaps",), (*READ, "create", "patch"), "Rendezvous of TrainingJobs (rank, world size, address), "
           "in their namespaces, and the record of use."),
+    Right("", ("services",), ("get", "create"), "The headless Service of a TrainingJob, that names its pods in DNS."),
     Right("", ("events",), ("create", "patch"), "To tell what was done."),
     Right("", ("persistentvolumes", "persistentvolumeclaims"), READ, "Pods go where their volumes can be."),
     Right("storage.k8s.io", ("storageclasses", "csinodes"), READ, "The same; and how many volumes a node takes."),
@@ -107,7 +108,8 @@ REFUSED: tuple[tuple[Question, str], ...] = (
     (("update", "pods", ""), "it patches; it replaces nothing"),
     (("delete", "deployments.apps", ""), "work of others is evicted pod by pod, never deleted"),
     (("patch", "jobs.batch", ""), "the same"),
-    (("create", "services", ""), "nothing that it makes needs one"),
+    (("patch", "services", ""), "it makes those of its jobs, and changes none"),
+    (("delete", "services", ""), "the garbage collector deletes those of a job"),
     (("delete", "configmaps", ""), "the garbage collector deletes those of a job"),
     (("delete", "persistentvolumeclaims", ""), "data outlives jobs"),
     (("create", "leases.coordination.k8s.io", "default"), "leases elsewhere are not its own"),

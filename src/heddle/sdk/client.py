@@ -10,6 +10,7 @@ Calls block; a thread of the client's own runs the connection. Errors are those 
 
 import asyncio
 import queue
+import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
@@ -20,16 +21,18 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from heddle.api.core import ConfigMap
 from heddle.api.errors import ApiError, BadRequest, Expired, NotFound, Unavailable
 from heddle.api.meta import ObjectMeta, Resources
 from heddle.api.pod import EnvVar
-from heddle.api.registry import PODS, TRAININGJOBS, Resource, by_kind, find
-from heddle.api.trainingjob import Checkpoint, TrainingJob, TrainingJobSpec
+from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, Resource, by_kind, find
+from heddle.api.trainingjob import Checkpoint, JobVolume, TrainingJob, TrainingJobSpec
 from heddle.control.training import ledger
-from heddle.control.training.pods import JOB_LABEL
-from heddle.sdk import caller
+from heddle.control.training.pods import JOB_LABEL, owner
+from heddle.sdk import caller, mounted
 from heddle.sdk.asking import Asking
 from heddle.sdk.connection import connect
+from heddle.sdk.upload import MOUNT, Upload, pack
 from heddle.store.client import Client as TypedClient
 from heddle.store.client import decode
 from heddle.store.port import PatchType
@@ -241,6 +244,10 @@ class Client:
         env: dict[str, str] | None = None,
         working_dir: str | Path = "",
         checkpoint: str = "",
+        volumes: Sequence[str] = (),
+        shared_memory: str | None = None,
+        upload: str | Path = "",
+        grace: int = 30,
         max_restarts: int = 3,
         topology: str = "",
         walltime: int | None = None,
@@ -271,7 +278,12 @@ class Client:
             preemptible: False: never evicted for others, and only within quota.
             env: additional environment.
             working_dir: where the command runs.
-            checkpoint: directory that a restart resumes from.
+            checkpoint: directory that a restart resumes from; on a cluster, one of a volume.
+            volumes: what pods on a cluster mount: "CLAIM:/path" of a PersistentVolumeClaim, or "/directory:/path" of
+                the node, with ":ro" for read only.
+            shared_memory: size of /dev/shm of pods on a cluster, such as "8Gi".
+            upload: a small directory whose files pods on a cluster find in /workspace, where the command then runs.
+            grace: seconds between SIGTERM and SIGKILL, to save a checkpoint.
             max_restarts: restarts after failures.
             topology: node label of the level of which one domain must hold all nodes.
             walltime: seconds after which the job is ended; None: it may run for ever.
@@ -279,11 +291,28 @@ class Client:
 
         Raises:
             Invalid: lists every fault.
-            BadRequest: the cluster needs an image.
+            BadRequest: the cluster needs an image, or something is for the other place.
         """
         here = self._do(self._asking.is_embedded())
         if not (here or image):
             raise BadRequest("spec.image: on a cluster a job runs in a container image; name one by --image")
+        if here and (volumes or shared_memory or upload):
+            option = "--upload" if upload else "--volume" if volumes else "--shm"
+            raise BadRequest(
+                f"{option}: this is for clusters; embedded heddle runs programs on this machine, which see its files: "
+                "leave it out"
+            )
+        mounts = [mounted.parsed(text) for text in volumes]
+        if shared_memory:
+            mounts.append(JobVolume(mount_path="/dev/shm", memory=shared_memory))  # noqa: S108 - where programs look
+        if checkpoint:
+            own = Path(caller.directory(working_dir), checkpoint)
+            checkpoint = str(own.resolve()) if here else mounted.checkpoint(checkpoint, mounts)
+        packed = pack(upload) if upload else None
+        sent = f"upload-{secrets.token_hex(5)}"
+        if packed:
+            mounts.append(packed.volume(sent))
+            working_dir = working_dir or MOUNT
         given = caller.environment(env) if here else dict(env or {})
         resources: Resources = {}
         if gpus:
@@ -314,12 +343,32 @@ class Client:
                 env=[EnvVar(name=k, value=caller.literal(v)) for k, v in given.items()],
                 working_dir=caller.directory(working_dir) if here else str(working_dir),
                 checkpoint=Checkpoint(path=checkpoint) if checkpoint else None,
+                volumes=mounts,
+                termination_grace_period_seconds=grace,
                 max_restarts=max_restarts,
                 walltime_seconds=walltime,
             ),
         )
         job.spec.topology.required = topology
-        created: TrainingJob = self._do(self._client.create(TRAININGJOBS, job, self.namespace, dry_run=dry_run))
+        return self._do(self._submit(job, None if dry_run or not packed else (sent, packed), dry_run=dry_run))
+
+    async def _submit(self, job: TrainingJob, sent: tuple[str, Upload] | None, *, dry_run: bool) -> TrainingJob:
+        """Create a job, and before it what it is to find in its directory, which then is the job's."""
+        if sent:
+            name, packed = sent
+            meta = ObjectMeta(name=name, namespace=self.namespace)
+            config = ConfigMap(metadata=meta, binary_data=packed.data, immutable=True)
+            await self._client.create(CONFIGMAPS, config, self.namespace)
+        try:
+            created: TrainingJob = await self._client.create(TRAININGJOBS, job, self.namespace, dry_run=dry_run)
+        except BaseException:
+            if sent:
+                await self._client.delete(CONFIGMAPS, sent[0], self.namespace)
+            raise
+        if sent:
+            labels = {JOB_LABEL: created.metadata.name}
+            patch = {"metadata": {"labels": labels, "ownerReferences": [msgspec.to_builtins(owner(created))]}}
+            await self._client.patch(CONFIGMAPS, sent[0], patch, self.namespace)
         return created
 
     def follow(self, kind: str, name: str, *, timeout: float | None = None) -> Iterator[Any]:

@@ -65,6 +65,14 @@ def test_who_comes_later_sees_no_earlier_runs() -> None:
     assert printed(server, lambda: None, earlier=False) == ["two"]
 
 
+def test_what_a_kubelet_says_in_place_of_a_log_that_is_gone_is_no_line_of_it() -> None:
+    class Gone(Logs):
+        def logs(self, pod: str, *, previous: bool, **options: Any) -> Iterator[bytes]:
+            yield b"unable to retrieve container logs for containerd://0123"
+
+    assert printed(Gone(), lambda: None) == []
+
+
 def test_a_clock_that_was_set_back_loses_no_line() -> None:
     server = Logs([(5, "before"), (3, "after"), (5, "again")])
     assert printed(server, lambda: None) == ["before", "after", "again"]

@@ -2,9 +2,12 @@
 
 A job owns one Workload, up to `nodes` pods and one rendezvous ConfigMap. Its members are the pods that have a node.
 Whenever that set differs from the one in the ConfigMap and is whole (the scheduler's `status.bound` agrees, and the
-minimum is met), a new generation of the world is written, and the members' processes are restarted in place: they
-resume from their checkpoint with the new size. Everything is derived from objects, so that a controller that was
-killed anywhere goes on where it was.
+minimum is met), a new generation of the world is written, and the members' processes start again: they resume from
+their checkpoint with the new size. Everything is derived from objects, so that a controller that was killed anywhere
+goes on where it was.
+
+heddle's own nodes restart processes in place when they are asked to. A kubelet does not: there a pod is for one world.
+Who was in a world that is over is deleted, and the pods that are made in their places form the next one.
 """
 
 import asyncio
@@ -12,7 +15,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -36,6 +39,11 @@ _log = logging.getLogger(__name__)
 
 _TIMED_OUT = 124  # as timeout(1) has it
 _BACK_OFF_MOST, _BACK_OFF_RESET = 300.0, 600.0
+_SETTLES = 5.0
+"""Seconds that a world waits for pods that are made anew to have places again."""
+_LINE = 300
+_TROUBLES = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerError",
+             "RunContainerError")  # fmt: skip
 
 Meeting = Callable[[TrainingJob, Pod], tuple[str, int]]
 """Address and port at which the first member of a job's world listens."""
@@ -51,18 +59,23 @@ _LOOK_EVERY = 30.0
 class TrainingController:
     """Brings TrainingJobs from wish to result."""
 
-    def __init__(self, informers: Informers, meeting: Meeting, saved: Saved | None = None) -> None:
+    def __init__(
+        self, informers: Informers, meeting: Meeting, saved: Saved | None = None, *, restarts_in_place: bool = True
+    ) -> None:
         """Reconcile the jobs of a store.
 
         Args:
             informers: of that store.
             meeting: knows where processes of this place can meet.
             saved: sees checkpoints; None: nobody here does.
+            restarts_in_place: whether the nodes restart the processes of a pod when they are asked to, as heddle's
+                own do; False: they are kubelets, pods are made anew, and a headless Service names them.
         """
         self._client = Client(informers.store)
         self._events = EventRecorder(self._client, "heddle-training")
         self._meeting = meeting
         self._saved = saved
+        self._in_place = restarts_in_place
         self._looked: dict[str, float] = {}
         self._ledger = ledger.Ledger(self._client)
         self._deleted: dict[str, TrainingJob] = {}
@@ -106,6 +119,8 @@ class TrainingController:
         namespace = job.metadata.namespace
         workload = self._workloads.objects.get(key)
         if workload is None:
+            if not self._in_place and not await self._serve(job):
+                return 1.0
             with contextlib.suppress(AlreadyExists):
                 await self._client.create(WORKLOADS, build.workload(job))
             return None
@@ -122,10 +137,10 @@ class TrainingController:
         if left is not None and left <= 0:
             text = f"ended by its walltime of {job.spec.walltime_seconds} s"
             return await self._end(job, workload, mine, success=False, exit_code=_TIMED_OUT, message=text)
-        await self._form(job, workload, mine, world, generation)
-        await self._note(job, workload, mine)
+        settling = await self._form(job, workload, mine, world, generation)
+        await self._note(job, workload, mine, settling=settling is not None)
         look = await self._look_at_checkpoint(job, workload)
-        return look if left is None else left if look is None else min(look, left)
+        return min((wait for wait in (settling, look, left) if wait is not None), default=None)
 
     # parts of a reconcile
 
@@ -141,10 +156,30 @@ class TrainingController:
         world = self._worlds.objects.get(f"{job.metadata.namespace}/{build.rendezvous_name(job)}")
         return [m for m in (world.data.get("members", "") if world else "").split(",") if m]
 
+    async def _serve(self, job: TrainingJob) -> bool:
+        """Make the job's Service; False: that of an earlier job of this name is not gone yet."""
+        service = build.service(job)
+        if service is None:
+            return True
+        namespace = job.metadata.namespace
+        try:
+            await self._client.create(build.SERVICES, service, namespace)
+        except AlreadyExists:
+            with contextlib.suppress(NotFound):
+                found = await self._client.get(build.SERVICES, job.metadata.name, namespace)
+                owners = found["metadata"].get("ownerReferences", [])
+                if any(one["uid"] == job.metadata.uid for one in owners):
+                    return True
+                if any(one["kind"] == job.kind for one in owners):
+                    return False
+                text = f"there is a Service {job.metadata.name} already, so that its pods have no names in DNS"
+                await self._events.record(job, "ServiceExists", text, warning=True)
+        return True
+
     async def _make_missing(self, job: TrainingJob, mine: dict[int, Pod]) -> None:
         async def make(index: int) -> None:
             with contextlib.suppress(AlreadyExists):
-                await self._client.create(PODS, build.pod(job, index))
+                await self._client.create(PODS, build.pod(job, index, restarts_in_place=self._in_place))
 
         try:
             await asyncio.gather(*(make(index) for index in range(job.spec.nodes) if index not in mine))
@@ -167,8 +202,10 @@ class TrainingController:
             told = pod.metadata.annotations.get(RESTART_ANNOTATION, "")
             if pod.metadata.name in restarted and told != str(generation):
                 continue  # that was the process of an earlier world
+            if build.members_text([pod]) in restarted:
+                continue  # it is on its way out
             if (end := _failure(pod)) and run_generation(end.container_id, told) == told:
-                return pod, end.exit_code, ": ".join(filter(None, (end.reason or "Error", end.message)))
+                return pod, end.exit_code, ": ".join(filter(None, (end.reason or "Error", _last_line(end.message))))
         return None
 
     async def _fail(
@@ -190,7 +227,7 @@ class TrainingController:
             if other.finished:
                 with contextlib.suppress(NotFound):
                     await self._client.delete(PODS, other.metadata.name, other.metadata.namespace, grace_period=0)
-        members = [p for p in mine.values() if p.bound]
+        members = [p for p in mine.values() if p.bound] if self._in_place else []
         if len(members) < _least(job, workload):  # wait for the new pods; a world that is too small never runs
             members = []
         world = self._worlds.objects[f"{job.metadata.namespace}/{build.rendezvous_name(job)}"]
@@ -199,7 +236,8 @@ class TrainingController:
 
     async def _form(
         self, job: TrainingJob, workload: Workload, mine: dict[int, Pod], world: ConfigMap | None, generation: int
-    ) -> None:
+    ) -> float | None:
+        """Bring the world up to the members; returns seconds after which to look again where time matters."""
         before = self._world_members(job)
         staying = [p for p in mine.values() if p.status.phase != "Failed" and not p.metadata.deletion_timestamp]
         present = {build.members_text([p]): p for p in staying}
@@ -209,39 +247,69 @@ class TrainingController:
                 for pod in done:
                     with contextlib.suppress(NotFound):
                         await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, grace_period=0)
-            return
+            return None
         members = [p for p in mine.values() if p.spec.node_name and not p.metadata.deletion_timestamp]
         if any(p.status.phase == "Failed" for p in members):
             for pod in members:
                 if pod.status.phase == "Failed":  # its node was lost, or it was stopped from outside
                     with contextlib.suppress(NotFound):
                         await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, grace_period=0)
-            return
+            return None
+        if not self._in_place and (wait := await self._clear(mine, _restarted(world))) is not None:
+            return wait
         whole = len(members) >= _least(job, workload)
         if not whole:
             members = []
         elif workload.status.bound != len(members):
-            return  # binds or evictions of the same plan are still on their way
+            return None  # binds or evictions of the same plan are still on their way
         if (beyond := len(members) - job.spec.minimum) > 0:  # what is left of a step waits for the rest of it
             members = members[: job.spec.minimum + beyond // job.spec.node_step * job.spec.node_step]
         if world is not None and world.data.get("members", "") == build.members_text(members):
-            await self._restart(mine, _restarted(world), generation)
+            await self._restart(mine, _restarted(world) if self._in_place else _names(members), generation)
         elif world is not None or members:
-            await self._write_world(job, mine, members, generation + 1)
+            over = not self._in_place and any(build.members_text([pod]) in before for pod in members)
+            if not over and members and not self._meeting(job, members[0])[0]:
+                return None  # its pod has no address yet
+            await self._write_world(job, mine, [] if over else members, generation + 1)
             if world is not None and members and before:
                 nodes = "1 node" if len(members) == 1 else f"{len(members)} nodes"
                 how = "resuming from its checkpoint" if job.spec.checkpoint else "starting again (it has no checkpoint)"
                 text = f"{nodes} instead of {len(before)}: {how}"
                 await self._status(job, phase="Restarting", resizes=job.status.resizes + 1, message=text)
                 await self._events.record(job, "Resized", text)
+            if not self._in_place and (over or not members):
+                return _SETTLES
+        return None
+
+    async def _clear(self, mine: dict[int, Pod], over: set[str]) -> float | None:
+        """Delete who was in a world that is over; returns how long to wait for them to be gone and replaced.
+
+        Their successors get places in one plan, or soon after: a world of the first of them would be over at once.
+        """
+        there = [p for p in mine.values() if build.members_text([p]) in over]
+        for pod in there:
+            if not pod.metadata.deletion_timestamp:
+                with contextlib.suppress(NotFound):
+                    await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, uid=pod.metadata.uid)
+        names = {member.partition("=")[0] for member in over}
+        if there or names - _names(mine.values()):
+            return _SETTLES
+        waiting = [p for p in mine.values() if p.metadata.name in names and not p.spec.node_name]
+        made = (to_seconds(p.metadata.creation_timestamp) or 0.0 for p in waiting)
+        left = max(made, default=-math.inf) + _SETTLES - time.time()
+        return min(left, _SETTLES) if left > 0 else None
 
     async def _write_world(self, job: TrainingJob, mine: dict[int, Pod], members: list[Pod], generation: int) -> None:
         address, port = self._meeting(job, members[0]) if members else ("", 0)
         before = set(self._world_members(job))
-        stale = [p.metadata.name for p in mine.values() if p.bound and build.members_text([p]) in before]
+        old = self._worlds.objects.get(f"{job.metadata.namespace}/{build.rendezvous_name(job)}")
+        if self._in_place:
+            stale = [p.metadata.name for p in mine.values() if p.bound and build.members_text([p]) in before]
+        elif members:
+            stale = []
+        else:
+            stale = sorted(before | _restarted(old))
         world = build.rendezvous(job, members, generation, address, port, restart=stale)
-        key = f"{job.metadata.namespace}/{world.metadata.name}"
-        old = self._worlds.objects.get(key)
         if old is None:
             with contextlib.suppress(AlreadyExists):
                 await self._client.create(CONFIGMAPS, world)
@@ -253,7 +321,12 @@ class TrainingController:
                 {"metadata": {"resourceVersion": old.metadata.resource_version}, "data": gone | world.data},
                 namespace=job.metadata.namespace,
             )
-        await self._restart(mine, set(stale), generation)
+        if self._in_place:
+            await self._restart(mine, set(stale), generation)
+        elif members:  # the news makes a kubelet look again at containers that waited for their rank
+            await self._restart(mine, _names(members), generation)
+        else:
+            await self._clear(mine, set(stale))
 
     async def _restart(self, mine: dict[int, Pod], names: set[str], generation: int) -> None:
         """Tell the processes of an earlier world to start again; done twice it changes nothing."""
@@ -273,14 +346,17 @@ class TrainingController:
             )
         )
 
-    async def _note(self, job: TrainingJob, workload: Workload, mine: dict[int, Pod]) -> None:
+    async def _note(self, job: TrainingJob, workload: Workload, mine: dict[int, Pod], *, settling: bool) -> None:
         members = self._world_members(job)
         running = [p for p in mine.values() if p.status.phase == "Running" and not p.metadata.deletion_timestamp]
+        trouble = "" if self._in_place else next(filter(None, map(_trouble, mine.values())), "")
         if members and len(running) + sum(p.status.phase == "Succeeded" for p in mine.values()) >= len(members):
             text = f"{len(members)} of {job.spec.nodes} nodes"
             phase = "Running"
-        elif members:
-            phase, text = (job.status.phase or "Pending"), job.status.message
+        elif members or trouble:
+            phase, text = (job.status.phase or "Pending"), trouble or job.status.message
+        elif settling:
+            phase, text = "Restarting", job.status.message
         else:
             reasons = "; ".join(r.message for r in workload.status.reasons)
             phase, text = "Pending", reasons
@@ -431,8 +507,26 @@ def _back_off(job: TrainingJob, now: float) -> float:
     return last + min(_BACK_OFF_MOST, 2.0 ** (job.status.restarts - 1)) - now
 
 
+def _names(pods: Iterable[Pod]) -> set[str]:
+    return {pod.metadata.name for pod in pods}
+
+
+def _last_line(text: str) -> str:
+    """What a message ends with: it may be the end of a log."""
+    return text.strip().rpartition("\n")[2].strip()[:_LINE]
+
+
+def _trouble(pod: Pod) -> str:
+    """Why a container of a pod cannot start; that it waits for its rank is none."""
+    for container in pod.status.container_statuses:
+        waiting = container.state.waiting
+        if waiting is not None and waiting.reason in _TROUBLES:
+            return f"{pod.metadata.name}: {waiting.reason}: {_last_line(waiting.message)}"
+    return ""
+
+
 def _restarted(world: ConfigMap | None) -> set[str]:
-    """Pods whose processes the present generation restarts."""
+    """Pods whose processes the present generation restarts: their names, or where they are made anew, `name=uid`."""
     return set(filter(None, world.data.get("restart", "").split(","))) if world else set()
 
 

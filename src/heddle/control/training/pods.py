@@ -1,21 +1,32 @@
-"""What a TrainingJob is made of: its Workload, its pods and its rendezvous. Pure: objects to objects."""
+"""What a TrainingJob is made of: its Workload, its Service, its pods and its rendezvous. Pure: objects to objects."""
 
+import re
 from typing import Any
 
+import msgspec
+
 from heddle.api import quantity
-from heddle.api.core import GPU_RESOURCE, ConfigMap
+from heddle.api.core import GPU_RESOURCE, SCHEDULER_NAME, ConfigMap
 from heddle.api.meta import ObjectMeta, OwnerReference, Resources
 from heddle.api.pod import (
+    ConfigMapSource,
     Container,
+    EmptyDirSource,
     EnvVar,
     EnvVarSource,
     FieldRef,
+    HostPathSource,
     KeySelector,
+    KeyToPath,
+    PersistentVolumeClaimSource,
     Pod,
     PodSpec,
     ResourceRequirements,
+    Volume,
+    VolumeMount,
 )
-from heddle.api.trainingjob import TrainingJob
+from heddle.api.registry import Resource
+from heddle.api.trainingjob import JobVolume, TrainingJob
 from heddle.api.workload import (
     GPU_MEMORY_ANNOTATION,
     GPU_SHARE_ANNOTATION,
@@ -32,7 +43,7 @@ from heddle.api.workload import (
 POD_SET = "nodes"
 JOB_LABEL = "heddle.dev/training-job"
 CONTAINER = "main"
-SCHEDULER = "heddle"
+SERVICES = Resource("", "v1", "Service", "services", True)
 
 
 def pod_name(job: TrainingJob, index: int) -> str:
@@ -97,15 +108,36 @@ def workload(job: TrainingJob) -> Workload:
     )
 
 
-def pod(job: TrainingJob, index: int) -> Pod:
+def service(job: TrainingJob) -> dict[str, Any] | None:
+    """The headless Service by which `JOB-INDEX.JOB` is a pod's name in a cluster's DNS, also before it is ready.
+
+    None where the job's name cannot be a part of such a name. The rendezvous does not need it.
+    """
+    name = job.metadata.name
+    if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
+        return None
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": job.metadata.namespace,
+            "labels": {JOB_LABEL: name},
+            "ownerReferences": [msgspec.to_builtins(owner(job))],
+        },
+        "spec": {"clusterIP": "None", "selector": {JOB_LABEL: name}, "publishNotReadyAddresses": True},
+    }
+
+
+def pod(job: TrainingJob, index: int, *, restarts_in_place: bool = True) -> Pod:
     """The pod with this index.
 
     What changes with the world (ranks, size, address) comes from the rendezvous ConfigMap, which is read whenever a
-    container starts: a resized job restarts its processes where they are, and no pod has to be made anew.
+    container starts. heddle's own nodes restart the processes of a resized job where they are; a kubelet does not, so
+    that there a pod is for one world only.
     """
     spec = job.spec
     whole, share = _split(spec.resources_per_node)
-    annotations = _submitter(job) | {RESTARTS_ANNOTATION: "OnRequest"}
+    annotations = _submitter(job) | ({RESTARTS_ANNOTATION: "OnRequest"} if restarts_in_place else {})
+    named = not restarts_in_place and service(job) is not None
     if share:
         annotations[GPU_SHARE_ANNOTATION] = share
     if spec.gpu_memory_per_node is not None:
@@ -128,15 +160,36 @@ def pod(job: TrainingJob, index: int) -> Pod:
                     working_dir=spec.working_dir,
                     env=[*_environment(job, name), *spec.env],
                     resources=ResourceRequirements(requests=whole, limits=whole),
+                    volume_mounts=[_mount(f"volume-{i}", volume) for i, volume in enumerate(spec.volumes)],
+                    # the end of its log says why, also once the pod is gone
+                    termination_message_policy="" if restarts_in_place else "FallbackToLogsOnError",
                 )
             ],
-            restart_policy="OnFailure",
-            scheduler_name=SCHEDULER,
+            volumes=[_volume(f"volume-{i}", volume) for i, volume in enumerate(spec.volumes)],
+            restart_policy="OnFailure" if restarts_in_place else "Never",
+            hostname=name if named else "",
+            subdomain=job.metadata.name if named else "",
+            scheduler_name=SCHEDULER_NAME,
             node_selector=spec.node_selector,
             tolerations=spec.tolerations,
             termination_grace_period_seconds=spec.termination_grace_period_seconds,
         ),
     )
+
+
+def _mount(name: str, volume: JobVolume) -> VolumeMount:
+    return VolumeMount(name=name, mount_path=volume.mount_path, sub_path=volume.sub_path, read_only=volume.read_only)
+
+
+def _volume(name: str, volume: JobVolume) -> Volume:
+    if volume.claim:
+        return Volume(name=name, persistent_volume_claim=PersistentVolumeClaimSource(claim_name=volume.claim))
+    if volume.host_path:
+        return Volume(name=name, host_path=HostPathSource(path=volume.host_path, type="DirectoryOrCreate"))
+    if volume.config_map:
+        items = [KeyToPath(key=f.key, path=f.path, mode=0o755 if f.executable else None) for f in volume.files]
+        return Volume(name=name, config_map=ConfigMapSource(name=volume.config_map, items=items))
+    return Volume(name=name, empty_dir=EmptyDirSource(medium="Memory", size_limit=volume.memory))
 
 
 def _split(resources: Resources) -> tuple[Resources, str]:
@@ -192,7 +245,7 @@ def rendezvous(
     """The world of one generation: who is in it, with which rank, and where they meet.
 
     Without members nobody has a rank, so that processes wait. `restart` names the pods whose processes belong to an
-    earlier world; the others start by themselves as soon as they have a rank.
+    earlier world (where pods are made anew: with their UIDs); the others start as soon as they have a rank.
     """
     processes = job.spec.processes_per_node
     data = {"generation": str(generation), "members": members_text(members), "restart": ",".join(restart)}
@@ -200,7 +253,7 @@ def rendezvous(
         data |= {
             "address": address,
             "port": str(port),
-            "coordinator": f"{address}:{port}",
+            "coordinator": f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
             "nodes": str(len(members)),
             "processes": str(len(members) * processes),
         }
