@@ -160,7 +160,10 @@ class Placer:
             else:
                 scores = self._scores(work, cls, land=land) if fence is None else self._beside(work, cls, fence)
                 company = self.company(work, part, land=land)
-                scores = scores if company is None else np.where(company, scores, -1)
+                if company is not None:
+                    scores = np.where(company, scores, -1)
+                    if spreading is not None:
+                        spreading.anew()  # each task may bar more than its own domain to the next
                 row = spreading.choose(scores, rows) if spreading is not None else _highest(scores, rows)
             if row < 0:
                 return False

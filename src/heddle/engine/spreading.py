@@ -39,6 +39,10 @@ class Spreading:
             self._stale = int(self.level.domain[row])
             self.held[self._stale] += 1
 
+    def anew(self) -> None:
+        """Scores have changed elsewhere than in the domain of the row chosen last: look at all of them again."""
+        self._best = None
+
     def rows(self, within: Ints | None) -> Ints:
         """Rows (of the given ones) whose domain may take one more task."""
         rows = self.inside if within is None else within

@@ -17,7 +17,9 @@ from heddle.engine import (
     Neighbours,
     NodeSpec,
     PodSet,
+    QueueSpec,
     Reason,
+    Spread,
     State,
     Taint,
     Toleration,
@@ -394,3 +396,13 @@ def test_a_gang_starts_where_and_only_where_its_rules_leave_it_a_place(seed: int
     expected = possible(spec.pod_sets[0], state, nodes)
     started = plan.verdicts["x/w"].admitted
     assert started == expected, f"{wish}: {plan.verdicts['x/w'].reasons}"
+
+
+def test_spread_tasks_that_shun_each_other_everywhere_are_not_placed_together() -> None:
+    lone = Neighbours(crowds=("u",), apart=(Apart("", "u"),))
+    pods = PodSet("p", ("t0", "t1"), 2, {}, 1000, neighbours=lone, spread=Spread("kubernetes.io/hostname", most=1))
+    state = world(*(node(f"n{at}", **{"kubernetes.io/hostname": f"n{at}"}) for at in range(3)))
+    state.set_topology(["kubernetes.io/hostname"])
+    state.set_queue(QueueSpec("q", quota={"gpu": 8000}))
+    state.set_workload(WorkloadSpec("x/w", "q", (pods,)))
+    assert not schedule(state, 0.0).actions
