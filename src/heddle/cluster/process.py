@@ -13,7 +13,7 @@ from typing import Any
 import prometheus_client as prometheus
 
 from heddle.api.pod import Pod
-from heddle.api.registry import NAMESPACES, PODS, Resource
+from heddle.api.registry import NAMESPACES, Resource
 from heddle.api.trainingjob import TrainingJob
 from heddle.api.volumes import PersistentVolume, PersistentVolumeClaim
 from heddle.cluster.lease import LeaseKeeper
@@ -30,7 +30,7 @@ from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.scheduling.writes import ClusterWrites
 from heddle.control.training.controller import TrainingController
 from heddle.store.client import Client
-from heddle.store.informer import Informer, Informers
+from heddle.store.informer import Informers
 from heddle.store.kubernetes import KubernetesStore
 
 _log = logging.getLogger(__name__)
@@ -114,12 +114,10 @@ class ClusterHeddle:
         groups = Groups(self._scheduler, self._kinds, owners.get, reachable, spaces.objects)
         after = Afterwards()
         budgets = Budgets(informers.of(PODDISRUPTIONBUDGETS))
-        writes = ClusterWrites(Client(store), after, budgets.of)
+        writes = ClusterWrites(Client(store), after, spaces.objects, budgets.of)
         scheduling = SchedulingController(
             informers, writes=writes, groups=groups, budgets=budgets, scheduler=self._scheduler
         )
-        pods: Informer[Pod] = informers.of(PODS)
-        pods.on_change(lambda type_, old, new: writes.namespaces.add((new or old).metadata.namespace))
         owners.on_change(scheduling.owner_changed)
         claims.on_change(lambda type_, old, new: scheduling.claim_changed((new or old).key))
         volumes.on_change(lambda type_, old, new: scheduling.claim_changed())

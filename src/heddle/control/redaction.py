@@ -37,7 +37,7 @@ def told_in(text: str, namespace: str, known: Collection[str]) -> str:
     Args:
         text: it.
         namespace: where.
-        known: namespaces in which there are workloads; a slash behind another word is no workload's.
+        known: the namespaces that there are; a slash behind another word is no workload's.
     """
 
     def hidden(found: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -119,19 +119,22 @@ class ClusterWrites(Writes):
     """The same in a cluster."""
 
     def __init__(
-        self, client: Client, after: Afterwards, budgets_of: Callable[[Pod], Sequence[str]] = lambda pod: ()
+        self,
+        client: Client,
+        after: Afterwards,
+        namespaces: Collection[str],
+        budgets_of: Callable[[Pod], Sequence[str]] = lambda pod: (),
     ) -> None:
         """Write in a cluster.
 
         Args:
             client: of its API server.
             after: takes what may wait; its owner runs it.
+            namespaces: of the cluster, as they are: what is written in one names no workload of another.
             budgets_of: the disruption budgets that keep a pod.
         """
         super().__init__(client)
-        self._after, self._budgets_of = after, budgets_of
-        self.namespaces: set[str] = set()
-        """Those in which there are pods: what is written in one names no workload of another."""
+        self._after, self._namespaces, self._budgets_of = after, namespaces, budgets_of
 
     def urgent(self) -> contextlib.AbstractContextManager[None]:
         """See `Writes.urgent`."""
@@ -139,7 +142,7 @@ class ClusterWrites(Writes):
 
     def told(self, text: str, namespace: str) -> str:
         """See `Writes.told`: workloads of other namespaces are not named."""
-        return told_in(text, namespace, self.namespaces)
+        return told_in(text, namespace, self._namespaces)
 
     async def evict(self, pod: Pod, condition: Condition) -> str:
         """See `Writes.evict`. A PodDisruptionBudget may refuse.
