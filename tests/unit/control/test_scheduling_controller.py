@@ -173,12 +173,16 @@ async def test_a_bind_means_the_pod_that_was_planned_and_no_other_of_its_name(cl
     assert (await client.get(PODS, "gone-0", "default")).spec.node_name == ""
 
 
-async def test_a_promise_is_written_before_anyone_is_evicted_for_it(client: Client) -> None:
+async def one_queue_holds_what_two_are_owed(client: Client) -> None:
     for name in ("a", "b"):
         spec = QueueSpec(quota={"nvidia.com/gpu": 8})
         await client.create(QUEUES, Queue(metadata=ObjectMeta(name=name), spec=spec))
     await submit(client, "holder", pods=2, gpus=8, queue="a")
     await workload_with(client, "holder", lambda w: w.status.phase == "Running")
+
+
+async def test_a_promise_is_written_before_anyone_is_evicted_for_it(client: Client) -> None:
+    await one_queue_holds_what_two_are_owed(client)
     before = (await client.store.list(PODS)).resource_version
     await submit(client, "owed", pods=1, gpus=8, queue="b")
 
@@ -483,11 +487,7 @@ async def test_a_long_line_is_told_why_it_waits_a_part_at_a_time(
 
 
 async def test_what_a_start_costs_others_is_put_down_to_it(client: Client) -> None:
-    for name in ("a", "b"):
-        spec = QueueSpec(quota={"nvidia.com/gpu": 8})
-        await client.create(QUEUES, Queue(metadata=ObjectMeta(name=name), spec=spec))
-    await submit(client, "holder", pods=2, gpus=8, queue="a")
-    await workload_with(client, "holder", lambda w: w.status.phase == "Running")
+    await one_queue_holds_what_two_are_owed(client)
     await submit(client, "owed", pods=1, gpus=8, queue="b")
     paid = await workload_with(client, "owed", lambda w: w.status.cost)
     assert [(cost.workload, cost.pods) for cost in paid.status.cost] == [("default/holder", 2)]

@@ -155,8 +155,8 @@ async def test_a_failure_makes_all_pods_anew_and_they_form_the_next_world(client
     assert (again.status.restarts, again.status.resizes) == (1, 0)
 
 
-async def test_a_member_that_is_deleted_costs_no_restart(client: Client) -> None:
-    await client.create(TRAININGJOBS, job(nodes=2, max_restarts=0))
+async def lose_the_second(client: Client) -> dict[str, str]:
+    """A job of two forms a world, its second pod is deleted, and the first goes with that world; who they were."""
     first = await present(client, 2)
     await bind(client, *first, bound=2)
     await world(client, 1)
@@ -164,6 +164,12 @@ async def test_a_member_that_is_deleted_costs_no_restart(client: Client) -> None
     await client.patch_status(WORKLOADS, "job", {"bound": 1}, "default")
     await world(client, 2)
     await gone(client, "job-0", "job-1")
+    return first
+
+
+async def test_a_member_that_is_deleted_costs_no_restart(client: Client) -> None:
+    await client.create(TRAININGJOBS, job(nodes=2, max_restarts=0))
+    first = await lose_the_second(client)
     second = await present(client, 2, without=first)
     await bind(client, *second, bound=2)
     await world(client, 3)
@@ -196,13 +202,7 @@ async def test_a_job_grows_by_one_world_and_not_by_two(client: Client) -> None:
 
 async def test_a_job_goes_on_with_fewer_once_its_lost_pod_finds_no_place(client: Client) -> None:
     await client.create(TRAININGJOBS, job(nodes=2, min_nodes=1))
-    first = await present(client, 2)
-    await bind(client, *first, bound=2)
-    await world(client, 1)
-    await client.delete(PODS, "job-1", "default")
-    await client.patch_status(WORKLOADS, "job", {"bound": 1}, "default")
-    await world(client, 2)
-    await gone(client, "job-0", "job-1")
+    first = await lose_the_second(client)
     await present(client, 2, without=first)
     await bind(client, "job-0", bound=1)
     formed = await world(client, 3)
