@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from heddle.engine.asks import Asks
 from heddle.engine.counters import Counters
 from heddle.engine.fairshare import UNBOUNDED, alone, divide
 from heddle.engine.lending import Lending
@@ -31,8 +30,8 @@ class Queue:
     """A queue and its counters; ``path`` runs from it up to the top."""
 
     __slots__ = (
-        "active", "asks", "burden", "ceiling", "children", "drain_after", "fixed", "keep", "keeps", "kinds",
-        "limit", "live", "most", "name", "parent", "past", "path", "preempt_min", "priority", "quota",
+        "active", "burden", "ceiling", "children", "drain_after", "fixed", "growing", "keep", "keeps", "kinds",
+        "limit", "live", "most", "name", "number", "parent", "past", "path", "preempt_min", "priority", "quota",
         "reclaim_min", "releasing", "request", "reserved", "running", "share", "spec", "stopped", "submitters",
         "tick", "waiting", "weight", "works",
     )  # fmt: skip
@@ -47,7 +46,8 @@ class Queue:
         self.share: Amounts = [0] * width
         self.waiting: list[tuple[int, float, str]] = []  # keys of own workloads with pending tasks, sorted
         self.kinds: dict[tuple[object, ...], list[tuple[int, float, str]]] = {}  # the same by kind (kinds.Kind)
-        self.asks = Asks(width)  # what each kind asks for
+        self.number = 0  # among all queues
+        self.growing: dict[str, Any] = {}  # those of them of which something runs (state.Work)
         self.works: dict[str, Any] = {}  # own workloads by name (state.Work)
         self.live = Living()  # those of them that run or are promised a place
         self.children: list[Queue] = []
@@ -148,7 +148,6 @@ class QueueTree:
             extra = len(self.resources) - len(queue.running)
             for name in ("running", "releasing", "reserved", "fixed", "request", "share"):
                 getattr(queue, name).extend([0] * extra)
-            queue.asks.widen(len(self.resources))
         self.stale = True
 
     def settle(self) -> None:
@@ -159,7 +158,8 @@ class QueueTree:
         self.tops = []
         self._divided = {}
         self.counts_users = any(queue.spec.user_limit for queue in self.queues.values())
-        for queue in self.queues.values():
+        for number, queue in enumerate(self.queues.values()):
+            queue.number = number
             queue.submitters = Submitters(queue.spec.user_limit, self.resources) if queue.spec.user_limit else None
             queue.children = []
             spec = queue.spec

@@ -18,7 +18,7 @@ from heddle.engine.asks import Asks
 from heddle.engine.crowds import Crowds, Presence
 from heddle.engine.disruption import Disruptions
 from heddle.engine.groups import Groups
-from heddle.engine.kinds import Kind, kind_of, least
+from heddle.engine.kinds import Kind, ask_of, kind_of
 from heddle.engine.living import Living
 from heddle.engine.model import (
     COUNTER,
@@ -52,6 +52,9 @@ class TaskState(IntEnum):
 
 
 Hold = tuple[int, tuple[int, ...]]
+
+_REMEMBERED = 4096
+"""Of so many times that room became free it is remembered where."""
 
 _LEDGER = {TaskState.BOUND: 0, TaskState.RELEASING: 1}
 _PRESENCE = {TaskState.BOUND: Presence.RUNS, TaskState.RELEASING: Presence.LEAVES}
@@ -240,7 +243,12 @@ class State:
         self.orphans: dict[str, None] = {}
         self.ends: list[tuple[float, str]] = []  # when running workloads of known walltime end, sorted
         self.disruptions = Disruptions(self)
+        self.asks = Asks(len(self.resources))  # what waits, by kind
         self.freed = 0  # moves whenever room may have become free
+        self.freed_rows: dict[int, int] = {}  # of late: on which row, by value of `freed`; -1 = anywhere
+        self.placed = 0  # moves whenever places, nodes or rules change, not as claims come and go
+        self._stood: tuple[object, ...] = ()
+        self._stamp = 0
         self._log: list[tuple[Task, TaskState, int, tuple[int, ...], float, Hold | None]] | None = None
         self.touched: dict[Task, tuple[TaskState, int, tuple[int, ...], Hold | None]] | None = None
 
@@ -255,19 +263,19 @@ class State:
         if len(set(levels)) != len(levels) or not all(levels):
             raise ValueError(f"topology.levels: {list(levels)!r} is not valid; name each level once")
         self.topology.set(levels)
-        self.freed += 1
+        self._anew()
 
     def set_task_mix(self, mix: TaskMix | None) -> None:
         """Sets the mix by which ``fragmentation`` places; None (as at first) learns it from all workloads
         that are known, whether they run or wait."""
         self.cache.fragmentation.give(mix)
-        self.freed += 1
+        self._anew()
 
     def set_node(self, spec: NodeSpec) -> tuple[tuple[str, str], ...]:
         """Adds or replaces a node. Tasks keep their places; returns (workload, task) of those whose
         device is gone."""
         self._learn(spec.resources)
-        self.freed += 1
+        self._anew()
         self.tree.moved += 1  # what is idle, and so what may be lent, depends on nodes
         row = self.nodes.row.get(spec.name)
         if row is None:
@@ -329,7 +337,32 @@ class State:
         self.nodes.remove(row)
         self._learn_hardware()
         self.tree.moved += 1
+        self.placed += 1
         return tuple((task.work.name, task.name) for task in here)
+
+    def _anew(self) -> None:
+        """Anything may have become possible anywhere."""
+        self.placed += 1
+        self._free_up(-1)
+
+    def _free_up(self, row: int) -> None:
+        """Room may have become free on a row (-1 = anywhere)."""
+        self.freed += 1
+        if len(self.freed_rows) >= _REMEMBERED:
+            self.freed_rows = {}
+        self.freed_rows[self.freed] = row  # where `freed` is set back later, this is noted anew before it counts
+
+    def stamp(self, *rules: object) -> int:
+        """A number that stays the same as long as places, nodes, rules and shares do.
+
+        Shares are those last divided; ``rules`` are such as no object of the state holds. Claims may come and go.
+        """
+        shares = [queue.share.copy() for queue in self.tree.queues.values()]
+        stood = (self.placed, shares, rules)
+        if stood != self._stood:
+            self._stood = stood
+            self._stamp += 1
+        return self._stamp
 
     def _learn_hardware(self) -> None:
         """What a task that has no place yet counts for depends on what hardware there is: all is counted anew."""
@@ -350,7 +383,7 @@ class State:
         for column in counters.cap:
             counters.cap[column] = counts.get(self.resources[column], 0)
         self.tree.moved += 1
-        self.freed += 1
+        self._anew()
 
     def set_disruption_budgets(self, least: Mapping[str, int]) -> None:
         """Says how many tasks of each budget must keep running, replacing what was said; an absent one binds nobody.
@@ -363,7 +396,7 @@ class State:
         """
         check_budgets(least)
         self.disruptions.least = dict(least)
-        self.freed += 1
+        self._anew()
 
     def totals(self) -> list[int]:
         """What there is in the cluster, per resource."""
@@ -392,7 +425,7 @@ class State:
             queue.tick = 0
             queue.past = queue.past if spec.usage_half_life is not None else None
         self.tree.stale = True
-        self.freed += 1
+        self._anew()
 
     def remove_queue(self, name: str) -> None:
         """Forgets a queue; its workloads stay and wait for it to come back.
@@ -435,12 +468,13 @@ class State:
             return
         self.tree.settle()
         self.orphans = {}
+        self.asks = Asks(len(self.resources))
         for queue in self.tree.queues.values():
             for counter in (queue.running, queue.releasing, queue.reserved, queue.fixed, queue.request):
                 counter[:] = [0] * len(self.resources)
             queue.waiting = []
+            queue.growing = {}
             queue.kinds = {}
-            queue.asks = Asks(len(self.resources))
             queue.works = {}
             queue.live = Living()
         for work in self.works.values():
@@ -456,7 +490,7 @@ class State:
                 for task in work.tasks.values():
                     self._charge_user(task, task.row, _LEDGER.get(task.state), 1)
                     self._charge_user(task, task.hold[0] if task.hold else -1, 2 if task.hold else None, 1)
-        self.freed += 1
+        self._anew()
         self.tree.moved += 1
 
     def _charge_user(self, task: Task, row: int, ledger: int | None, sign: int) -> None:
@@ -508,6 +542,8 @@ class State:
         old = self.works.get(spec.name)
         if old is not None and old.spec == spec:
             return ()
+        if old is not None and (old.held or any(old.bound) or any(old.leaving)):
+            self.placed += 1
         for pod_set in spec.pod_sets:
             self._learn(pod_set.request)
         self.settle()
@@ -557,7 +593,7 @@ class State:
             if pod_set.budgets:
                 self.disruptions.count(tasks, pod_set.budgets, known=sign > 0)
             if pod_set.neighbours is not None and self.crowds.know(pod_set.neighbours, sign):
-                self.freed += 1
+                self._anew()
 
     def stand_in(self, spec: WorkloadSpec) -> Work:
         """A workload for a what-if: it has classes and pending tasks, but the state does not know it."""
@@ -642,6 +678,7 @@ class State:
         if found.state is not TaskState.BOUND:
             raise ValueError(f"task: {task!r} of {workload} does not run; only running tasks can be ready")
         found.ready = ready
+        self.placed += 1
 
     def mark_releasing(self, workload: str, task: str) -> None:
         """A running task was told to stop; it occupies its place until :meth:`release_task`.
@@ -809,6 +846,7 @@ class State:
                 self.tree.stale = True  # what runs on that model is counted by it from now on
         self.nodes.widen()
         self.tree.widen()
+        self.asks.widen(len(self.resources))
         self.cache.resize()
 
     # -- moves and transactions --------------------------------------------------------------------
@@ -843,16 +881,18 @@ class State:
             else:
                 nodes.leave(task.row, cls.need, task.devices, cls.share, -1)
             work.leaving[task.part] -= 1
+        if self._log is None:
+            self.placed += 1
         if to is TaskState.PENDING:
             del self.on_row[task.row][task]
             work.pending[task.part] += 1
             row = -1
-            self.freed += 1
+            self._free_up(task.row)
         elif to is TaskState.BOUND:
             work.bound[task.part] += 1
         else:
             work.leaving[task.part] += 1
-            self.freed += 1
+            self._free_up(row)
         queue = work.queue
         if queue is not None:
             if to is TaskState.BOUND:
@@ -894,7 +934,7 @@ class State:
         """Counts a task among those who are on a row."""
         wish = task.work.spec.pod_sets[task.part].neighbours
         if wish is not None and self.crowds.count(wish, how, row, sign):
-            self.freed += 1  # whoever seeks its company may find room by it
+            self._free_up(-1)  # whoever seeks its company may find room by it
 
     def hold(self, task: Task, row: int, devices: tuple[int, ...]) -> None:
         """Promises a place to a task."""
@@ -922,11 +962,13 @@ class State:
         self._promise(task, cls, row, -1)
         if task.work.social:
             self._meet(task, Presence.HELD, row, -1)
-        self.freed += 1
+        self._free_up(row)
 
     def _promise(self, task: Task, cls: RequestClass, row: int, sign: int) -> None:
         work = task.work
         self.tree.moved += 1
+        if self._log is None:
+            self.placed += 1
         work.held += sign
         if work.held:
             self.holders[work.name] = None
@@ -998,6 +1040,7 @@ class State:
 
     def end(self) -> None:
         """Ends the transaction; what was not rolled back stays."""
+        self.placed += bool(self._log)
         self._log = None
         self.touched = None
 
@@ -1021,14 +1064,16 @@ class State:
             if ageing is None or queue.tick == ageing.tick(now):
                 continue
             queue.tick = ageing.tick(now)
+            self.placed += 1
             works = [self.works[key[2]] for key in queue.waiting]
+            for kind in queue.kinds:
+                self.asks.remove(queue.name, kind)
             queue.kinds = {}
-            queue.asks = Asks(len(self.resources))
             for work in works:
                 work.key, work.kind = self.key_of(work), kind_of(work)
                 if work.kind not in queue.kinds:
                     queue.kinds[work.kind] = []
-                    queue.asks.add(work.kind, least(work, len(self.resources)))
+                    self._ask(queue, work, work.kind)
                 queue.kinds[work.kind].append(work.key)
             for alike in queue.kinds.values():
                 alike.sort()
@@ -1065,6 +1110,10 @@ class State:
         queue = work.queue
         if queue is None:
             return
+        if key is not None and any(work.bound):
+            queue.growing[work.name] = work
+        else:
+            queue.growing.pop(work.name, None)
         if key is not None and kind is None:
             kind = kind_of(work)
         if key == work.key and kind == work.kind:
@@ -1075,14 +1124,17 @@ class State:
             del alike[bisect_left(alike, work.key)]
             if not alike:
                 del queue.kinds[work.kind]
-                queue.asks.remove(work.kind)
+                self.asks.remove(queue.name, work.kind)
         work.key, work.kind = key, kind
         if key is not None and kind is not None:
             insort(queue.waiting, key)
             if kind not in queue.kinds:
                 queue.kinds[kind] = []
-                queue.asks.add(kind, least(work, len(self.resources)))
+                self._ask(queue, work, kind)
             insort(queue.kinds[kind], key)
+
+    def _ask(self, queue: Queue, work: Work, kind: Kind) -> None:
+        self.asks.add(queue.name, queue.number, kind, ask_of(work, len(self.resources)))
 
     def line_up(self, work: Work) -> tuple[tuple[int, float, str] | None, Kind | None]:
         """Puts a workload that a what-if made wait in its queue's line, as what it is now; returns where it was."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,8 @@ from heddle.engine.protection import protections
 from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.state import TaskState, Work
+
+Key = tuple[int, float, str]
 
 _CAPS = {
     CapKind.LIMIT: ReasonCode.OVER_LIMIT,
@@ -81,19 +84,31 @@ class Verdicts:
         for name in sorted(self.state.orphans if names is None else names & self.state.orphans.keys()):
             reason = self.cycle.reason(ReasonCode.QUEUE_NOT_FOUND, self.state.works[name].spec.queue)
             verdicts[name] = Verdict(name, False, (reason,))
-        for queue_name in sorted(self.state.tree.queues):
-            position = 0
-            for _, _, name in self.state.tree.queues[queue_name].waiting:
-                work = self.state.works[name]
-                admitted = any(work.bound) and work.whole()
-                if names is not None and name not in names:
-                    position += not admitted
-                elif admitted:
-                    verdicts[name] = Verdict(name, True, self._started(work))
+        for _, queue in sorted(self.state.tree.queues.items()):
+            ahead = self._admitted(queue)
+            for at, (key, work) in self._waiting(queue, names):
+                if any(work.bound) and work.whole():
+                    verdicts[work.name] = Verdict(work.name, True, self._started(work))
                 else:
-                    verdicts[name] = Verdict(name, False, self.why(work), position)
-                    position += 1
+                    position = at - bisect_left(ahead, key)
+                    verdicts[work.name] = Verdict(work.name, False, self.why(work), position)
         return verdicts
+
+    def _waiting(self, queue: Queue, names: Set[str] | None) -> Iterator[tuple[int, tuple[Key, Work]]]:
+        """Those of a queue (``names``: of these) who waited when the cycle began, with their places in its line."""
+        works = self.state.works
+        if names is None:
+            yield from ((at, (key, works[key[2]])) for at, key in enumerate(queue.waiting))
+            return
+        mine = (works[name] for name in names if name in queue.works)
+        for key, work in sorted((work.key, work) for work in mine if work.key is not None):
+            yield bisect_left(queue.waiting, key), (key, work)
+
+    def _admitted(self, queue: Queue) -> list[Key]:
+        """The places in a line of those whose minimum runs: nobody waits behind them."""
+        begun = {work.name: work for work in (task.work for task in self.cycle.bind_reason) if work.queue is queue}
+        some = {**queue.growing, **begun}.values()
+        return sorted(work.key for work in some if work.key is not None and any(work.bound) and work.whole())
 
     def _started(self, work: Work) -> tuple[Reason, ...]:
         if sum(work.bound) == 1 and len(work.tasks) == 1:

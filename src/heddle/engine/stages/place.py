@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from heddle.engine.asks import Tried
 from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle
 from heddle.engine.placement import Fence, Need
@@ -57,7 +58,8 @@ _ROUNDS = 16
 def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     works = cycle.state.works
     everyone = cycle.may_keep_ahead if not grow else _nobody
-    turns = Turns(cycle, grow=grow, idle=cycle.idle(), everyone=everyone)
+    turns = Turns(cycle, grow=grow, heard=cycle.may_be_placed(), everyone=everyone)
+    narrow = not grow and cycle.few_rows_freed()
     for queue, name in turns:
         work = works[name]
         if grow:
@@ -73,6 +75,8 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
         held = _lift(cycle, work) if work.held else []
         if first_choice(work, need, partial(_start, cycle, work, queue, need, grow=False, within=within)):
             turns.done(queue)
+            if narrow:
+                turns.only(cycle.may_be_placed())
             continue
         first_choice(work, need, partial(cycle.keep_ahead, work, queue, need, within=within))
         for task, row, devices in held:
@@ -99,7 +103,10 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, *, grow: bool, wi
     if within and not within_share:
         return False
     fixed = not work.spec.preemptible
+    alike = work.kind is not None and len(work.kind) > 1 and not work.chooses
     if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, user=work.spec.user, land=False):
+        if alike and cycle.at_start():
+            cycle.state.asks.in_vain(Tried.CAP, queue.name, work.kind or (), cycle.state.freed)
         return False
     groups = work.groups
     new_group = groups is not None and not all(
@@ -110,9 +117,8 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, *, grow: bool, wi
         return False
     placed = cycle.placer.place(work, need, fence=Fence(kept, cycle.state.nodes) if kept else None)
     if placed is None:
-        alike = work.kind is not None and len(work.kind) > 1 and not work.chooses
         if alike and not kept and cycle.at_start():
-            queue.asks.found_none(work.kind or (), cycle.state.freed)
+            cycle.state.asks.in_vain(Tried.ROOM, queue.name, work.kind or (), cycle.state.freed)
         return False
     for shadow in kept:
         shadow.charge(queue, demand, fixed=fixed)
