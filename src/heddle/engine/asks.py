@@ -52,6 +52,7 @@ class Asks:
         self._kinds: list[tuple[str, Kind] | None] = []
         self._row: dict[tuple[str, Kind], int] = {}
         self._free: list[int] = []
+        self._nobody: dict[Tried, int] = {}  # the state of the world in which none of these kinds may get something
         self.timed = 0  # kinds that may have a walltime
 
     def __len__(self) -> int:
@@ -83,6 +84,7 @@ class Asks:
         self._priority[row] = ask.priority
         self._queue[row] = number
         self._vain[:, row] = _UNTRIED
+        self._nobody = {}
         self._row[queue, kind] = row
         self.timed += may_be_timed(kind)
 
@@ -118,13 +120,16 @@ class Asks:
             room: what is idle, per row of nodes and resource.
             note: remember those for whom nothing is there: the state is not one on trial.
         """
+        if note and self._nobody.get(Tried.ROOM) == freed:
+            return {}
         size = len(self._kinds)
         barren, least = self._vain[Tried.ROOM, :size], self._least[:size]
         fits: Bools = (barren != freed) & (self._vain[Tried.CAP, :size] != freed)
-        if not np.any(fits):
-            return {}
-        fits &= (least <= idle).all(axis=1)
-        before = np.flatnonzero(fits & self._one[:size] & (barren >= 0) & (freed - barren <= _FEW))
+        if fits.any():
+            fits &= (least <= idle).all(axis=1)
+        if not fits.any():
+            return self._heard(fits, Tried.ROOM, freed if note else NEVER)
+        before = (fits & self._one[:size] & (barren >= 0) & (freed - barren <= _FEW)).nonzero()[0]
         for stamp in set(barren[before].tolist()) if before.size else ():
             rows = {since.get(value, -1) for value in range(stamp + 1, freed + 1)}
             if -1 not in rows:  # nothing else became freer: the place is there, or there is still none
@@ -135,21 +140,24 @@ class Asks:
                 fits[none] = False
                 if note:
                     barren[none] = freed
-        return self._heard(fits)
+        return self._heard(fits, Tried.ROOM, freed if note else NEVER)
 
     def to_gather(self, idle: Ints, stamp: int) -> Heard:
         """The kinds that ask for no more than what is idle in all, now or once all who leave have left."""
+        if self._nobody.get(Tried.GATHER) == stamp:
+            return {}
         size = len(self._kinds)
         fits: Bools = self._vain[Tried.GATHER, :size] != stamp
-        if np.any(fits):
-            fits &= (self._least[:size] <= idle).all(axis=1)
-        return self._heard(fits)
+        fits &= (self._least[:size] <= idle).all(axis=1)
+        return self._heard(fits, Tried.GATHER, stamp)
 
     def untried(self, stamp: int) -> bool:
         """Whether there is a kind that was not found to make nobody leave when the world was as this number says."""
+        if self._nobody.get(Tried.GAIN) == stamp:
+            return False
         size = len(self._kinds)
         live: Bools = self._least[:size, 0] != _ENDLESS
-        return bool(np.any(live & (self._vain[Tried.GAIN, :size] != stamp)))
+        return bool((live & (self._vain[Tried.GAIN, :size] != stamp)).any())
 
     def to_gain(self, stamp: int, slacks: Sequence[Ints], lowest: Ints, idle: Ints | None) -> Heard:
         """The kinds that others might leave for.
@@ -167,11 +175,13 @@ class Asks:
             fits |= (least <= slack[queue]).all(axis=1)
         if idle is not None:
             fits |= (least <= idle).all(axis=1)
-        return self._heard(fits & (self._vain[Tried.GAIN, :size] != stamp))
+        return self._heard(fits & (self._vain[Tried.GAIN, :size] != stamp), Tried.GAIN, stamp)
 
-    def _heard(self, fits: Bools) -> Heard:
+    def _heard(self, fits: Bools, what: Tried, stamp: int) -> Heard:
         found: Heard = {}
-        for row in np.flatnonzero(fits).tolist():
+        for row in fits.nonzero()[0].tolist():
             if (each := self._kinds[row]) is not None:
                 found.setdefault(each[0], []).append(each[1])
+        if not found and stamp != NEVER:
+            self._nobody[what] = stamp
         return found

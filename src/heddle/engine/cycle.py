@@ -232,10 +232,9 @@ class Cycle:
         if not state.asks.untried(stamp):
             return {}
         queues = list(state.tree.queues.values())
-        slacks = [
-            np.array([[max(0, m - q.used(c)) for c, m in enumerate(getattr(q, bound))] for q in queues], np.int64)
-            for bound in ("share", "quota")
-        ]
+        used = np.array([q.running for q in queues], np.int64) + np.array([q.reserved for q in queues], np.int64)
+        bounds = ([q.share for q in queues], [q.quota for q in queues])
+        slacks = [np.maximum(np.array(bound, np.int64) - used, 0) for bound in bounds]
         lowest = np.array([queue.live.lowest(_PLENTY) for queue in queues], np.int64)
         idle = state.nodes.idle(land=True) if state.holders or state.nodes.leaving else None
         return state.asks.to_gain(stamp, slacks, lowest, idle)

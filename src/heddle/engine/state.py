@@ -357,8 +357,7 @@ class State:
 
         Shares are those last divided; ``rules`` are such as no object of the state holds. Claims may come and go.
         """
-        shares = [queue.share.copy() for queue in self.tree.queues.values()]
-        stood = (self.placed, shares, rules)
+        stood = (self.placed, self.tree.shares, rules)
         if stood != self._stood:
             self._stood = stood
             self._stamp += 1
@@ -441,9 +440,8 @@ class State:
     def note_usage(self, now: float) -> None:
         """Brings decayed use up to now (seconds), before what runs changes; O(queues)."""
         self.settle()
-        for queue in self.tree.queues.values():
-            if queue.spec.usage_half_life is not None:
-                queue.past = past_at(queue, self.resources, now) or PastUsage(now)
+        for queue in self.tree.decaying:
+            queue.past = past_at(queue, self.resources, now) or PastUsage(now)
 
     def set_past_usage(self, queue: str, past: PastUsage) -> None:
         """Gives back what :meth:`past_usage` said of a queue; one without a half-life has no use for it.
@@ -509,6 +507,7 @@ class State:
         queue = work.queue
         if queue is None:
             return
+        self.tree.asked(queue)
         fixed = not work.spec.preemptible
         for task in work.tasks.values():
             for column in task.cls.wanted:
@@ -1059,7 +1058,7 @@ class State:
     def age(self, now: float) -> None:
         """Counts ages up to now (seconds). A line is sorted again only when ages in it gained a point."""
         self.settle()
-        for queue in self.tree.queues.values():
+        for queue in self.tree.ageing:
             ageing = queue.spec.ageing
             if ageing is None or queue.tick == ageing.tick(now):
                 continue
@@ -1081,7 +1080,8 @@ class State:
 
     def ages_in(self, now: float) -> float | None:
         """Seconds until age may next change an order in which something waits; None = it does not."""
-        waits = (q.spec.ageing for q in self.tree.queues.values() if q.waiting)
+        self.settle()
+        waits = (q.spec.ageing for q in self.tree.ageing if q.waiting)
         return min((a.seconds * (a.tick(now) + 1) - now for a in waits if a is not None), default=None)
 
     def _index(self, work: Work, joined: Task | None = None) -> None:

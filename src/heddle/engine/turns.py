@@ -54,14 +54,13 @@ class Turns:
         self._walks: dict[str, Walk] = {}
         # (queue, what was asked for in vain) -> value of `State.freed` then, and the shortest time it was asked for
         self._lost: dict[tuple[str, Kind], tuple[int, float]] = {}
-        for queue in cycle.lines:
+        walk = heard is not None and everyone()
+        for queue in cycle.lines if heard is None or walk else self._some(heard):
             kinds: Collection[Kind] = queue.kinds
             if heard is not None:
                 kinds = heard.get(queue.name, ())
-                if queue.spec.ordering == "StrictFIFO" or everyone():
+                if walk or queue.spec.ordering == "StrictFIFO":
                     self._walks[queue.name] = Walk(queue, set(kinds), grow=grow)
-            if not kinds and queue.name not in self._walks and queue.name not in cycle.started_in:
-                continue
             line = line_up(cycle, queue, kinds, grow=grow, without=without or set())
             if line or queue.name in self._walks:
                 self.lines[queue.name] = line
@@ -71,6 +70,14 @@ class Turns:
             self._stack("", cycle.state.tree.tops)
         else:
             self.heaps[""] = []
+
+    def _some(self, heard: Mapping[str, Sequence[Kind]]) -> list[Queue]:
+        """Those who wait in whose queue some are heard, or started in this cycle, or whose line is strict."""
+        cycle = self.cycle
+        if not heard and not cycle.started_in and not cycle.state.tree.strict:
+            return []
+        some = {*heard, *cycle.started_in, *(queue.name for queue in cycle.state.tree.strict)}
+        return [queue for queue in cycle.lines if queue.name in some]
 
     def _walk(self, queue: Queue) -> bool:
         """Adds those who come before the head of the line but ask for more than is idle; whether anybody is left."""
