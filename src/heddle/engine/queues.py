@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
-
 from heddle.engine.counters import Counters
-from heddle.engine.fairshare import UNBOUNDED, alone, divide
+from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.lending import Lending
 from heddle.engine.living import Living
 from heddle.engine.model import QueueSpec
@@ -147,7 +145,7 @@ class QueueTree:
         self.lending = Lending(self, free)
         self.counts_users = False
         self.counters = Counters()
-        # of those below a queue ("" = the tops): what they were given to divide; of each resource (total, wants), shares
+        # of those below a queue ("" = the tops): what they divide; of each resource (total, wants), shares
         self._given: dict[str, Amounts] = {}
         self._divided: dict[tuple[str, int], tuple[tuple[int, Amounts], Amounts]] = {}
 
@@ -315,17 +313,14 @@ class QueueTree:
 
     @staticmethod
     def _share_out(level: list[Queue], column: int, total: int, want: Amounts) -> Amounts:
-        if len(level) == 1:
-            return [alone(total, want[0], level[0].quota[column], level[0].weight[column])]
-        shares: Amounts = divide(
+        return divide(
             total,
-            np.array(want, np.int64),
-            np.array([q.quota[column] for q in level], np.int64),
-            np.array([q.most[column] for q in level], np.int64),
-            np.array([q.weight[column] for q in level]),
-            np.array([q.priority for q in level], np.int64),
-        ).tolist()
-        return shares
+            want,
+            [queue.quota[column] for queue in level],
+            [queue.most[column] for queue in level],
+            [queue.weight[column] for queue in level],
+            [queue.priority for queue in level],
+        )
 
     def weigh_past(self, total: Sequence[int], now: float) -> None:
         """Works out what past use counts for at a moment; O(queues that count it)."""

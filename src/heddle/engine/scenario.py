@@ -13,8 +13,6 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.forward import Forward, get_ready
 from heddle.engine.model import (
@@ -140,13 +138,13 @@ def _divided(data: Data) -> list[Difference]:
         queues = data["queues"]
         shares = divide(
             round(total * WHOLE),
-            np.array([round(queue["request"].get(resource, 0) * WHOLE) for queue in queues], np.int64),
-            np.array([_scaled(queue["quota"].get(resource)) for queue in queues], np.int64),
-            np.array([_scaled(queue["limit"].get(resource)) for queue in queues], np.int64),
-            np.array([float(queue.get("weight", 1)) for queue in queues]),
-            np.array([queue.get("priority", 0) for queue in queues], np.int64),
+            [round(queue["request"].get(resource, 0) * WHOLE) for queue in queues],
+            [_scaled(queue["quota"].get(resource)) for queue in queues],
+            [_scaled(queue["limit"].get(resource)) for queue in queues],
+            [float(queue.get("weight", 1)) for queue in queues],
+            [queue.get("priority", 0) for queue in queues],
         )
-        for queue, share in zip(queues, shares.tolist(), strict=True):
+        for queue, share in zip(queues, shares, strict=True):
             expected = data["expect"][queue["name"]][resource]
             if abs(share - expected * WHOLE) > 1:
                 found.append(Difference(queue["name"], f"share of {resource}", expected, share / WHOLE))
