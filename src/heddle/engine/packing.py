@@ -1,7 +1,7 @@
 """What a place costs by packing (or, turned round, by spreading): for many rows at once, and for one.
 
 Packing takes the fullest device that has room for a share, then the fullest node; work without GPUs goes where fewest
-GPUs are, then to the fullest node. A cost is a whole number below 2**18, lower goes first. Arrays win where many rows
+GPUs are, then to the fullest node. A cost is a whole number below 2**20, lower goes first. Arrays win where many rows
 are scored, plain numbers where a few changed: the two say the same (a property test compares them).
 """
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum
 
 from heddle.engine.asks import Asks
@@ -39,6 +38,7 @@ from heddle.engine.nodes import TENANCY_NAME, Nodes
 from heddle.engine.plan import Action, Bind, Evict
 from heddle.engine.queues import Queue, QueueTree, past_at
 from heddle.engine.scores import RequestClass, ScoreCache
+from heddle.engine.snapshot import Snapshot, TaskFact
 from heddle.engine.topology import Topology
 from heddle.engine.usage import PastUsage
 
@@ -197,32 +197,6 @@ class Work:
         return all(b >= s.min for s, b in zip(self.spec.pod_sets, self.bound, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class TaskFact:
-    """A task that has a place: for snapshots."""
-
-    placement: Placement
-    since: float
-    releasing: bool
-    ready: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything a state was told, as values: :meth:`State.rebuild` makes an equal state from it."""
-
-    topology: tuple[str, ...]
-    nodes: tuple[NodeSpec, ...]
-    queues: tuple[QueueSpec, ...]
-    workloads: tuple[WorkloadSpec, ...]
-    tasks: tuple[TaskFact, ...]
-    reservations: Mapping[str, tuple[Placement, ...]]
-    past_usage: Mapping[str, PastUsage] = field(default_factory=dict)
-    task_mix: TaskMix | None = None
-    counters: Mapping[str, int] = field(default_factory=dict)
-    disruption_budgets: Mapping[str, int] = field(default_factory=dict)
-
-
 class State:
     """The world as the engine knows it."""
 
@@ -247,6 +221,7 @@ class State:
         self.freed = 0  # moves whenever room may have become free
         self.freed_rows: dict[int, int] = {}  # of late: on which row, by value of `freed`; -1 = anywhere
         self.placed = 0  # moves whenever places, nodes or rules change, not as claims come and go
+        self._later: dict[Work, None] | None = None  # while much is told at once: what is put into lists at the end
         self._stood: tuple[object, ...] = ()
         self._stamp = 0
         self._log: list[tuple[Task, TaskState, int, tuple[int, ...], float, Hold | None]] | None = None
@@ -666,6 +641,23 @@ class State:
         self.move(task, TaskState.BOUND, row, devices, since)
         task.ready = False
         self._index(work, joined=task)
+
+    def resume(self, facts: Iterable[TaskFact]) -> None:
+        """Puts tasks back where a snapshot says they are; those that are there already stay.
+
+        Raises:
+            ValueError: as of :meth:`bind`.
+        """
+        # what leaves may share its place with what was promised, never with what runs
+        for fact in sorted(facts, key=lambda fact: fact.releasing):
+            workload, task = fact.placement.workload, fact.placement.task
+            if self._task(workload, task).state is not TaskState.PENDING:
+                continue
+            self.bind(fact.placement, fact.since)
+            if fact.ready:
+                self.mark_ready(workload, task)
+            if fact.releasing:
+                self.mark_releasing(workload, task)
 
     def mark_ready(self, workload: str, task: str, *, ready: bool = True) -> None:
         """A running task does its work now (or, with ``ready=False``, no longer): those that start after it may.
@@ -1087,6 +1079,9 @@ class State:
     def _index(self, work: Work, joined: Task | None = None) -> None:
         """Keeps the lists of waiting, broken, queueless and ending workloads true for one workload; with
         `joined`, all that happened is that this task started."""
+        if self._later is not None:
+            self._later[work] = None
+            return
         if work.spec.walltime is not None:
             self._time(work, work.spec.walltime, joined)
         queue = work.queue
@@ -1229,17 +1224,15 @@ class State:
             state.set_node(node)
         for queue in snapshot.queues:
             state.set_queue(queue)
+        state._later = {}
         for workload in snapshot.workloads:
             state.set_workload(workload)
-        # what leaves may share its place with what was promised, never with what runs
-        for fact in sorted(snapshot.tasks, key=lambda fact: fact.releasing):
-            state.bind(fact.placement, fact.since)
-            if fact.ready:
-                state.mark_ready(fact.placement.workload, fact.placement.task)
-            if fact.releasing:
-                state.mark_releasing(fact.placement.workload, fact.placement.task)
+        state.resume(snapshot.tasks)
         for workload_name, placements in snapshot.reservations.items():
             state.set_reservation(workload_name, placements)
+        told, state._later = state._later, None
+        for work in told:
+            state._index(work)
         for queue_name, past in snapshot.past_usage.items():
             state.set_past_usage(queue_name, past)
         return state
