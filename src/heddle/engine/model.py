@@ -677,6 +677,8 @@ class WorkloadSpec:
         min_groups: how many groups of pod sets must run; those beyond are elastic, each as a whole. None = all must.
         checkpointed: when it last saved what it would resume from, in seconds; None = never. Work done since is what
             stopping it loses, which ranks victims.
+        saves_every: seconds of running between checkpoints that it makes by itself, from the start of each task (None =
+            not known): what it would resume from is then at most so old.
         gentle: nobody is evicted or moved for it; it takes room that is free, or that others leave anyway.
     """
 
@@ -698,6 +700,7 @@ class WorkloadSpec:
     gang_grace: float | None = None
     separate_gpus: bool = False
     checkpointed: float | None = None
+    saves_every: float | None = None
     gentle: bool = False
 
     def __post_init__(self) -> None:
@@ -709,6 +712,10 @@ class WorkloadSpec:
             _number("workload.broken_since", self.broken_since)
         if self.checkpointed is not None:
             _number("workload.checkpointed", self.checkpointed)
+        if self.saves_every is not None:
+            _number("workload.saves_every", self.saves_every)
+            if self.saves_every <= 0:
+                raise _fault("workload.saves_every", self.saves_every, "give more than 0 seconds, or None")
         if self.walltime is not None:
             _number("workload.walltime", self.walltime)
             if self.walltime <= 0:

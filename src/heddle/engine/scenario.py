@@ -296,6 +296,7 @@ def _workload(workload: Data) -> WorkloadSpec:
         separate_gpus=workload.get("separate_gpus", False),
         gentle=workload.get("gentle", False),
         checkpointed=NOW - workload["checkpoint_age_s"] if "checkpoint_age_s" in workload else None,
+        saves_every=workload.get("saves_every_s"),
     )
 
 

@@ -120,9 +120,8 @@ class Work:
         self.pending: list[int] = []
         self.leaving: list[int] = []
         self.held = 0
-        names = [pod_set.name for pod_set in spec.pod_sets]
-        after = [[names.index(name) for name in pod_set.after] for pod_set in spec.pod_sets]
-        self.after = after if any(after) else None  # per pod set: those that must be ready before
+        # per pod set: those that must be ready before
+        self.after = _order_of(spec) if any(pod_set.after for pod_set in spec.pod_sets) else None
         self.groups = None if spec.min_groups is None else Groups(spec, spec.min_groups)
         self.key: tuple[int, float, str] | None = None  # its entry in Queue.waiting
         self.kind: Kind | None = None  # and in Queue.kinds
@@ -195,6 +194,11 @@ class Work:
         if len(self.bound) == 1:
             return self.bound[0] >= self.spec.pod_sets[0].min
         return all(b >= s.min for s, b in zip(self.spec.pod_sets, self.bound, strict=True))
+
+
+def _order_of(spec: WorkloadSpec) -> list[list[int]]:
+    names = [pod_set.name for pod_set in spec.pod_sets]
+    return [[names.index(name) for name in pod_set.after] for pod_set in spec.pod_sets]
 
 
 class State:
@@ -518,8 +522,7 @@ class State:
             return ()
         if old is not None and (old.held or any(old.bound) or any(old.leaving)):
             self.placed += 1
-        for pod_set in spec.pod_sets:
-            self._learn(pod_set.request)
+        self._learn(*[pod_set.request for pod_set in spec.pod_sets])
         self.settle()
         work = Work(spec)
         work.bases = [self.cache.of(pod_set, spec) for pod_set in spec.pod_sets]
@@ -560,10 +563,9 @@ class State:
 
     def _arrive(self, work: Work, sign: int) -> None:
         """Counts a workload's tasks into (or out of) the mix that fragmentation learns, and the budgets they are of."""
-        for cls, tasks in zip(work.parts, work.order, strict=True):
+        for pod_set, cls, tasks in zip(work.spec.pod_sets, work.parts, work.order, strict=True):
             if tasks and cls.typical is not None:
                 self.cache.fragmentation.count(cls.typical, sign * len(tasks))
-        for pod_set, tasks in zip(work.spec.pod_sets, work.order, strict=True):
             if pod_set.budgets:
                 self.disruptions.count(tasks, pod_set.budgets, known=sign > 0)
             if pod_set.neighbours is not None and self.crowds.know(pod_set.neighbours, sign):
@@ -825,10 +827,11 @@ class State:
         return Placement(work.name, name, task.name, self.nodes.names[row], ids, instance)
 
     def _learn(self, *amounts: Mapping[str, object]) -> None:
-        new = sorted({name for part in amounts for name in part if name not in self.column})
+        column = self.column
+        new = [name for part in amounts for name in part if name not in column]
         if not new:
             return
-        for name in new:
+        for name in sorted(set(new)):
             self.column[name] = len(self.resources)
             self.resources.append(name)
             if name.startswith(COUNTER):

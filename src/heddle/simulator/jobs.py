@@ -101,10 +101,8 @@ class Job:
 
     def pod_set(self) -> PodSet:
         """Its tasks as the engine places them."""
-        request = {name: amount for name, amount in ((CPU, self.cpu), (MEMORY, self.memory)) if amount}
-        names = _NAMES[: self.tasks] if self.tasks <= len(_NAMES) else tuple(f"{at:05}" for at in range(self.tasks))
         least = self.tasks if self.least is None else self.least
-        return PodSet("main", names, least, request, self.gpu, node_affinity=accepts(self.models))
+        return _pods(self.tasks, least, self.cpu, self.memory, self.gpu, self.models)
 
     def workload(
         self,
@@ -139,10 +137,19 @@ class Job:
             topology_required=self.topology if self.required else None,
             topology_preferred=None if self.required else self.topology,
             movable=self.checkpoint is not None,
+            saves_every=self.checkpoint,
         )
 
 
 _NAMES = tuple(f"{at:05}" for at in range(1024))
+
+
+@lru_cache(maxsize=4096)
+def _pods(tasks: int, least: int, cpu: int, memory: int, gpu: int, models: tuple[str, ...]) -> PodSet:
+    """The pod set of jobs that ask for this: most jobs of a trace ask for what others did."""
+    request = {name: amount for name, amount in ((CPU, cpu), (MEMORY, memory)) if amount}
+    names = _NAMES[:tasks] if tasks <= len(_NAMES) else tuple(f"{at:05}" for at in range(tasks))
+    return PodSet("main", names, least, request, gpu, node_affinity=accepts(models))
 
 
 def accepts(models: tuple[str, ...]) -> tuple[Term, ...]:
