@@ -109,6 +109,7 @@ spec: {command: ["true"], queue: default, volumes: [{mountPath: /data, claim: da
         (("run", "--volume", "data:/data", "--", "true"), "", 1, ["--volume: this is for clusters"]),
         (("run", "--shm", "1Gi", "--", "true"), "", 1, ["--shm: this is for clusters"]),
         (("run", "--grace", "soon", "--", "true"), "", 2, ["--grace:"]),
+        (("run", "--gang-grace", "5", "--", "true"), "", 2, ["--gang-grace: '5' is no span of time"]),
         (("apply", "-f", "-"), MOUNTS, 1, ["spec.volumes: embedded heddle runs programs of this machine"]),
         (("run", "--name", "Bad_Name", "--", "true"), "", 1, ["metadata.name", "lower case"]),
         (("up", "--simulate", "2xH100"), "", 2, ["2x8xH100"]),

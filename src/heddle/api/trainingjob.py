@@ -136,6 +136,13 @@ class TrainingJobSpec(Struct):
             "or not preemptible, are never moved."
         ),
     ] = True
+    gang_grace_seconds: Annotated[
+        Count | None,
+        Meta(
+            description="How long nodes that are left of it wait for replacements of those it lost, before they are "
+            "evicted and it starts anew. Absent: as the scheduler is set, which is 60."
+        ),
+    ] = None
     termination_grace_period_seconds: Annotated[
         int, Meta(description="Between SIGTERM and SIGKILL: time to save a checkpoint.", ge=0, le=86_400)
     ] = 30

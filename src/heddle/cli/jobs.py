@@ -60,6 +60,9 @@ def run(
     grace: Annotated[
         str, typer.Option(help="Time to save a checkpoint when told to stop (SIGTERM), such as 2m; default 30s.")
     ] = "",
+    gang_grace: Annotated[
+        str, typer.Option(help="How long nodes left of it wait for replacements of lost ones, such as 5m; default 60s.")
+    ] = "",
     max_restarts: Annotated[int, typer.Option(help="Restarts after failures.", min=0)] = 3,
     topology: Annotated[str, typer.Option(help="Node label of the level that must hold all nodes.")] = "",
     walltime: Annotated[
@@ -85,14 +88,9 @@ def run(
         if not sign or not key:
             raise fail(f"--env {text!r}: write NAME=VALUE", USAGE)
         pairs[key] = value
-    try:
-        limit = duration(walltime) if walltime else None
-    except ValueError as error:
-        raise fail(f"--time: {error}", USAGE) from None
-    try:
-        patience = duration(grace) if grace else 30
-    except ValueError as error:
-        raise fail(f"--grace: {error}", USAGE) from None
+    limit, patience, waits_for = (
+        _seconds(option, text) for option, text in (("time", walltime), ("grace", grace), ("gang-grace", gang_grace))
+    )
     with told(), client(namespace) as c:
         job = c.run(
             command,
@@ -116,7 +114,8 @@ def run(
             volumes=volume or (),
             shared_memory=shm or None,
             upload=upload,
-            grace=patience,
+            grace=30 if patience is None else patience,
+            gang_grace=waits_for,
             max_restarts=max_restarts,
             topology=topology,
             walltime=limit,
@@ -131,6 +130,14 @@ def run(
             print(made)
             return
         raise SystemExit(_follow(c, made))
+
+
+def _seconds(option: str, text: str) -> int | None:
+    """The span of time that an option says; None where it is not given."""
+    try:
+        return duration(text) if text else None
+    except ValueError as error:
+        raise fail(f"--{option}: {error}", USAGE) from None
 
 
 def _follow(c: Any, name: str) -> int:

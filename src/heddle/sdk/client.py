@@ -248,6 +248,7 @@ class Client:
         shared_memory: str | None = None,
         upload: str | Path = "",
         grace: int = 30,
+        gang_grace: int | None = None,
         max_restarts: int = 3,
         topology: str = "",
         walltime: int | None = None,
@@ -284,6 +285,7 @@ class Client:
             shared_memory: size of /dev/shm of pods on a cluster, such as "8Gi".
             upload: a small directory whose files pods on a cluster find in /workspace, where the command then runs.
             grace: seconds between SIGTERM and SIGKILL, to save a checkpoint.
+            gang_grace: seconds that what is left of it waits for replacements of lost nodes; None: as heddle is set.
             max_restarts: restarts after failures.
             topology: node label of the level of which one domain must hold all nodes.
             walltime: seconds after which the job is ended; None: it may run for ever.
@@ -345,6 +347,7 @@ class Client:
                 checkpoint=Checkpoint(path=checkpoint) if checkpoint else None,
                 volumes=mounts,
                 termination_grace_period_seconds=grace,
+                gang_grace_seconds=gang_grace,
                 max_restarts=max_restarts,
                 walltime_seconds=walltime,
             ),

@@ -150,6 +150,22 @@ async def test_a_job_that_does_not_resize_waits_for_a_lost_member(client: Client
     assert (await world(client, 3))["nodes"] == "3"
 
 
+async def test_an_edited_job_is_scheduled_as_it_says_now(client: Client) -> None:
+    await submit(client, gang_grace_seconds=300, priority=3)
+    await pods(client, 1)
+    made = await client.get(WORKLOADS, "job", "default")
+    assert (made.spec.gang_grace_seconds, made.spec.priority) == (300, 3)
+    edit = {"gangGraceSeconds": None, "priority": None, "walltimeSeconds": 60, "preemptible": False}
+    await client.patch(TRAININGJOBS, "job", {"spec": edit}, namespace="default")
+
+    async def followed() -> bool:
+        spec = (await client.get(WORKLOADS, "job", "default")).spec
+        told = (spec.gang_grace_seconds, spec.priority, spec.walltime_seconds, spec.preemptible)
+        return told == (None, 0, 60, False)
+
+    await until(followed)
+
+
 async def test_a_job_fails_once_its_restarts_are_used(client: Client) -> None:
     await submit(client, nodes=1, max_restarts=1)
     await pods(client, 1)

@@ -124,6 +124,8 @@ class TrainingController:
             with contextlib.suppress(AlreadyExists):
                 await self._client.create(WORKLOADS, build.workload(job))
             return None
+        if (edits := build.edits(job, workload)) and build.owner(job) in workload.metadata.owner_references:
+            await self._client.patch(WORKLOADS, job.metadata.name, {"spec": edits}, namespace=namespace)
         mine = self._mine(job)
         await self._make_missing(job, mine)
         ended = [p for p in mine.values() if p.status.phase == "Succeeded"]

@@ -102,10 +102,19 @@ def workload(job: TrainingJob) -> Workload:
             topology=spec.topology,
             placement=spec.placement,
             separate_gpus=spec.separate_gpus,
+            gang_grace_seconds=spec.gang_grace_seconds,
             walltime_seconds=spec.walltime_seconds,
             movable=spec.movable and spec.preemptible and spec.checkpoint is not None,
         ),
     )
+
+
+def edits(job: TrainingJob, made: Workload) -> dict[str, Any]:
+    """What of a workload's spec the job says otherwise by now, as a merge patch: pods stay what they are made of."""
+    new, old = (msgspec.to_builtins(spec) for spec in (workload(job).spec, made.spec))
+    return {
+        name: new.get(name) for name in sorted({*new, *old}) if name != "podSets" and new.get(name) != old.get(name)
+    }
 
 
 def service(job: TrainingJob) -> dict[str, Any] | None:
