@@ -63,6 +63,22 @@ def test_a_gang_larger_than_the_cluster_waits_with_its_reason(heddle: Heddle) ->
     assert heddle("get", "workload", "huge").returncode == 4
 
 
+def test_groups_come_whole_and_know_their_rank(heddle: Heddle) -> None:
+    told = "echo rank $PET_NODE_RANK is in group $HEDDLE_GROUP_RANK of $HEDDLE_GROUPS"
+    done = heddle("run", "--name", "grouped", "--groups", "2", "--nodes", "2", "--gpus", "4", "--", "sh", "-c", told)
+    assert done.returncode == 0, done.stderr
+    said = sorted(line.partition("rank ")[2] for line in done.stdout.splitlines())
+    assert said == ["0 is in group 0 of 2", "1 is in group 0 of 2", "2 is in group 1 of 2", "3 is in group 1 of 2"]
+    assert heddle("delete", "trainingjob", "grouped", "--yes").returncode == 0
+
+
+def test_a_job_with_too_many_groups_is_told_with_how_many_it_would_start(heddle: Heddle) -> None:
+    made = heddle("run", "-d", "--name", "groups", "--groups", "3", "--nodes", "2", "--gpus", "4", "--", "true")
+    assert made.returncode == 0, made.stderr
+    assert "2 groups" in heddle("explain", "groups").stdout
+    assert heddle("delete", "trainingjob", "groups", "--yes").returncode == 0
+
+
 def test_the_order_of_applying_queues_never_matters(heddle: Heddle) -> None:
     child = heddle("apply", "-f", "-", given=queue("child", parent="parent"))
     assert child.returncode == 0, child.stderr

@@ -43,6 +43,7 @@ SOUND = {
     "spread": job(nodes=4, spread={"level": "rack", "maxSkew": 1}),
     "slices": job(nodes=8, minNodes=4, slices={"level": "rack", "size": 4}),
     "not-resizable": job(nodes=4, minNodes=2, resizable=False),
+    "groups-of-nodes": job(nodes=4, groups=3, minGroups=2),
     "volumes": job(volumes=[
         {"mountPath": "/data", "claim": "data", "subPath": "a/b"}, {"mountPath": "/dev/shm", "memory": "8Gi"},
         {"mountPath": "/code", "configMap": "code", "files": [{"key": "f0", "path": "src/..train.py"}]},
@@ -77,6 +78,9 @@ FAULTY = {
     "step-does-not-divide": job(nodes=6, minNodes=2, nodeStep=3),
     "step-of-nothing-elastic": job(nodes=4, nodeStep=2),
     "nothing-to-resize": job(nodes=4, resizable=False),
+    "elastic-groups": job(nodes=4, minNodes=2, groups=2),
+    "fewer-groups-than-must-run": job(groups=2, minGroups=3),
+    "too-many-nodes-in-all": job(nodes=10_000, groups=11),
     "spread-and-slices": job(nodes=4, spread={"level": "rack", "maxSkew": 1}, slices={"level": "rack", "size": 2}),
     "spread-says-nothing": job(nodes=4, spread={"level": "rack"}),
     "slices-not-whole": job(nodes=4, slices={"level": "rack", "size": 3}),

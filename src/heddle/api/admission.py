@@ -105,7 +105,7 @@ def _defaults(resource: Resource, new: dict[str, Any]) -> None:
 
 FIXED: dict[str, tuple[str, ...]] = {
     "Workload": ("podSets",),
-    "TrainingJob": ("command", "image", "workingDir", "env", "nodes", "minNodes", "processesPerNode",
+    "TrainingJob": ("command", "image", "workingDir", "env", "nodes", "minNodes", "groups", "processesPerNode",
                     "resourcesPerNode", "nodeSelector", "topology", "placement", "queue", "volumes"),
 }  # fmt: skip
 """Fields of spec that pods are already made of; a new job is the way to change them."""

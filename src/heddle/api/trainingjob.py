@@ -77,6 +77,18 @@ class TrainingJobSpec(Struct):
         bool,
         Meta(description="false: it stays at as many nodes as it starts with, from minNodes on (partial admission)."),
     ] = True
+    groups: Annotated[
+        int,
+        Meta(
+            description="Replica groups: so many gangs of `nodes` each, which come and go whole; ranks of a group "
+            "follow each other. spread, slices and gpuModels hold in each by itself.",
+            ge=1,
+            le=64,
+        ),
+    ] = 1
+    min_groups: Annotated[
+        Positive | None, Meta(description="Elastic: runs with as few groups as these. Absent: groups.")
+    ] = None
     processes_per_node: Annotated[
         int,
         Meta(description="Processes that torchrun starts on each node (PET_NPROC_PER_NODE).", ge=1, le=1024),
@@ -154,6 +166,16 @@ class TrainingJobSpec(Struct):
     def minimum(self) -> int:
         """`minNodes` with its default."""
         return self.nodes if self.min_nodes is None else self.min_nodes
+
+    @property
+    def size(self) -> int:
+        """Nodes (pods) of all groups."""
+        return self.nodes * self.groups
+
+    @property
+    def least(self) -> int:
+        """With how many nodes it runs."""
+        return self.minimum * (self.groups if self.min_groups is None else self.min_groups)
 
 
 class TrainingJobStatus(Struct):

@@ -424,6 +424,9 @@ def _volumes(volumes: list[JobVolume]) -> Iterator[Fault]:
                 yield Fault(f"{where}.{field}", "FieldValueInvalid", path, "give a path below the volume, without ..")
 
 
+_MOST_PODS = 100_000
+
+
 def _training_job(job: TrainingJob) -> Iterator[Fault]:
     spec = job.spec
     yield from _volumes(spec.volumes)
@@ -431,6 +434,14 @@ def _training_job(job: TrainingJob) -> Iterator[Fault]:
         yield Fault("spec.minNodes", "FieldValueInvalid", spec.min_nodes, f"give at most nodes ({spec.nodes})")
     elastic = spec.nodes - spec.minimum
     yield from _elastic(spec.node_step, spec.resizable, elastic, "spec", "nodeStep", "nodes - minNodes")
+    if spec.groups > 1 and elastic > 0:
+        remedy = "groups come and go whole: leave it out, or give one group"
+        yield Fault("spec.minNodes", "FieldValueForbidden", spec.min_nodes, remedy)
+    if spec.min_groups is not None and spec.min_groups > spec.groups:
+        yield Fault("spec.minGroups", "FieldValueInvalid", spec.min_groups, f"give at most groups ({spec.groups})")
+    if spec.size > _MOST_PODS:
+        remedy = f"give at most {_MOST_PODS // spec.nodes}: a job has at most {_MOST_PODS} nodes in all"
+        yield Fault("spec.groups", "FieldValueInvalid", spec.groups, remedy)
     if len(job.metadata.name) > 50:
         remedy = "use at most 50 characters: pods are named after the job"
         yield Fault("metadata.name", "FieldValueInvalid", job.metadata.name, remedy)

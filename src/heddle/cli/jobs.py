@@ -37,6 +37,8 @@ def run(
     no_resize: Annotated[
         bool, typer.Option("--no-resize", help="With --min-nodes: stays at as many nodes as it starts with.")
     ] = False,
+    groups: Annotated[int, typer.Option(help="Replica groups of so many nodes each.", min=1)] = 1,
+    min_groups: Annotated[int | None, typer.Option(help="Elastic: runs with as few groups as these.")] = None,
     cpus: Annotated[float | None, typer.Option(help="CPUs of each node.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory of each node, such as 16Gi.")] = None,
     name: Annotated[str, typer.Option(help="Name of the job.")] = "",
@@ -101,6 +103,8 @@ def run(
             min_nodes=min_nodes,
             node_step=node_step,
             resizable=not no_resize,
+            groups=groups,
+            min_groups=min_groups,
             gpus=gpus_,
             gpu_memory=gpu_memory,
             gpu_models=gpu_model or (),
@@ -208,7 +212,7 @@ def _row(job: TrainingJob) -> list[Any]:
     status = job.status
     active = "-" if status.phase in ENDED else status.active_nodes
     return [
-        job.metadata.name, job.spec.queue, status.phase or "Pending", f"{active}/{job.spec.nodes}",
+        job.metadata.name, job.spec.queue, status.phase or "Pending", f"{active}/{job.spec.size}",
         job.spec.gpu_memory_per_node or gpus(job.spec.resources_per_node), status.restarts,
         ago(job.metadata.creation_timestamp), status.message,
     ]  # fmt: skip
@@ -263,7 +267,7 @@ def logs(
 
 
 def _follow_logs(c: Any, job: TrainingJob, printer: Printer, *, tail: int | None, timestamps: bool) -> None:
-    name, several = job.metadata.name, job.spec.nodes > 1
+    name, several = job.metadata.name, job.spec.size > 1
     reading = JobLogs(c, job, printer, earlier=False, prefixed=several, tail=tail, timestamps=timestamps)
     ended = threading.Event()
     faults: list[ApiError] = []

@@ -207,7 +207,7 @@ def _workload(path: Path, document: Any, at: float, models: frozenset[str]) -> A
     job.metadata.name = job.metadata.name or f"{job.metadata.generate_name}new"
     workload = build.workload(job)
     workload.metadata.creation_timestamp = to_text(at)
-    return workload_spec(workload, [build.pod(job, index) for index in range(job.spec.nodes)], models=models)
+    return workload_spec(workload, [build.pod(job, index) for index in range(job.spec.size)], models=models)
 
 
 # -- printing --------------------------------------------------------------------------------------

@@ -174,6 +174,15 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "trainingjobs": (
         Rule("object.metadata.name.size() <= 50", "name: use at most 50 characters: pods are named after the job"),
         *_pod_set("object.spec", "resourcesPerNode", "gpuMemoryPerNode", "nodeStep", "nodes", "minNodes"),
+        Rule(
+            "object.spec.groups == 1 || !has(object.spec.minNodes) || object.spec.minNodes >= object.spec.nodes",
+            "minNodes: groups come and go whole: leave it out, or give one group",
+        ),
+        Rule(
+            "!has(object.spec.minGroups) || object.spec.minGroups <= object.spec.groups",
+            "minGroups: give at most groups",
+        ),
+        Rule("object.spec.nodes * object.spec.groups <= 100000", "groups: a job has at most 100000 nodes in all"),
         *_volumes(),
     ),
     "workloads": (

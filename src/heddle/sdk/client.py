@@ -233,6 +233,8 @@ class Client:
         min_nodes: int | None = None,
         node_step: int = 1,
         resizable: bool = True,
+        groups: int = 1,
+        min_groups: int | None = None,
         gpus: float = 0,
         gpu_memory: str | None = None,
         gpu_models: Sequence[str] = (),
@@ -269,6 +271,8 @@ class Client:
             min_nodes: fewest with which it runs (elastic); None: all of them.
             resizable: False: it stays at as many nodes as it starts with, from min_nodes on.
             node_step: an elastic job grows and shrinks by so many nodes at a time.
+            groups: replica groups of `nodes` pods each, which come and go whole.
+            min_groups: fewest groups with which it runs; None: all of them.
             gpus: GPUs of each node; below 1 a share of one.
             gpu_memory: memory of one GPU that each node uses, such as "20Gi", in place of `gpus`.
             gpu_models: models that it may use, the best first, as nodes are labelled; none: any GPUs.
@@ -336,6 +340,8 @@ class Client:
                 min_nodes=min_nodes,
                 node_step=node_step,
                 resizable=resizable,
+                groups=groups,
+                min_groups=min_groups,
                 resources_per_node=resources,
                 gpu_memory_per_node=gpu_memory,
                 gpu_models=[*gpu_models],

@@ -158,6 +158,10 @@ def test_all_faults_come_at_once() -> None:
             "spec.podSets[1].after[0]",
             "same group",
         ),
+        (registry.TRAININGJOBS, job(groups=2, minGroups=3), "spec.minGroups", "at most groups (2)"),
+        (registry.TRAININGJOBS, job(groups=65), "spec.groups", "64 or less"),
+        (registry.TRAININGJOBS, job(groups=2, nodes=4, minNodes=2), "spec.minNodes", "come and go whole"),
+        (registry.TRAININGJOBS, job(groups=20, nodes=10_000), "spec.groups", "at most 10"),
         (registry.LICENSES, {"metadata": {"name": "m"}, "spec": {"count": -1}}, "spec.count", "0 or more"),
         (
             registry.TRAININGJOBS,

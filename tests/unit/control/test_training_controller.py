@@ -13,7 +13,7 @@ from heddle.api.meta import ObjectMeta
 from heddle.api.pod import Pod, run_id
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
 from heddle.api.trainingjob import Checkpoint, TrainingJob, TrainingJobSpec
-from heddle.api.workload import RESTART_ANNOTATION
+from heddle.api.workload import POD_SET_LABEL, RESTART_ANNOTATION
 from heddle.control.training.controller import TrainingController
 from heddle.embedded.checkpoints import last_saved
 from heddle.store.client import Client
@@ -133,6 +133,31 @@ async def test_what_is_left_of_a_step_does_not_join_the_world(client: Client) ->
     assert (formed["nodes"], formed["restart"]) == ("3", "")
     await bind(client, "job-4", bound=5)
     assert (await world(client, 2))["nodes"] == "5"
+
+
+async def test_only_whole_groups_are_in_the_world_and_the_others_go_on_without_a_torn_one(client: Client) -> None:
+    await submit(client, nodes=2, groups=3, min_groups=2)
+    made = await pods(client, 6)
+    sets = [pod.metadata.labels[POD_SET_LABEL] for pod in sorted(made, key=lambda pod: pod.metadata.name)]
+    assert sets == ["group-0", "group-0", "group-1", "group-1", "group-2", "group-2"]
+    asked = (await client.get(WORKLOADS, "job", "default")).spec
+    assert [(s.name, s.group, s.count) for s in asked.pod_sets] == [(f"group-{i}", f"group-{i}", 2) for i in range(3)]
+    assert asked.min_groups == 2
+    await bind(client, "job-0", "job-1", "job-2", bound=3)
+    await job_with(client, lambda job: job.status.phase == "Pending")
+    assert not await client.list(CONFIGMAPS, "default"), "one whole group is too few"
+    await bind(client, "job-4", "job-5", bound=5)
+    formed = await world(client, 1)
+    assert (formed["nodes"], formed["groups"]) == ("4", "2")
+    assert "node-rank.job-2" not in formed, "half a group waits for the rest of it"
+    assert (formed["group-rank.job-1"], formed["node-rank.job-4"], formed["group-rank.job-4"]) == ("0", "2", "1")
+    await bind(client, "job-3", bound=6)
+    assert (await world(client, 2))["groups"] == "3"
+    await client.delete(PODS, "job-0", "default", grace_period=0)
+    await client.patch_status(WORKLOADS, "job", {"bound": 5}, "default")
+    torn = await world(client, 3)
+    assert (torn["nodes"], torn["node-rank.job-2"]) == ("4", "0")
+    assert "node-rank.job-1" not in torn
 
 
 async def test_a_job_that_does_not_resize_waits_for_a_lost_member(client: Client) -> None:
