@@ -272,6 +272,31 @@ def _gpu_models(models: list[str], *, gpus: bool, selector: dict[str, str], path
         yield Fault(where, "FieldValueForbidden", selector[GPU_PRODUCT_LABEL], remedy)
 
 
+_MOST_MODELS = 16
+
+
+def _gpu_speeds(
+    speeds: Resources, models: list[str], *, gpus: bool, selector: dict[str, str], path: str
+) -> Iterator[Fault]:
+    if len(speeds) > _MOST_MODELS:
+        yield Fault(f"{path}.gpuSpeeds", "FieldValueInvalid", len(speeds), f"name at most {_MOST_MODELS} models")
+    for model, speed in speeds.items():
+        where = f"{path}.gpuSpeeds[{model}]"
+        if not _LABEL.fullmatch(model) or len(model) > 63:
+            yield Fault(where, "FieldValueInvalid", speed, "name the model as the node label does")
+        if not 1 <= quantity.milli(speed) <= 1_000_000:
+            yield Fault(where, "FieldValueInvalid", speed, 'give a speed from "0.001" to "1000"; 1 = as walltimes say')
+        if models and model not in models:
+            yield Fault(where, "FieldValueInvalid", speed, f"name one of gpuModels: {', '.join(models)}")
+    if speeds and not gpus:
+        remedy = f"ask for GPUs too, with {GPU_RESOURCE} or by memory"
+        yield Fault(f"{path}.gpuSpeeds", "FieldValueForbidden", speeds, remedy)
+    if speeds and not models and GPU_PRODUCT_LABEL in selector:
+        remedy = "give gpuSpeeds or this label, not both"
+        where = f"{path}.nodeSelector[{GPU_PRODUCT_LABEL}]"
+        yield Fault(where, "FieldValueForbidden", selector[GPU_PRODUCT_LABEL], remedy)
+
+
 def _asks_gpus(resources: Resources, memory: Quantity | None) -> bool:
     return memory is not None or quantity.milli(resources.get(GPU_RESOURCE, 0)) > 0
 
@@ -367,7 +392,9 @@ def _workload(workload: Workload) -> Iterator[Fault]:
         yield from _gpu_share(pod_set.resources, f"{where}.resources")
         yield from _gpu_memory(pod_set.gpu_memory, pod_set.resources, f"{where}.gpuMemory")
         gpus = _asks_gpus(pod_set.resources, pod_set.gpu_memory)
-        yield from _gpu_models(pod_set.gpu_models, gpus=gpus, selector=pod_set.node_selector, path=where)
+        selector = pod_set.node_selector
+        yield from _gpu_models(pod_set.gpu_models, gpus=gpus, selector=selector, path=where)
+        yield from _gpu_speeds(pod_set.gpu_speeds, pod_set.gpu_models, gpus=gpus, selector=selector, path=where)
         yield from _node_affinity(pod_set.node_affinity, f"{where}.nodeAffinity")
         yield from _arrangement(pod_set.spread, pod_set.slices, pod_set.count, pod_set.minimum, where)
 
@@ -449,6 +476,7 @@ def _training_job(job: TrainingJob) -> Iterator[Fault]:
     yield from _gpu_memory(spec.gpu_memory_per_node, spec.resources_per_node, "spec.gpuMemoryPerNode")
     gpus = _asks_gpus(spec.resources_per_node, spec.gpu_memory_per_node)
     yield from _gpu_models(spec.gpu_models, gpus=gpus, selector=spec.node_selector, path="spec")
+    yield from _gpu_speeds(spec.gpu_speeds, spec.gpu_models, gpus=gpus, selector=spec.node_selector, path="spec")
     yield from _node_affinity(spec.node_affinity, "spec.nodeAffinity")
     yield from _arrangement(spec.spread, spec.slices, spec.nodes, spec.minimum, "spec")
 

@@ -151,6 +151,13 @@ class PodSet(Struct):
             max_length=16,
         ),
     ] = []
+    gpu_speeds: Annotated[
+        dict[str, Quantity],
+        Meta(
+            description='How fast such models are, as "0.45" or "450m": walltimes are stated for speed 1, which others '
+            "have. Without gpuModels: those that it may use, the fastest first."
+        ),
+    ] = {}
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
     node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
         default_factory=NodeAffinity
@@ -275,6 +282,9 @@ class WorkloadStatus(Struct):
     broken_since: Annotated[str | None, Meta(description="When the running gang fell below its minimum.")] = None
     evictions: Annotated[int, Meta(description="Pods evicted so far for other work.")] = 0
     cost: Annotated[list[Cost], Meta(description="What its start cost others, those that lost most first.")] = []
+    walltime_seconds: Annotated[
+        int | None, Meta(description="While it runs: its walltime on the models of GPUs that it got, by their speeds.")
+    ] = None
     admitted_counts: Annotated[
         dict[str, int], Meta(description="By pod set that is not resizable: how many pods it started with.")
     ] = {}

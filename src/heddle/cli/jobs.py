@@ -26,7 +26,10 @@ def run(
     ] = None,
     gpu_model: Annotated[
         list[str] | None,
-        typer.Option(help="Model of GPUs, as nodes are labelled (heddle top -o wide). Repeatable: the best first."),
+        typer.Option(
+            help="Model of GPUs, as nodes are labelled (heddle top -o wide). Repeatable: the best first. "
+            "MODEL=0.45 also says how fast it is, where --time is for speed 1: the fastest first."
+        ),
     ] = None,
     separate_gpus: Annotated[
         bool, typer.Option("--separate-gpus", help="No two nodes' shares are on the same GPU.")
@@ -93,6 +96,7 @@ def run(
     limit, patience, waits_for = (
         _seconds(option, text) for option, text in (("time", walltime), ("grace", grace), ("gang-grace", gang_grace))
     )
+    speeds = _speeds(gpu_model or [])
     with told(), client(namespace) as c:
         job = c.run(
             command,
@@ -107,7 +111,8 @@ def run(
             min_groups=min_groups,
             gpus=gpus_,
             gpu_memory=gpu_memory,
-            gpu_models=gpu_model or (),
+            gpu_models=() if speeds else gpu_model or (),
+            gpu_speeds=speeds,
             separate_gpus=separate_gpus,
             cpus=cpus,
             memory=memory,
@@ -134,6 +139,12 @@ def run(
             print(made)
             return
         raise SystemExit(_follow(c, made))
+
+
+def _speeds(models: list[str]) -> dict[str, int | str]:
+    """How fast each of the models is, where that is said of any."""
+    named = [text.partition("=") for text in models]
+    return {model: speed or 1 for model, _, speed in named} if any(sign for _, sign, _ in named) else {}
 
 
 def _seconds(option: str, text: str) -> int | None:

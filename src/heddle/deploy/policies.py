@@ -88,6 +88,31 @@ def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least:
         f"nodeSelector: give gpuModels or {GPU_PRODUCT_LABEL}, not both",
     )
     yield Rule(
+        f"!has({at}.gpuSpeeds) || ({at}.gpuSpeeds.size() <= 16 && {at}.gpuSpeeds.all(m, m.size() <= 63 && "
+        f"m.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')))",
+        "gpuSpeeds: name at most 16 models, as the node label does",
+    )
+    yield Rule(
+        f"!has({at}.gpuSpeeds) || {at}.gpuSpeeds.all(m, {_number(f'{at}.gpuSpeeds[m]')} >= 0.001 && "
+        f"{_number(f'{at}.gpuSpeeds[m]')} <= 1000.0)",
+        'gpuSpeeds: give speeds from "0.001" to "1000"; 1 = as walltimes say',
+    )
+    yield Rule(
+        f"!has({at}.gpuSpeeds) || !has({at}.gpuModels) || {at}.gpuModels.size() == 0 || "
+        f"{at}.gpuSpeeds.all(m, m in {at}.gpuModels)",
+        "gpuSpeeds: name models of gpuModels",
+    )
+    yield Rule(
+        f"!has({at}.gpuSpeeds) || {at}.gpuSpeeds.size() == 0 || has({at}.{memory}) || "
+        f"({asks} && {_number(share)} > 0.0)",
+        f"gpuSpeeds: ask for GPUs too, with {GPU_RESOURCE} or by memory",
+    )
+    yield Rule(
+        f"!has({at}.gpuSpeeds) || {at}.gpuSpeeds.size() == 0 || !has({at}.nodeSelector) || "
+        f"!('{GPU_PRODUCT_LABEL}' in {at}.nodeSelector)",
+        f"nodeSelector: give gpuSpeeds or {GPU_PRODUCT_LABEL}, not both",
+    )
+    yield Rule(
         f"{at}.{step} == 1 || {elastic} < 0 || ({elastic} > 0 && {elastic} % {at}.{step} == 0)",
         f"{step}: give a divisor of {count} - {least}; where that is 0 nothing is elastic, so leave it out",
     )

@@ -76,6 +76,7 @@ class ReasonCode(StrEnum):
     NO_KNOWN_START = "NoKnownStart"
     ASSUMES_NO_ARRIVALS = "AssumesNoArrivals"
     ASSUMES_WALLTIMES = "AssumesWalltimes"
+    ASSUMES_SPEEDS = "AssumesSpeeds"
     ASSUMES_ENDLESS = "AssumesEndless"
     ASSUMES_STARTS_OVER = "AssumesStartsOver"
     RAISE_BORROWING_LIMIT = "RaiseBorrowingLimit"
@@ -402,6 +403,8 @@ def render(reason: Reason) -> str:
             return "nothing else is submitted, and no node fails"
         case ReasonCode.ASSUMES_WALLTIMES:
             return "work ends when its walltime is over, not earlier"
+        case ReasonCode.ASSUMES_SPEEDS:
+            return "on other GPU models work runs longer or shorter by the speeds that jobs give them"
         case ReasonCode.ASSUMES_ENDLESS:
             return (
                 _count(r.tasks, "workload without a walltime keeps", "workloads without a walltime keep") + " running"

@@ -13,7 +13,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from types import TracebackType
@@ -238,6 +238,7 @@ class Client:
         gpus: float = 0,
         gpu_memory: str | None = None,
         gpu_models: Sequence[str] = (),
+        gpu_speeds: Mapping[str, int | str] | None = None,
         separate_gpus: bool = False,
         cpus: float | None = None,
         memory: str | None = None,
@@ -276,6 +277,8 @@ class Client:
             gpus: GPUs of each node; below 1 a share of one.
             gpu_memory: memory of one GPU that each node uses, such as "20Gi", in place of `gpus`.
             gpu_models: models that it may use, the best first, as nodes are labelled; none: any GPUs.
+            gpu_speeds: how fast such models are, as {"NVIDIA-A100-SXM4-80GB": "0.45"}, where `walltime` is for speed 1.
+                Without `gpu_models`: those that it may use, the fastest first.
             separate_gpus: True: no two nodes' shares are on the same GPU.
             cpus: CPUs of each node.
             memory: memory of each node, such as "16Gi".
@@ -345,6 +348,7 @@ class Client:
                 resources_per_node=resources,
                 gpu_memory_per_node=gpu_memory,
                 gpu_models=[*gpu_models],
+                gpu_speeds=dict(gpu_speeds or {}),
                 separate_gpus=separate_gpus,
                 priority=priority,
                 preemptible=preemptible,

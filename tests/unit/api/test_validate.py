@@ -216,5 +216,15 @@ def test_gpu_models_are_named_once_and_go_with_gpus() -> None:
     assert fields(resource, job(gpuModels=["NVIDIA-H100"])) == ["spec.gpuModels"]
     twice = job(gpuModels=["A", "A", "B 2"], resourcesPerNode=gpus)
     assert fields(resource, twice) == ["spec.gpuModels[1]", "spec.gpuModels[2]"]
+    for wrong in ({"A": 0}, {"A": "1001"}, {"A B": 1}):
+        (field,) = fields(resource, job(gpuSpeeds=wrong, resourcesPerNode=gpus))
+        assert field.startswith("spec.gpuSpeeds[A")
+    assert not fields(resource, job(gpuModels=["A", "B"], gpuSpeeds={"B": "0.45"}, resourcesPerNode=gpus))
+    assert fields(resource, job(gpuModels=["A"], gpuSpeeds={"B": 1}, resourcesPerNode=gpus)) == ["spec.gpuSpeeds[B]"]
+    assert fields(resource, job(gpuSpeeds={"B": 1})) == ["spec.gpuSpeeds"]
+    many = {f"m{at}": 1 for at in range(17)}
+    assert fields(resource, job(gpuSpeeds=many, resourcesPerNode=gpus)) == ["spec.gpuSpeeds"]
+    both = job(gpuSpeeds={"A": 1}, resourcesPerNode=gpus, nodeSelector={"nvidia.com/gpu.product": "A"})
+    assert fields(resource, both) == ["spec.nodeSelector[nvidia.com/gpu.product]"]
     pinned = job(gpuModels=["A"], resourcesPerNode=gpus, nodeSelector={"nvidia.com/gpu.product": "A"})
     assert fields(resource, pinned) == ["spec.nodeSelector[nvidia.com/gpu.product]"]

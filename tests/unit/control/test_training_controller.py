@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from heddle.api.admission import admit
+from heddle.api.clock import to_text
 from heddle.api.meta import ObjectMeta
 from heddle.api.pod import Pod, run_id
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
@@ -158,6 +160,22 @@ async def test_only_whole_groups_are_in_the_world_and_the_others_go_on_without_a
     torn = await world(client, 3)
     assert (torn["nodes"], torn["node-rank.job-2"]) == ("4", "0")
     assert "node-rank.job-1" not in torn
+
+
+async def test_a_walltime_is_over_by_the_speed_of_the_gpus_that_the_job_got(client: Client) -> None:
+    gpus: dict[str, Any] = {"nvidia.com/gpu": 1}
+    await submit(client, walltime_seconds=1, gpu_speeds={"A100": "0.001"}, resources_per_node=gpus)
+    await pods(client, 1)
+    await client.patch_status(WORKLOADS, "job", {"walltimeSeconds": 1000}, "default")
+    await bind(client, "job-0", bound=1)
+    await world(client, 1)
+    await client.patch_status(PODS, "job-0", {"startTime": "2020-01-01T00:00:00Z"}, "default")
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": to_text(time.time() - 900)}
+    await client.patch_status(PODS, "job-0", {"conditions": [scheduled], "phase": "Running"}, "default")
+    await job_with(client, lambda job: job.status.phase == "Running")
+    await client.patch_status(WORKLOADS, "job", {"walltimeSeconds": 800}, "default")
+    ended = await job_with(client, lambda job: job.status.phase == "Failed")
+    assert (ended.status.exit_code, ended.status.message) == (124, "ended by its walltime of 800 s")
 
 
 async def test_a_job_that_does_not_resize_waits_for_a_lost_member(client: Client) -> None:

@@ -290,7 +290,8 @@ def workload_spec(
         coming = coming[: pod_set.count - len(mine)] if admitted and workload.spec.movable else []
         awaited.update(coming)
         asked = amounts(pod_set.resources)
-        chosen = tuple(pod_set.gpu_models)
+        speeds = {model: quantity.milli(speed) / 1000 for model, speed in pod_set.gpu_speeds.items()}
+        chosen = tuple(pod_set.gpu_models or sorted(speeds, key=lambda model: (-speeds[model], model)))
         if (model := pod_set.node_selector.get(GPU_PRODUCT_LABEL)) in models:
             if asked.get("gpu"):
                 asked[f"{MODEL}{model}"] = asked["gpu"]
@@ -315,6 +316,7 @@ def workload_spec(
                 group=pod_set.group,
                 after=tuple(pod_set.after),
                 gpu_models=chosen,
+                gpu_speeds=speeds,
                 gpu_memory=mebibytes(pod_set.gpu_memory) if pod_set.gpu_memory is not None else 0,
                 step=pod_set.step,
                 budgets=budgets_of(living[0]) if living else (),

@@ -565,6 +565,7 @@ class SchedulingController:
             expected_start_time=None if running or verdict is None else self._expected(key),
             bound=bound + finished,
             broken_since=broken,
+            walltime_seconds=None if (limit := self._mirror.walltime(key)) is None else round(limit),
             admitted_counts=self._admitted_counts(key, workload, running=running) if bound + finished else {},
         )
 
@@ -655,6 +656,7 @@ def _same_news(old: WorkloadStatus, new: WorkloadStatus) -> bool:
         and old.bound == new.bound
         and old.broken_since == new.broken_since
         and old.admitted_counts == new.admitted_counts
+        and old.walltime_seconds == new.walltime_seconds
         and old.observed_generation == new.observed_generation
         and [r.code for r in old.reasons] == [r.code for r in new.reasons]
     )

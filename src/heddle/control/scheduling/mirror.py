@@ -17,6 +17,7 @@ from heddle.api.workload import Workload
 from heddle.control.grouping import requests
 from heddle.control.scheduling import adapter
 from heddle.engine import Neighbours, Placement, State
+from heddle.engine.speeds import slowness
 from heddle.engine.state import Task
 
 _log = logging.getLogger(__name__)
@@ -170,6 +171,13 @@ class Mirror:
         """Whether the minimum of a workload has places, of all pod sets or of enough groups; of one that the engine
         does not know nothing else is said."""
         return key not in self._workloads or self.state.works[key].whole()
+
+    def walltime(self, key: str) -> float | None:
+        """The walltime of a workload on the models of GPUs that it got, where it names speeds."""
+        work = self.state.works.get(key)
+        if work is None or not work.paced or work.spec.walltime is None or not any(work.bound):
+            return None
+        return work.spec.walltime * slowness(work)
 
     def torn(self, key: str) -> bool:
         """Whether something of a workload runs that cannot work, for want of the rest of its gang or group."""

@@ -135,9 +135,10 @@ class TrainingController:
         generation = int(world.data.get("generation", "0")) if world else 0
         if failed := self._failed(mine, world, generation):
             return await self._fail(job, workload, mine, *failed)
-        left = _left(job, mine, time.time())
+        limit = workload.status.walltime_seconds if job.spec.gpu_speeds else job.spec.walltime_seconds
+        left = _left(limit, mine, time.time())
         if left is not None and left <= 0:
-            text = f"ended by its walltime of {job.spec.walltime_seconds} s"
+            text = f"ended by its walltime of {limit} s"
             return await self._end(job, workload, mine, success=False, exit_code=_TIMED_OUT, message=text)
         settling = await self._form(job, workload, mine, world, generation)
         await self._note(job, workload, mine, settling=settling is not None)
@@ -490,12 +491,12 @@ def _least(job: TrainingJob, workload: Workload) -> int:
     return max(job.spec.least, 0 if job.spec.resizable else workload.status.admitted_counts.get(build.POD_SET, 0))
 
 
-def _left(job: TrainingJob, mine: dict[int, Pod], now: float) -> float | None:
+def _left(limit: int | None, mine: dict[int, Pod], now: float) -> float | None:
     """Seconds until the job's walltime is over, counted from its earliest pod; None where that says nothing."""
-    if job.spec.walltime_seconds is None:
+    if limit is None:
         return None
     started = min((p.scheduled_at for p in mine.values() if p.bound), default=None)
-    return None if started is None else started + job.spec.walltime_seconds - now
+    return None if started is None else started + limit - now
 
 
 def _back_off(job: TrainingJob, now: float) -> float:

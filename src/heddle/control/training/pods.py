@@ -96,6 +96,7 @@ def workload(job: TrainingJob) -> Workload:
         resources=spec.resources_per_node,
         gpu_memory=spec.gpu_memory_per_node,
         gpu_models=spec.gpu_models,
+        gpu_speeds=spec.gpu_speeds,
         node_selector=spec.node_selector,
         node_affinity=spec.node_affinity,
         spread=spec.spread,
