@@ -129,6 +129,7 @@ spec: {command: ["true"], queue: default, volumes: [{mountPath: /data, claim: da
         (("apply", "-f", "-"), MOUNTS, 1, ["spec.volumes: embedded heddle runs programs of this machine"]),
         (("run", "--name", "Bad_Name", "--", "true"), "", 1, ["metadata.name", "lower case"]),
         (("up", "--simulate", "2xH100"), "", 2, ["2x8xH100"]),
+        (("up", "--simulate", "1x1xH100:9g.90gb"), "", 2, ["do not fit on one H100", "3g.40gb"]),
         (("apply", "-f", "-"), "metadata: {name: x}", 1, ["manifest of 'x' has no apiVersion and no kind"]),
         (("apply", "-f", "-"), "kind: Topology\nmetadata: {name: x}", 1, ["has no apiVersion;"]),
         (("apply", "-f", "-"), "[1]", 2, ["must be an object"]),
@@ -225,3 +226,24 @@ def test_a_data_directory_that_cannot_be_used_is_named(command: Heddle, tmp_path
         assert done.returncode == 1
         assert f"heddle: cannot use the data directory {taken}" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_pod_sees_the_mig_instance_that_it_was_given(command: Heddle, tmp_path: Path) -> None:
+    home = tmp_path / "mig"
+    up = command(home, "up", "--simulate", "1x1xH100:3g.40gb,4g.40gb")
+    assert up.returncode == 0, up.stderr
+    try:
+        done = command(home, "run", "--mig", "3g.40gb", "--", "sh", "-c", "echo sees $CUDA_VISIBLE_DEVICES")
+        assert done.returncode == 0, done.stderr
+        assert "sees MIG-" in done.stdout
+        assert command(home, "run", "-d", "--name", "holds", "--mig", "3g.40gb", "--", "sleep", "300").returncode == 0
+        made = command(home, "run", "-d", "--name", "waits", "--mig", "3g.40gb", "--nodes", "2", "--", "true")
+        assert made.returncode == 0, made.stderr
+        assert "impossible on this cluster" in command(home, "explain", "waits").stdout
+        refused = command(home, "run", "--mig", "3g.40gb", "--gpus", "1", "--", "true")
+        assert refused.returncode == 1
+        assert "a pod uses one MIG instance and no other GPU" in refused.stderr
+        (row,) = [line.split() for line in command(home, "top").stdout.splitlines() if line.startswith("sim-0")]
+        assert row == ["sim-0", "0", "0", "1/2", "1"]
+    finally:
+        assert command(home, "down", "--yes").returncode == 0

@@ -39,6 +39,7 @@ SOUND = {
     "gpu-memory": job(gpuMemoryPerNode="20Gi", gpuModels=["A100", "H100"]),
     "gpu-speeds": job(gpuSpeeds={"A100": "0.45", "H100": 1}, resourcesPerNode={GPU: 1}),
     "gpu-speeds-of-models": job(gpuModels=["A100", "H100"], gpuSpeeds={"A100": "450m"}, gpuMemoryPerNode="20Gi"),
+    "mig-instances": job(resourcesPerNode={"nvidia.com/mig-3g.40gb": 2, "cpu": 4}),
     "licence": job(resourcesPerNode={"licenses.heddle.dev/matlab": "2"}),
     "affinity": job(nodeAffinity={"required": [term("In", "ssd"), term("Gt", "-3")], "preferred": [
         {"weight": 3, "preference": term("Exists")}]}),
@@ -82,6 +83,7 @@ FAULTY = {
     "speed-misnamed": job(gpuSpeeds={"H 100": 1}, resourcesPerNode={GPU: 1}),
     "speeds-without-gpus": job(gpuSpeeds={"H100": 1}),
     "speeds-of-a-pinned-model": job(gpuSpeeds={"H100": 1}, resourcesPerNode={GPU: 1}, nodeSelector={MODEL: "H100"}),
+    "half-an-instance": job(resourcesPerNode={"nvidia.com/mig-3g.40gb": "500m"}),
     "step-does-not-divide": job(nodes=6, minNodes=2, nodeStep=3),
     "step-of-nothing-elastic": job(nodes=4, nodeStep=2),
     "nothing-to-resize": job(nodes=4, resizable=False),

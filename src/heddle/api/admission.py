@@ -6,8 +6,11 @@ On Kubernetes the schema and CEL rules of the CustomResourceDefinitions do the s
 from functools import cache
 from typing import Any
 
+from heddle.api import quantity
+from heddle.api.core import GPU_RESOURCE
 from heddle.api.errors import Invalid
 from heddle.api.meta import Kind
+from heddle.api.mig import asked_of, resource_of
 from heddle.api.registry import Resource
 from heddle.api.schema import Schema, fill_defaults, kind_schema
 from heddle.api.status import StatusCause
@@ -31,6 +34,7 @@ def admit(resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], o
     new.setdefault("kind", resource.kind)
     check(resource, new)
     _only_on_clusters(resource, new)
+    _one_instance(resource, new)
     if resource.own and operation != "STATUS" and resource.type is not None:
         fill_defaults(_schema(resource.type), new)
     if operation == "CREATE":
@@ -52,6 +56,30 @@ def _only_on_clusters(resource: Resource, new: dict[str, Any]) -> None:
             name=new["metadata"].get("name", ""),
             causes=[StatusCause(reason="FieldValueForbidden", message=remedy, field="spec.volumes")],
         )
+
+
+def _one_instance(resource: Resource, new: dict[str, Any]) -> None:
+    """Here heddle itself says which MIG instance a pod gets: one, and nothing else of GPUs."""
+    spec = new.get("spec") or {}
+    asked = {"spec.resourcesPerNode": (spec.get("resourcesPerNode"), spec.get("gpuMemoryPerNode"))}
+    if resource.kind == "Workload":
+        sets = enumerate(spec.get("podSets", ()))
+        asked = {f"spec.podSets[{at}].resources": (one.get("resources"), one.get("gpuMemory")) for at, one in sets}
+    if resource.kind not in ("Workload", "TrainingJob"):
+        return
+    for field, (resources, memory) in asked.items():
+        wanted = asked_of(resources or {})
+        others = memory is not None or quantity.milli((resources or {}).get(GPU_RESOURCE, 0)) > 0
+        if wanted and (others or list(wanted.values()) != [1000]):
+            name = resource_of(next(iter(wanted)))
+            remedy = "a pod uses one MIG instance and no other GPU; ask for 1 of one profile alone"
+            raise Invalid(
+                f"{resource.kind} {new['metadata'].get('name')!r} is invalid: {field}[{name}]: {remedy}",
+                kind=resource.kind,
+                group=resource.group,
+                name=new["metadata"].get("name", ""),
+                causes=[StatusCause(reason="FieldValueInvalid", message=remedy, field=f"{field}[{name}]")],
+            )
 
 
 @cache

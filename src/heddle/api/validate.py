@@ -21,6 +21,7 @@ from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.errors import Invalid
 from heddle.api.license import LICENSE_PREFIX
 from heddle.api.meta import Kind, Quantity, Resources
+from heddle.api.mig import MIG_PREFIX
 from heddle.api.pod import Pod
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.registry import Resource
@@ -237,6 +238,9 @@ def _licences(amounts: Resources, path: str) -> Iterator[Fault]:
 
 def _gpu_share(resources: Resources, path: str) -> Iterator[Fault]:
     yield from _licences(resources, path)
+    for name, value in resources.items():
+        if name.startswith(MIG_PREFIX) and quantity.milli(value) % 1000:
+            yield Fault(f"{path}[{name}]", "FieldValueInvalid", value, "give a whole number of MIG instances")
     for name in resources:
         if name.startswith(GPU_MODEL_PREFIX):
             remedy = f"ask for {GPU_RESOURCE} and pin the model with nodeSelector {GPU_PRODUCT_LABEL}"

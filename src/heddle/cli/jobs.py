@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from heddle.api.errors import ApiError, NotFound
+from heddle.api.mig import asked_of
 from heddle.api.trainingjob import TrainingJob
 from heddle.api.workload import USER_ANNOTATION
 from heddle.cli.answers import cost, preview, waits
@@ -24,6 +25,9 @@ def run(
     gpu_memory: Annotated[
         str | None, typer.Option(help="Memory of one GPU that each node uses, such as 20Gi, instead of --gpus.")
     ] = None,
+    mig: Annotated[
+        str, typer.Option(help="MIG instance that each node uses, such as 3g.40gb, instead of --gpus.")
+    ] = "",
     gpu_model: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,6 +115,7 @@ def run(
             min_groups=min_groups,
             gpus=gpus_,
             gpu_memory=gpu_memory,
+            mig=mig,
             gpu_models=() if speeds else gpu_model or (),
             gpu_speeds=speeds,
             separate_gpus=separate_gpus,
@@ -224,7 +229,8 @@ def _row(job: TrainingJob) -> list[Any]:
     active = "-" if status.phase in ENDED else status.active_nodes
     return [
         job.metadata.name, job.spec.queue, status.phase or "Pending", f"{active}/{job.spec.size}",
-        job.spec.gpu_memory_per_node or gpus(job.spec.resources_per_node), status.restarts,
+        job.spec.gpu_memory_per_node or ",".join(asked_of(job.spec.resources_per_node))
+        or gpus(job.spec.resources_per_node), status.restarts,
         ago(job.metadata.creation_timestamp), status.message,
     ]  # fmt: skip
 

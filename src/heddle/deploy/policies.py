@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from heddle.api.admission import FIXED
 from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.license import LICENSE_PREFIX
+from heddle.api.mig import MIG_PREFIX
 from heddle.api.queue import GPU_MODEL_PREFIX, GROUP_VERSION
 from heddle.api.workload import GROUPS_ANNOTATION, USER_ANNOTATION
 
@@ -59,6 +60,11 @@ def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least:
     yield Rule(
         f"!has({amounts}) || {amounts}.all(r, !r.startsWith('{GPU_MODEL_PREFIX}'))",
         f"{resources}: ask for {GPU_RESOURCE} and pin the model with nodeSelector {GPU_PRODUCT_LABEL}",
+    )
+    yield Rule(
+        f"!has({amounts}) || {amounts}.all(r, !r.startsWith('{MIG_PREFIX}') || "
+        f"{_number(f'{amounts}[r]')} == double(int({_number(f'{amounts}[r]')})))",
+        f"{resources}: give a whole number of MIG instances",
     )
     yield Rule(
         f"!{asks} || {_number(share)} <= 1.0 || {_number(share)} == double(int({_number(share)}))",

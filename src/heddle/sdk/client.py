@@ -24,6 +24,7 @@ import msgspec
 from heddle.api.core import ConfigMap
 from heddle.api.errors import ApiError, BadRequest, Expired, NotFound, Unavailable
 from heddle.api.meta import ObjectMeta, Resources
+from heddle.api.mig import resource_of
 from heddle.api.pod import EnvVar
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, Resource, by_kind, find
 from heddle.api.trainingjob import Checkpoint, JobVolume, TrainingJob, TrainingJobSpec
@@ -237,6 +238,7 @@ class Client:
         min_groups: int | None = None,
         gpus: float = 0,
         gpu_memory: str | None = None,
+        mig: str = "",
         gpu_models: Sequence[str] = (),
         gpu_speeds: Mapping[str, int | str] | None = None,
         separate_gpus: bool = False,
@@ -276,6 +278,7 @@ class Client:
             min_groups: fewest groups with which it runs; None: all of them.
             gpus: GPUs of each node; below 1 a share of one.
             gpu_memory: memory of one GPU that each node uses, such as "20Gi", in place of `gpus`.
+            mig: profile of the MIG instance that each node uses, such as "3g.40gb", in place of `gpus`.
             gpu_models: models that it may use, the best first, as nodes are labelled; none: any GPUs.
             gpu_speeds: how fast such models are, as {"NVIDIA-A100-SXM4-80GB": "0.45"}, where `walltime` is for speed 1.
                 Without `gpu_models`: those that it may use, the fastest first.
@@ -326,6 +329,8 @@ class Client:
         resources: Resources = {}
         if gpus:
             resources["nvidia.com/gpu"] = int(gpus) if gpus == int(gpus) else f"{round(gpus * 1000)}m"
+        if mig:
+            resources[resource_of(mig)] = 1
         if cpus:
             resources["cpu"] = f"{round(cpus * 1000)}m"
         if memory:

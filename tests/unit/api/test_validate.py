@@ -158,6 +158,12 @@ def test_all_faults_come_at_once() -> None:
             "spec.podSets[1].after[0]",
             "same group",
         ),
+        (
+            registry.TRAININGJOBS,
+            job(resourcesPerNode={"nvidia.com/mig-3g.40gb": "500m"}),
+            "spec.resourcesPerNode[nvidia.com/mig-3g.40gb]",
+            "whole number of MIG instances",
+        ),
         (registry.TRAININGJOBS, job(groups=2, minGroups=3), "spec.minGroups", "at most groups (2)"),
         (registry.TRAININGJOBS, job(groups=65), "spec.groups", "64 or less"),
         (registry.TRAININGJOBS, job(groups=2, nodes=4, minNodes=2), "spec.minNodes", "come and go whole"),

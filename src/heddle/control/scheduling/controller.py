@@ -38,7 +38,7 @@ from heddle.api.workload import (
 )
 from heddle.control.access import refusal
 from heddle.control.grouping.groups import Groups
-from heddle.control.scheduling import adapter, answers
+from heddle.control.scheduling import adapter, answers, instances
 from heddle.control.scheduling.answers import Answer, Preview
 from heddle.control.scheduling.budgets import Budgets
 from heddle.control.scheduling.costs import Costs, told
@@ -88,6 +88,7 @@ class SchedulingController:
         groups: Groups | None = None,
         budgets: Budgets | None = None,
         scheduler: str = SCHEDULER_NAME,
+        picks: bool = True,
     ) -> None:
         """Schedule the Workloads of a store.
 
@@ -98,11 +99,12 @@ class SchedulingController:
             groups: makes workloads of pods that have none; absent: such pods only hold what they hold.
             budgets: disruption budgets that evictions keep; absent: there are none.
             scheduler: the name by which pods ask for this scheduler.
+            picks: nodes list their GPUs one by one, and heddle says which MIG instance a pod gets; False: kubelets do.
         """
         self._client = Client(informers.store)
         self._writes = writes or Writes(self._client)
         self._budget = budget or Budget()
-        self._pod_budgets, self._scheduler = budgets, scheduler
+        self._pod_budgets, self._scheduler, self._picks = budgets, scheduler, picks
         self._mirror = self._fresh_mirror()
         self._untold: set[str] = set()
         self._wake = asyncio.Event()
@@ -129,7 +131,7 @@ class SchedulingController:
 
     def _fresh_mirror(self) -> Mirror:
         budgets_of = self._pod_budgets.of if self._pod_budgets else lambda pod: ()
-        return Mirror(budgets_of, self._scheduler, lambda pod: self._works.company_of(pod))
+        return Mirror(budgets_of, self._scheduler, lambda pod: self._works.company_of(pod), picks=self._picks)
 
     def _budget_changed(self, type_: str, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
         budget = new or old
@@ -363,7 +365,7 @@ class SchedulingController:
 
     async def _reserve(self, action: Reserve) -> None:
         places = [
-            ReservedPlace(pod_set=p.pod_set, pod=p.task, node=p.node, devices=list(p.devices))
+            ReservedPlace(pod_set=p.pod_set, pod=p.task, node=p.node, devices=list(self._ids(p)))
             for p in action.placements
         ]
         await self._write_reservation(action.workload, places)
@@ -430,10 +432,13 @@ class SchedulingController:
             devices = f", devices {','.join(chosen)}" if (chosen := self._devices(place)) else ""
             await self._writes.event(pod, "Scheduled", f"{render(action.reason)}: node {place.node}{devices}")
 
+    def _ids(self, place: Placement) -> tuple[str, ...]:
+        return instances.ids(self._informers["Node"].objects.get(place.node), place)
+
     def _devices(self, place: Placement) -> tuple[str, ...]:
         """The devices of a place, where they are known one by one; else the kubelet chooses among its own."""
         node: Node | None = self._informers["Node"].objects.get(place.node)
-        return place.devices if node is not None and adapter.has_inventory(node) else ()
+        return self._ids(place) if node is not None and adapter.has_inventory(node) else ()
 
     # telling people
 
@@ -643,7 +648,7 @@ class SchedulingController:
             if refused := self._refusal(obj):
                 answer = Answer(obj.key, False, [WorkloadReason(code="NotPermitted", message=refused)])
                 return Preview("TrainingJob", obj.key, answer)
-            job = adapter.workload_spec(obj, pods, models=models)
+            job = adapter.workload_spec(obj, pods, models=models, picks=self._picks)
             return await asyncio.to_thread(answers.preview_job, copy, job, now, self._budget)
         except ValueError as error:
             raise BadRequest(str(error)) from None
