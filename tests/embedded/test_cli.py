@@ -79,6 +79,31 @@ def test_a_job_with_too_many_groups_is_told_with_how_many_it_would_start(heddle:
     assert heddle("delete", "trainingjob", "groups", "--yes").returncode == 0
 
 
+def test_a_job_waits_for_the_company_that_it_seeks(heddle: Heddle) -> None:
+    spec = {"command": ["sleep", "300"], "resourcesPerNode": {"nvidia.com/gpu": 1}}
+    labels = {"labelSelector": {"matchLabels": {"app": "cache"}}, "topologyKey": "kubernetes.io/hostname"}
+    head = {"apiVersion": "heddle.dev/v1alpha1", "kind": "TrainingJob"}
+    seeker = {**head, "metadata": {"name": "seeker"}, "spec": {**spec, "podAffinity": {"required": [labels]}}}
+    cache = {**head, "metadata": {"name": "cache"}, "spec": {**spec, "podLabels": {"app": "cache"}}}
+    assert heddle("apply", "-f", "-", given=json.dumps(seeker)).returncode == 0
+    told = poll(lambda: heddle("explain", "seeker").stdout, "NoMatchingNeighbour")
+    assert "pods with app=cache of namespace default" in told
+    assert heddle("apply", "-f", "-", given=json.dumps(cache)).returncode == 0
+    poll(lambda: heddle("get", "trainingjob", "seeker", "-o", "json").stdout, '"phase": "Running"')
+    pods = [json.loads(heddle("get", "pod", f"{name}-0", "-o", "json").stdout) for name in ("seeker", "cache")]
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == 1
+    assert heddle("delete", "trainingjob", "seeker", "cache", "--yes").returncode == 0
+
+
+def poll(look: Callable[[], str], words: str) -> str:
+    said = ""
+    for _ in range(60):
+        said = look()
+        if words in said:
+            return said
+    pytest.fail(f"{words!r} was never said: {said}")
+
+
 def test_the_order_of_applying_queues_never_matters(heddle: Heddle) -> None:
     child = heddle("apply", "-f", "-", given=queue("child", parent="parent"))
     assert child.returncode == 0, child.stderr

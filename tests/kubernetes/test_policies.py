@@ -43,6 +43,8 @@ SOUND = {
     "licence": job(resourcesPerNode={"licenses.heddle.dev/matlab": "2"}),
     "affinity": job(nodeAffinity={"required": [term("In", "ssd"), term("Gt", "-3")], "preferred": [
         {"weight": 3, "preference": term("Exists")}]}),
+    "company": job(podLabels={"app": "trainer", "empty": ""}, podAntiAffinity={"required": [
+        {"topologyKey": "rack", "labelSelector": {"matchLabels": {"app": "trainer"}}, "namespaceSelector": {}}]}),
     "spread": job(nodes=4, spread={"level": "rack", "maxSkew": 1}),
     "slices": job(nodes=8, minNodes=4, slices={"level": "rack", "size": 4}),
     "not-resizable": job(nodes=4, minNodes=2, resizable=False),
@@ -94,6 +96,12 @@ FAULTY = {
     "spread-says-nothing": job(nodes=4, spread={"level": "rack"}),
     "slices-not-whole": job(nodes=4, slices={"level": "rack", "size": 3}),
     "least-is-no-whole-slices": job(nodes=4, minNodes=3, slices={"level": "rack", "size": 2}),
+    "label-of-heddles-own": job(podLabels={"heddle.dev/workload": "other"}),
+    "label-with-a-blank": job(podLabels={"app": "a b"}),
+    "company-of-nobody": job(podAffinity={"required": [{"topologyKey": "rack", "labelSelector": term("In")}]}),
+    "company-in-no-namespace": work(
+        {"podAntiAffinity": {"required": [{"topologyKey": "rack", "namespaceSelector": term("Exists", "ssd")}]}}
+    ),
     "in-without-values": job(nodeAffinity={"required": [term("In")]}),
     "gt-without-number": job(nodeAffinity={"required": [term("Gt", "many")]}),
     "exists-with-values": job(nodeAffinity={"preferred": [{"weight": 1, "preference": term("Exists", "ssd")}]}),

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from heddle.api.company import Company
 from heddle.api.meta import Condition, Count, Kind, Positive, Quantity, Resources, Struct
 from heddle.api.pod import EnvVar, PodToleration
 from heddle.api.queue import GROUP_VERSION
@@ -120,10 +121,19 @@ class TrainingJobSpec(Struct):
     node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
         default_factory=NodeAffinity
     )
+    pod_labels: Annotated[
+        dict[str, str], Meta(description="Labels of its pods, by which others find them, beside heddle's own.")
+    ] = {}
     tolerations: Annotated[list[PodToleration], Meta(description="Taints that its pods accept.", max_length=64)] = []
     topology: Annotated[TopologyWish, Meta(description="Where nodes go relative to each other.")] = field(
         default_factory=TopologyWish
     )
+    pod_affinity: Annotated[
+        Company, Meta(description="Pods that its own must be near to, looked at when one is placed.")
+    ] = field(default_factory=Company)
+    pod_anti_affinity: Annotated[
+        Company, Meta(description="Pods that its own must be away from; these then stay away from them too.")
+    ] = field(default_factory=Company)
     spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
     slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
     exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import inspect as mi
 
 from heddle.api import quantity
+from heddle.api.company import PodTerm
 from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.errors import Invalid
 from heddle.api.license import LICENSE_PREFIX
@@ -356,6 +357,29 @@ def _node_affinity(wish: NodeAffinity, path: str) -> Iterator[Fault]:
                 yield Fault(field, "FieldValueInvalid", values, f"{match.operator} takes no values; leave them out")
 
 
+def _company(terms: list[PodTerm], path: str) -> Iterator[Fault]:
+    for i, term in enumerate(terms):
+        for name, selector in (("labelSelector", term.label_selector), ("namespaceSelector", term.namespace_selector)):
+            for j, match in enumerate(selector.match_expressions if selector else ()):
+                where = f"{path}.required[{i}].{name}.matchExpressions[{j}].values"
+                if match.operator in ("In", "NotIn") and not match.values:
+                    yield Fault(where, "FieldValueRequired", [], f"{match.operator} takes at least one value")
+                elif match.operator in ("Exists", "DoesNotExist") and match.values:
+                    remedy = f"{match.operator} takes no values; leave them out"
+                    yield Fault(where, "FieldValueInvalid", match.values, remedy)
+
+
+def _pod_labels(labels: dict[str, str]) -> Iterator[Fault]:
+    for key, value in labels.items():
+        if key.startswith("heddle.dev/"):
+            yield Fault(
+                f"spec.podLabels[{key}]", "FieldValueForbidden", value, "labels heddle.dev/... are heddle's own"
+            )
+        if value and (len(value) > 63 or not _LABEL.fullmatch(value)):
+            remedy = "use letters, digits, '-', '_' and '.', 63 at most"
+            yield Fault(f"spec.podLabels[{key}]", "FieldValueInvalid", value, remedy)
+
+
 def _arrangement(
     spread: SpreadRule | None, slices: SliceRule | None, count: int, minimum: int, path: str
 ) -> Iterator[Fault]:
@@ -400,6 +424,8 @@ def _workload(workload: Workload) -> Iterator[Fault]:
         yield from _gpu_models(pod_set.gpu_models, gpus=gpus, selector=selector, path=where)
         yield from _gpu_speeds(pod_set.gpu_speeds, pod_set.gpu_models, gpus=gpus, selector=selector, path=where)
         yield from _node_affinity(pod_set.node_affinity, f"{where}.nodeAffinity")
+        yield from _company(pod_set.pod_affinity.required, f"{where}.podAffinity")
+        yield from _company(pod_set.pod_anti_affinity.required, f"{where}.podAntiAffinity")
         yield from _arrangement(pod_set.spread, pod_set.slices, pod_set.count, pod_set.minimum, where)
 
     yield from _order(workload.spec.pod_sets)
@@ -482,6 +508,9 @@ def _training_job(job: TrainingJob) -> Iterator[Fault]:
     yield from _gpu_models(spec.gpu_models, gpus=gpus, selector=spec.node_selector, path="spec")
     yield from _gpu_speeds(spec.gpu_speeds, spec.gpu_models, gpus=gpus, selector=spec.node_selector, path="spec")
     yield from _node_affinity(spec.node_affinity, "spec.nodeAffinity")
+    yield from _company(spec.pod_affinity.required, "spec.podAffinity")
+    yield from _company(spec.pod_anti_affinity.required, "spec.podAntiAffinity")
+    yield from _pod_labels(spec.pod_labels)
     yield from _arrangement(spec.spread, spec.slices, spec.nodes, spec.minimum, "spec")
 
 

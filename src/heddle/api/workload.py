@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from heddle.api.company import Company
 from heddle.api.meta import Condition, Count, Kind, Positive, Quantity, Resources, Struct
 from heddle.api.queue import GROUP_VERSION
 
@@ -162,6 +163,12 @@ class PodSet(Struct):
     node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
         default_factory=NodeAffinity
     )
+    pod_affinity: Annotated[
+        Company, Meta(description="Pods that its own must be near to, looked at when one is placed.")
+    ] = field(default_factory=Company)
+    pod_anti_affinity: Annotated[
+        Company, Meta(description="Pods that its own must be away from; these then stay away from them too.")
+    ] = field(default_factory=Company)
     spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
     slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
     exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False
@@ -180,6 +187,11 @@ class PodSet(Struct):
             max_length=63,
         ),
     ] = []
+
+    @property
+    def seeks_company(self) -> bool:
+        """Whether it demands anything of the pods around."""
+        return bool(self.pod_affinity.required or self.pod_anti_affinity.required)
 
     @property
     def minimum(self) -> int:

@@ -207,6 +207,8 @@ def _workload(path: Path, document: Any, at: float, models: frozenset[str], *, p
         raise ValueError(f"{path}: {error}") from None
     job.metadata.name = job.metadata.name or f"{job.metadata.generate_name}new"
     workload = build.workload(job)
+    if any(pod_set.seeks_company for pod_set in workload.spec.pod_sets):
+        raise ValueError(f"{path}: spec.podAffinity: a snapshot does not know the labels of pods; leave it out")
     workload.metadata.creation_timestamp = to_text(at)
     return workload_spec(
         workload, [build.pod(job, index) for index in range(job.spec.size)], models=models, picks=picks

@@ -134,6 +134,13 @@ def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least:
         f"!has({at}.slices) || ({at}.{count} % {at}.slices.size == 0 && {minimum} % {at}.slices.size == 0)",
         f"slices: size divides {count} and {least}, so that all slices are whole",
     )
+    for name in ("podAffinity", "podAntiAffinity"):
+        for selector in ("labelSelector", "namespaceSelector"):
+            yield Rule(
+                f"!has({at}.{name}) || !has({at}.{name}.required) || {at}.{name}.required.all(t, !has(t.{selector}) || "
+                f"!has(t.{selector}.matchExpressions) || t.{selector}.matchExpressions.all(e, {_SOUND}))",
+                f"{name}: In and NotIn take values, Exists and DoesNotExist none",
+            )
     remedy = "nodeAffinity: In and NotIn take values, Exists and DoesNotExist none, Gt and Lt one whole number"
     for terms, expressions in (("required", "t.matchExpressions"), ("preferred", "t.preference.matchExpressions")):
         affinity = f"{at}.nodeAffinity"
@@ -214,6 +221,15 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "minGroups: give at most groups",
         ),
         Rule("object.spec.nodes * object.spec.groups <= 100000", "groups: a job has at most 100000 nodes in all"),
+        Rule(
+            f"!has(object.spec.podLabels) || object.spec.podLabels.all(k, !k.startsWith('{_GROUP}/'))",
+            f"podLabels: labels {_GROUP}/... are heddle's own",
+        ),
+        Rule(
+            "!has(object.spec.podLabels) || object.spec.podLabels.all(k, object.spec.podLabels[k].size() <= 63 && "
+            "object.spec.podLabels[k].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$'))",
+            "podLabels: values have letters, digits, '-', '_' and '.', 63 at most",
+        ),
         *_volumes(),
     ),
     "workloads": (

@@ -26,6 +26,10 @@ def term(operator: str, *values: str) -> dict[str, object]:
     return {"required": [{"matchExpressions": [{"key": "k", "operator": operator, "values": [*values]}]}]}
 
 
+def demand(operator: str, *values: str) -> dict[str, object]:
+    return {"matchExpressions": [{"key": "app", "operator": operator, "values": [*values]}]}
+
+
 def test_a_sound_object_has_no_faults() -> None:
     assert validate.faults(registry.QUEUES, queue(quota={"nvidia.com/gpu": 4, "memory": "16Gi"}, weight=2)) == []
     lends = queue(quota={"cpu": 4}, borrowingLimit={"nvidia.com/gpu": 1}, lendingLimit={"cpu": "500m"})
@@ -164,6 +168,32 @@ def test_all_faults_come_at_once() -> None:
             "spec.resourcesPerNode[nvidia.com/mig-3g.40gb]",
             "whole number of MIG instances",
         ),
+        (
+            registry.TRAININGJOBS,
+            job(podLabels={"heddle.dev/x": "y"}),
+            "spec.podLabels[heddle.dev/x]",
+            "are heddle's own",
+        ),
+        (registry.TRAININGJOBS, job(podLabels={"app": "a b"}), "spec.podLabels[app]", "63 at most"),
+        (
+            registry.TRAININGJOBS,
+            job(podAffinity={"required": [{"labelSelector": {}}]}),
+            "spec.podAffinity.required[0].topologyKey",
+            "a string",
+        ),
+        (
+            registry.TRAININGJOBS,
+            job(podAntiAffinity={"required": [{"topologyKey": "rack", "labelSelector": demand("In")}]}),
+            "spec.podAntiAffinity.required[0].labelSelector.matchExpressions[0].values",
+            "at least one value",
+        ),
+        (
+            registry.TRAININGJOBS,
+            job(podAffinity={"required": [{"topologyKey": "rack", "namespaceSelector": demand("Exists", "x")}]}),
+            "spec.podAffinity.required[0].namespaceSelector.matchExpressions[0].values",
+            "takes no values",
+        ),
+        (registry.TRAININGJOBS, job(podAffinity={"preferred": []}), "spec.podAffinity.preferred", "required"),
         (registry.TRAININGJOBS, job(groups=2, minGroups=3), "spec.minGroups", "at most groups (2)"),
         (registry.TRAININGJOBS, job(groups=65), "spec.groups", "64 or less"),
         (registry.TRAININGJOBS, job(groups=2, nodes=4, minNodes=2), "spec.minNodes", "come and go whole"),

@@ -26,7 +26,7 @@ from heddle.api.meta import Condition, Kind, find_condition, set_condition
 from heddle.api.pod import Pod
 from heddle.api.policy import PodDisruptionBudget
 from heddle.api.queue import Queue
-from heddle.api.registry import LICENSES, NODES, PODS, QUEUES, TOPOLOGIES, WORKLOADS
+from heddle.api.registry import LICENSES, NAMESPACES, NODES, PODS, QUEUES, TOPOLOGIES, WORKLOADS
 from heddle.api.topology import Topology
 from heddle.api.workload import (
     GROUPS_ANNOTATION,
@@ -38,6 +38,7 @@ from heddle.api.workload import (
 )
 from heddle.control.access import refusal
 from heddle.control.grouping.groups import Groups
+from heddle.control.grouping.neighbours import Neighbourhood
 from heddle.control.scheduling import adapter, answers, instances
 from heddle.control.scheduling.answers import Answer, Preview
 from heddle.control.scheduling.budgets import Budgets
@@ -119,7 +120,13 @@ class SchedulingController:
         self._informers: dict[str, Informer[Any]] = {
             r.kind: informers.of(r) for r in (NODES, QUEUES, TOPOLOGIES, LICENSES, WORKLOADS, PODS)
         }
-        self._works = Works(self._informers["Workload"].objects, self._informers["Queue"].objects, groups)
+        neighbours = None
+        if groups is None:
+            spaces = informers.of(NAMESPACES)
+            spaces.on_change(lambda type_, old, new: self.space_changed((new or old).metadata.name))
+            neighbours = Neighbourhood(scheduler, spaces.objects)
+        objects, queues = self._informers["Workload"].objects, self._informers["Queue"].objects
+        self._works = Works(objects, queues, groups, neighbours)
         for kind, informer in self._informers.items():
             informer.on_change(self._handler(kind))
         if budgets is not None:
@@ -301,9 +308,12 @@ class SchedulingController:
             self._mirror.licenses(licenses)
         if dirty["PodDisruptionBudget"] and self._pod_budgets is not None:
             self._mirror.state.set_disruption_budgets(self._pod_budgets.least(time.monotonic()))
-        dirty["Workload"] |= self._works.gathered()
-        for key in sorted(dirty["Workload"]):
+        for key in dirty["Workload"]:
             self._works.refresh(key)
+        for key in self._works.gathered() - dirty["Workload"]:
+            self._works.refresh(key)
+            dirty["Workload"].add(key)
+        for key in sorted(dirty["Workload"]):
             workload, fault = self._works.get(key), self._works.fault(key)
             admitted = workload is not None and not fault and not self._refusal(workload)
             try:
@@ -635,9 +645,16 @@ class SchedulingController:
             BadRequest: the engine refuses it; names the field.
         """
         async with self._lock:
+            # under names that no pod can have, since there may be a job of this name
+            shown = {pod.metadata.name: _renamed(pod) for pod in pods}
+            for pod in shown.values():
+                self._works.learn(pod, obj if isinstance(obj, Workload) else None)
             self._dirty["Workload"].update(self._apply_deltas())
             copy = await asyncio.to_thread(self._copy)
             models = self._mirror.models
+            company = {name: self._works.company_of(pod) for name, pod in shown.items()}
+            for pod in shown.values():
+                self._works.forget(pod)
         now = time.time()
         try:
             if isinstance(obj, Queue):
@@ -648,10 +665,18 @@ class SchedulingController:
             if refused := self._refusal(obj):
                 answer = Answer(obj.key, False, [WorkloadReason(code="NotPermitted", message=refused)])
                 return Preview("TrainingJob", obj.key, answer)
-            job = adapter.workload_spec(obj, pods, models=models, picks=self._picks)
+            job = adapter.workload_spec(
+                obj, pods, models=models, picks=self._picks, company_of=lambda pod: company[pod.metadata.name]
+            )
             return await asyncio.to_thread(answers.preview_job, copy, job, now, self._budget)
         except ValueError as error:
             raise BadRequest(str(error)) from None
+
+
+def _renamed(pod: Pod) -> Pod:
+    return msgspec.structs.replace(
+        pod, metadata=msgspec.structs.replace(pod.metadata, name=f"(preview) {pod.metadata.name}")
+    )
 
 
 def _same_news(old: WorkloadStatus, new: WorkloadStatus) -> bool:

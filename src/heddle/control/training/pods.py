@@ -99,6 +99,8 @@ def workload(job: TrainingJob) -> Workload:
         gpu_speeds=spec.gpu_speeds,
         node_selector=spec.node_selector,
         node_affinity=spec.node_affinity,
+        pod_affinity=spec.pod_affinity,
+        pod_anti_affinity=spec.pod_anti_affinity,
         spread=spec.spread,
         slices=spec.slices,
         exclusive=spec.exclusive,
@@ -179,6 +181,7 @@ def pod(job: TrainingJob, index: int, *, restarts_in_place: bool = True) -> Pod:
             name=name,
             namespace=job.metadata.namespace,
             labels={
+                **spec.pod_labels,
                 POD_GROUP_LABEL: job.metadata.name,
                 POD_SET_LABEL: _set_of(job, index),
                 JOB_LABEL: job.metadata.name,
