@@ -3,12 +3,14 @@
 On Kubernetes the schema and CEL rules of the CustomResourceDefinitions do the same for heddle's kinds.
 """
 
+import copy
 from functools import cache
 from typing import Any
 
 from heddle.api import quantity
 from heddle.api.core import GPU_RESOURCE
 from heddle.api.errors import Invalid
+from heddle.api.immutable import FIXED, IMMUTABLE
 from heddle.api.meta import Kind
 from heddle.api.mig import asked_of, resource_of
 from heddle.api.registry import Resource
@@ -41,7 +43,8 @@ def admit(resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], o
         _defaults(resource, new)
     elif old is not None:
         _keep_submitter(old, new)
-        _immutable(resource, old, new)
+        if operation != "STATUS":
+            _immutable(resource, old, new)
     return new
 
 
@@ -131,19 +134,15 @@ def _defaults(resource: Resource, new: dict[str, Any]) -> None:
             pass
 
 
-FIXED: dict[str, tuple[str, ...]] = {
-    "Workload": ("podSets",),
-    "TrainingJob": ("command", "image", "workingDir", "env", "nodes", "minNodes", "groups", "processesPerNode",
-                    "resourcesPerNode", "nodeSelector", "topology", "placement", "queue", "volumes"),
-}  # fmt: skip
-"""Fields of spec that pods are already made of; a new job is the way to change them."""
-
-
 def _immutable(resource: Resource, old: dict[str, Any], new: dict[str, Any]) -> None:
-    before, after = old.get("spec") or {}, new.get("spec") or {}
-    changed = [name for name in FIXED.get(resource.kind, ()) if before.get(name) != after.get(name)]
+    if resource.kind not in FIXED or resource.type is None:
+        return
+    was = {"spec": copy.deepcopy(old.get("spec") or {})}
+    fill_defaults(_schema(resource.type), was)  # fields may be younger than the object
+    before, after = was["spec"], new.get("spec") or {}
+    changed = [name for name in FIXED[resource.kind] if before.get(name) != after.get(name)]
     if changed:
-        remedy = "field is immutable: pods are made of it; delete the job and submit it anew"
+        remedy = f"field {IMMUTABLE}"
         raise Invalid(
             f"{resource.kind} {new['metadata'].get('name')!r} is invalid: "
             + ", ".join(f"spec.{name}: {remedy}" for name in changed),

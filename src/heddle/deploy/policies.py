@@ -8,7 +8,6 @@ of heddle runs for it, and no pod is ever created through it.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from heddle.api.admission import FIXED
 from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.license import LICENSE_PREFIX
 from heddle.api.mig import MIG_PREFIX
@@ -282,7 +281,7 @@ def _invalid(rule: Rule) -> Object:
 
 
 def faults() -> list[Object]:
-    """Policies that refuse an object whose fields do not fit each other, and changes of what pods are made of."""
+    """Policies that refuse an object whose fields do not fit each other."""
     found = []
     for resource, rules in RULES.items():
         spec = {
@@ -294,17 +293,6 @@ def faults() -> list[Object]:
             "validations": [_invalid(rule) for rule in rules],
         }
         found += _policy(f"heddle-{resource}", spec)
-    remedy = "is immutable: pods are made of it; delete the job and submit it anew"
-    for kind, fields in FIXED.items():
-        resource = f"{kind.lower()}s"
-        spec = {
-            "matchConstraints": _constraints([resource], ("UPDATE",)),
-            "validations": [
-                _invalid(Rule(f"object.spec.?{name} == oldObject.spec.?{name}", f"spec.{name} {remedy}"))
-                for name in fields
-            ],
-        }
-        found += _policy(f"heddle-{resource}-fixed", spec)
     return found
 
 
