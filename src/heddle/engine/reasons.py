@@ -256,7 +256,7 @@ def render(reason: Reason) -> str:
             return (
                 f"impossible on this cluster even when empty: {r.fits} of {r.needed} tasks would fit"
                 + (f" in one {r.level}" if r.level else "")
-                + (f"; a task asks for {asked}" if r.resource else "")
+                + (f"; a task asks for {f'a MIG instance {r.profile}' if r.profile else asked}" if r.resource else "")
             )
         case ReasonCode.TOPOLOGY_UNKNOWN:
             return f"{r.level} is not a level of the cluster's topology"
@@ -265,6 +265,8 @@ def render(reason: Reason) -> str:
         case ReasonCode.NO_GPU_MATCHES:
             return f"no schedulable node that it may use has {_wanted_gpu(r)}"
         case ReasonCode.NO_ROOM:
+            if r.profile:
+                return f"{r.fits} of {r.needed} tasks fit now; each asks for a MIG instance {r.profile}"
             return f"{r.fits} of {r.needed} tasks fit now; it asks for {asked}, {free} are free"
         case ReasonCode.NO_MATCHING_ROOM:
             return (

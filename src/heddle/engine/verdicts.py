@@ -329,6 +329,7 @@ class Verdicts:
             wanted=cls.needs[cls.used[0]] if cls.used else 0,
             fits=fit,
             needed=count,
+            profile=work.spec.pod_sets[part].mig,
         )
 
     def _nowhere(self, work: Work, part: int) -> Reason:
@@ -446,6 +447,7 @@ class Verdicts:
             "wanted": cls.needs[column] * count if cls.used else 0,
             "free": int(np.maximum(state.nodes.bind[rows, column], 0).sum()),
             "needed": count,
+            "profile": work.spec.pod_sets[part].mig,
         }
         if label:
             level = state.topology.level(label)

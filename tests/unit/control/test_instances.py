@@ -93,8 +93,13 @@ async def test_each_pod_gets_an_instance_by_its_id_and_no_other_fits(client: Cli
     await submit(client, "third", 1)
     waits = await told(client, "third", lambda w: w.status.reasons)
     assert waits.status.reasons[0].code == "NoRoom"
+    assert waits.status.reasons[0].message == "0 of 1 tasks fit now; each asks for a MIG instance 3g.40gb"
     await submit(client, "none", 1, "nvidia.com/mig-7g.80gb")
     assert (await told(client, "none", lambda w: w.status.reasons)).status.reasons[0].code == "NoGpuMatches"
+    await submit(client, "slip", 1, "nvidia.com/mig-3g.40g")
+    refused = (await told(client, "slip", lambda w: w.status.reasons)).status.reasons[0]
+    assert refused.code == "Refused"
+    assert refused.message.endswith("did you mean nvidia.com/mig-3g.40gb?")
     await submit(client, "whole", 1, "nvidia.com/gpu")
     assert (await told(client, "whole", lambda w: w.status.reasons)).status.reasons[0].code == "Impossible"
 

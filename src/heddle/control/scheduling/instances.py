@@ -4,6 +4,7 @@ Only where nodes list their instances does heddle say which one a pod gets. Else
 node offers, like any other.
 """
 
+import difflib
 import json
 from typing import Any
 
@@ -11,7 +12,9 @@ from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, Node
 from heddle.api.meta import Resources
 from heddle.api.mig import INSTANCE_PREFIX, asked_of, resource_of
 from heddle.engine import Mig, Placement
+from heddle.engine.mig import GEOMETRIES
 
+_KNOWN = sorted({profile.name for geometry in GEOMETRIES.values() for profile in geometry.profiles})
 Where = tuple[str, tuple[str, int]]
 """Device, and the profile and start of an instance on it."""
 
@@ -20,7 +23,7 @@ def profile_of(resources: Resources) -> str:
     """The profile of which a pod gets one instance; "" = none.
 
     Raises:
-        ValueError: it asks for more than one.
+        ValueError: it asks for more than one, or for one that there is nowhere.
     """
     asked = asked_of(resources)
     if not asked:
@@ -29,6 +32,10 @@ def profile_of(resources: Resources) -> str:
     if others or count != 1000:
         wanted = ", ".join(resource_of(name) for name in asked)
         raise ValueError(f"resources: {wanted}: a pod uses one MIG instance; ask for 1 of one profile")
+    if profile not in _KNOWN:
+        close = difflib.get_close_matches(profile, _KNOWN, n=1)
+        remedy = f"did you mean {resource_of(close[0])}?" if close else f"{resource_of('3g.40gb')} is one"
+        raise ValueError(f"resources[{resource_of(profile)}]: no GPU that heddle knows has this profile; {remedy}")
     return profile
 
 
