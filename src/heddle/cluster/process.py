@@ -116,7 +116,7 @@ class ClusterHeddle:
         budgets = Budgets(informers.of(PODDISRUPTIONBUDGETS))
         writes = ClusterWrites(Client(store), after, spaces.objects, budgets.of)
         scheduling = SchedulingController(
-            informers, writes=writes, groups=groups, budgets=budgets, scheduler=self._scheduler
+            informers, writes=writes, groups=groups, budgets=budgets, scheduler=self._scheduler, picks=False
         )
         owners.on_change(scheduling.owner_changed)
         claims.on_change(lambda type_, old, new: scheduling.claim_changed((new or old).key))

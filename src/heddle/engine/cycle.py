@@ -21,6 +21,7 @@ from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scores import RequestClass
 from heddle.engine.shadow import Shadow, find_shadow, known_ends
+from heddle.engine.speeds import slowness
 from heddle.engine.state import State, Task, TaskState, Work
 from heddle.engine.steps import to_grow
 
@@ -255,7 +256,7 @@ class Cycle:
         """When a workload ends that runs or would start now; infinite where its walltime is not known."""
         if work.spec.walltime is None:
             return math.inf
-        return (self.now if work.end is None else work.started) + work.spec.walltime
+        return (self.now if work.end is None else work.started) + work.spec.walltime * slowness(work)
 
     def may_keep_ahead(self) -> bool:
         """Whether a claim that cannot start might still have room kept ahead of time."""

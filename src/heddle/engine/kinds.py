@@ -68,7 +68,8 @@ def kind_of(work: Work) -> Kind:
         if missing > work.pending[0]:
             return (SHORT,)
     user = spec.user if any(at.submitters is not None for at in queue.path) else ""
-    wish = (spec.topology_required, spec.topology_preferred, pod_set.neighbours, spec.gentle)
+    speeds = tuple(sorted(pod_set.gpu_speeds.items())) if work.paced else ()
+    wish = (spec.topology_required, spec.topology_preferred, pod_set.neighbours, spec.gentle, speeds)
     age = 0 if queue.spec.ageing is None else queue.spec.ageing.points(spec.created, queue.tick)
     return (what, work.bases[0], missing, spec.preemptible, spec.priority, spec.walltime, wish, user, age)
 

@@ -271,6 +271,7 @@ def _workload(workload: Data) -> WorkloadSpec:
         after = tuple(workload.get("after", {}).get(name, ()))
         if gpu or share or mig:
             asked["gpu_models"] = tuple(workload.get("gpu_models", ()))
+            asked["gpu_speeds"] = workload.get("gpu_speeds", {})
         asked |= {"group": group, "after": after, "gpu_memory": share, "mig": mig, "budgets": budgets}
         pod_sets.append(PodSet(name or f"p{at}", tuple(tasks), least, request, gpu, **asked))
     runs = {task["name"] for task in workload["tasks"] if task["state"] == "running"}

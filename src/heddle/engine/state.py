@@ -39,6 +39,7 @@ from heddle.engine.plan import Action, Bind, Evict
 from heddle.engine.queues import Queue, QueueTree, past_at
 from heddle.engine.scores import RequestClass, ScoreCache
 from heddle.engine.snapshot import Snapshot, TaskFact
+from heddle.engine.speeds import slowness
 from heddle.engine.topology import Topology
 from heddle.engine.usage import PastUsage
 
@@ -96,6 +97,7 @@ class Work:
         "leaving",
         "name",
         "order",
+        "paced",
         "parts",
         "pending",
         "queue",
@@ -112,6 +114,7 @@ class Work:
         self.bases: list[RequestClass] = []  # the class of each pod set
         self.parts: list[RequestClass] = []  # the same, or while one of several GPU models is tried: that of the model
         self.chooses = any(len(pod_set.gpu_models) > 1 for pod_set in spec.pod_sets)
+        self.paced = any(pod_set.gpu_speeds for pod_set in spec.pod_sets)
         # whether what its tasks take is known before they have a place
         self.fixed = not any(s.gpu_memory or s.gpu_models or s.mig for s in spec.pod_sets)
         self.tasks: dict[str, Task] = {}
@@ -1086,7 +1089,7 @@ class State:
             self._later[work] = None
             return
         if work.spec.walltime is not None:
-            self._time(work, work.spec.walltime, joined)
+            self._time(work, work.spec.walltime * slowness(work), joined)
         queue = work.queue
         waits = any(work.pending)
         if waits and queue is None:

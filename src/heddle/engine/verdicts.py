@@ -19,6 +19,7 @@ from heddle.engine.plan import Verdict
 from heddle.engine.protection import protections
 from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.scores import ClassKey
 from heddle.engine.state import TaskState, Work
 
 Key = tuple[int, float, str]
@@ -38,6 +39,15 @@ _NEVER = (ReasonCode.IMPOSSIBLE, ReasonCode.NO_NODE_MATCHES, ReasonCode.NO_GPU_M
 
 def _models(work: Work) -> tuple[str, ...]:
     return next((pod_set.gpu_models for pod_set in work.spec.pod_sets if pod_set.gpu_models), ())
+
+
+def _alike(work: Work, need: Need) -> Need:
+    """A need in which pod sets that ask for the same are one: they share what room there is."""
+    total: dict[ClassKey, tuple[int, int]] = {}
+    for part, count in need:
+        first, others = total.get(work.parts[part].key, (part, 0))
+        total[work.parts[part].key] = (first, others + count)
+    return tuple(total.values())
 
 
 def _below(queue: Queue) -> Iterator[Work]:
@@ -275,8 +285,8 @@ class Verdicts:
         self._possible[key] = found = self._impossible(work, total_need)
         return found
 
-    def _impossible(self, work: Work, need: Need) -> Reason | None:
-        nodes = self.state.nodes
+    def _impossible(self, work: Work, whole: Need) -> Reason | None:
+        nodes, need = self.state.nodes, _alike(work, whole)
         label = work.spec.topology_required
         level = self.state.topology.level(label) if label else None
         if label and level is None:
@@ -303,7 +313,7 @@ class Verdicts:
             for part, _ in need:
                 if not work.parts[part].eligible.any():
                     return self._nowhere(work, part)
-            return self._never_arranged(work, need)
+            return self._never_arranged(work, whole)
         part, count = min(
             zip(fits, need, strict=True), key=lambda item: int(item[0].max(initial=0)) - item[1][1]
         )[1]  # fmt: skip
@@ -319,6 +329,7 @@ class Verdicts:
             wanted=cls.needs[cls.used[0]] if cls.used else 0,
             fits=fit,
             needed=count,
+            profile=work.spec.pod_sets[part].mig,
         )
 
     def _nowhere(self, work: Work, part: int) -> Reason:
@@ -425,7 +436,7 @@ class Verdicts:
         state = self.state
         if work.social and (shut_out := self._shut_out(work, need)):
             return shut_out
-        part, count = need[0]
+        part, count = _alike(work, need)[0]
         cls = work.parts[part]
         rows = np.array(sorted(state.nodes.row.values()), np.int64)
         column = cls.used[0] if cls.used else 0
@@ -436,6 +447,7 @@ class Verdicts:
             "wanted": cls.needs[column] * count if cls.used else 0,
             "free": int(np.maximum(state.nodes.bind[rows, column], 0).sum()),
             "needed": count,
+            "profile": work.spec.pod_sets[part].mig,
         }
         if label:
             level = state.topology.level(label)

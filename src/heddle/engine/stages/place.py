@@ -7,6 +7,7 @@ without them an evicted gang would win its old place back and be evicted again.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from heddle.engine.asks import Tried
@@ -15,6 +16,8 @@ from heddle.engine.cycle import Cycle
 from heddle.engine.placement import Fence, Need
 from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.shadow import Shadow
+from heddle.engine.speeds import slowness
 from heddle.engine.state import Task, TaskState, Work
 from heddle.engine.turns import Turns
 
@@ -78,10 +81,27 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
             if narrow:
                 turns.only(cycle.may_be_placed())
             continue
-        first_choice(work, need, partial(cycle.keep_ahead, work, queue, need, within=within))
+        _keep_ahead(cycle, work, queue, need, within=within)
         for task, row, devices in held:
             cycle.state.hold(task, row, devices)
         turns.give_up(queue, work)
+
+
+def _keep_ahead(cycle: Cycle, work: Work, queue: Queue, need: Need, *, within: bool) -> None:
+    """Keeps room on the first model for which that helps; where speeds are known, on the one with which it ends
+    first."""
+    walltime, found = work.spec.walltime, dict[float, Shadow]()
+
+    def keep() -> bool:
+        kept = cycle.keep_ahead(work, queue, need, within=within)
+        if not kept or walltime is None or not work.paced:
+            return kept
+        shadow = cycle.shadows.pop(work.name)
+        found.setdefault(math.inf if shadow.drains else shadow.at + walltime * slowness(work), shadow)
+        return False
+
+    if not first_choice(work, need, keep) and found:
+        cycle.shadows[work.name] = found[min(found)]
 
 
 def _nobody() -> bool:
