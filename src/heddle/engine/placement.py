@@ -271,17 +271,20 @@ class Placer:
 
     def _beside(self, work: Work, cls: RequestClass, fence: Fence) -> Ints:
         """Scores of a class for tasks that start now beside what is kept."""
-        scores = self._scores(work, cls, land=False).copy()
-        if fence.rows.size:
-            free = [fence.free(row) for row in fence.rows.tolist()]
-            amounts = np.array([each for each, _ in free])
-            devices = np.array(
-                [
-                    np.minimum(each, self._devices(work, cls, row, land=False))
-                    for row, (_, each) in zip(fence.rows.tolist(), free, strict=True)
-                ]
-            )
-            scores[fence.rows] = self.state.cache.score(cls, fence.rows, amounts, devices, land=False)
+        scores = self._scores(work, cls, land=False)
+        rows = fence.rows[scores[fence.rows] >= 0]  # where all that is free is not enough, what is left beside is not
+        if not rows.size:
+            return scores
+        free = [fence.free(row) for row in rows.tolist()]
+        amounts = np.array([each for each, _ in free])
+        devices = np.array(
+            [
+                np.minimum(each, self._devices(work, cls, row, land=False))
+                for row, (_, each) in zip(rows.tolist(), free, strict=True)
+            ]
+        )
+        scores = scores.copy()
+        scores[rows] = self.state.cache.score(cls, rows, amounts, devices, land=False)
         return scores
 
     def _put_beside(self, task: Task, row: int, fence: Fence) -> None:

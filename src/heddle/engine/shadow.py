@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from heddle.engine.fairshare import UNBOUNDED
 from heddle.engine.nodes import Ints
 from heddle.engine.placement import Need, Placer
 from heddle.engine.queues import Queue
@@ -37,8 +38,8 @@ class Shadow:
         work: the claim's workload.
         at: when its room is there, in seconds on the caller's clock.
         spare: rows that it will use -> amounts and thousandths of each device that are left at ``at``.
-        headroom: queues above it -> what may still be used below them at ``at``, per resource.
-        fixed: the same for work that is not preemptible.
+        headroom: queues above it that have a limit -> what may still be used below them at ``at``, per resource.
+        fixed: the same of those with a quota, for work that is not preemptible.
         after: names of the workloads that end at ``at``.
         counters: what others may still use at ``at`` of what no node has, by resource column.
         drains: nobody knows when its room is there; ``at`` is the present, so that nothing new starts in it.
@@ -55,6 +56,8 @@ class Shadow:
 
     def admits(self, queue: Queue, demand: Sequence[int], *, fixed: bool) -> bool:
         """Whether work that outlasts ``at`` leaves the queues above the claim enough for it."""
+        if not (self.counters or self.headroom or (fixed and self.fixed)):
+            return True
         if any(demand[column] > left for column, left in self.counters.items() if demand[column]):
             return False
         for at in queue.path:
@@ -214,11 +217,14 @@ class _Search:
         rows = {task.hold[0] for task in self.work.tasks.values() if task.hold}
         spare = {row: (nodes.land[row].copy(), nodes.dev_land[row].copy()) for row in rows}
         headroom = {
-            queue: [cap - queue.used(column) for column, cap in enumerate(queue.limit)] for queue in self.queue.path
+            queue: [cap - queue.used(column) for column, cap in enumerate(queue.limit)]
+            for queue in self.queue.path
+            if min(queue.limit) < UNBOUNDED
         }
         fixed = {
             queue: [quota - queue.fixed[column] for column, quota in enumerate(queue.quota)]
             for queue in self.queue.path
+            if min(queue.quota) < UNBOUNDED
         }
         counters = self.state.tree.counters
         counted = {column: counters.free(column, land=True) for column in counters.cap if self.demand[column]}
