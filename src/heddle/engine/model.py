@@ -55,6 +55,8 @@ def _amounts(where: str, values: Mapping[str, int | None], *, null: bool = False
 
 def _check_order(pod_sets: tuple[PodSet, ...]) -> None:
     """Refuses an order in which some pod set could never start."""
+    if not any(pod_set.after for pod_set in pod_sets):
+        return
     by_name = {pod_set.name: pod_set for pod_set in pod_sets}
     for pod_set in pod_sets:
         where = f"pod_set.after of {pod_set.name}"
@@ -731,12 +733,13 @@ class WorkloadSpec:
                 raise _fault("workload.walltime", self.walltime, "give more than 0 seconds, or None")
         if self.strategy not in STRATEGIES:
             raise _fault("workload.strategy", self.strategy, f"use one of {', '.join(STRATEGIES)}")
-        names = [pod_set.name for pod_set in self.pod_sets]
-        if not names or len(set(names)) != len(names):
-            raise _fault("workload.pod_sets", names, "give at least one, each with its own name")
-        tasks = [task for pod_set in self.pod_sets for task in pod_set.tasks]
-        if len(set(tasks)) != len(tasks):
-            raise _fault("workload.pod_sets.tasks", tasks, "name each task once in a workload")
+        if len(self.pod_sets) != 1:  # one by itself was looked at when it was made
+            names = [pod_set.name for pod_set in self.pod_sets]
+            if not names or len(set(names)) != len(names):
+                raise _fault("workload.pod_sets", names, "give at least one, each with its own name")
+            tasks = [task for pod_set in self.pod_sets for task in pod_set.tasks]
+            if len(set(tasks)) != len(tasks):
+                raise _fault("workload.pod_sets.tasks", tasks, "name each task once in a workload")
         if self.gang_grace is not None:
             _number("workload.gang_grace", self.gang_grace)
             if self.gang_grace < 0:

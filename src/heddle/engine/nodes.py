@@ -33,6 +33,8 @@ LABEL_BITS = 34
 _STEP = 1 << 12
 _FEW = 3
 """Up to so many devices are quicker to change one by one."""
+_REMEMBERED = 4096
+"""Sets of devices, as rows."""
 _TOP = (1 << LABEL_BITS) - 1
 
 
@@ -74,6 +76,7 @@ class Nodes:
         self.spec_version = 0  # moves when every cached score is void
         self.spec_log: list[int] = []  # rows whose spec changed, in order
         self.total: Ints = np.zeros(width, np.int64)
+        self._vectors: dict[tuple[tuple[int, ...], int], Ints] = {}
         self.leaving = 0  # tasks that were told to stop and are still there
         self._changed: set[int] = set()  # rows that were touched since idle amounts were last summed up
         self._idle: Ints = np.zeros((2, 0, width), np.int64)  # per ledger (bind, land) and row
@@ -236,24 +239,36 @@ class Nodes:
 
     def occupy(self, row: int, need: Ints, devices: Sequence[int], share: int, sign: int = 1) -> None:
         """A task starts (or, with ``sign=-1``, is gone). ``share``: milli-units on each of its devices."""
+        # rows as views: what is changed in them need not be assigned to them again
+        bind, land = self.bind[row], self.land[row]
         if sign > 0:
-            self.bind[row] -= need
-            self.land[row] -= need
+            bind -= need
+            land -= need
         else:
-            self.bind[row] += need
-            self.land[row] += need
+            bind += need
+            land += need
             share = -share
         if len(devices) > _FEW:
-            first = devices[0]
-            side_by_side = tuple(devices) == tuple(range(first, first + len(devices)))
-            at = slice(first, first + len(devices)) if side_by_side else list(devices)  # a slice copies nothing
-            self.dev_bind[row, at] -= share
-            self.dev_land[row, at] -= share
+            taken = self._vector(tuple(devices), share)
+            bind, land = self.dev_bind[row], self.dev_land[row]
+            bind -= taken
+            land -= taken
         else:
             for device in devices:
                 self.dev_bind[row, device] -= share
                 self.dev_land[row, device] -= share
         self.touch(row)
+
+    def _vector(self, devices: tuple[int, ...], share: int) -> Ints:
+        """So much of each of some devices, as a row of all."""
+        found = self._vectors.get((devices, share))
+        if found is None or found.size != self.dev_bind.shape[1]:
+            if len(self._vectors) >= _REMEMBERED:
+                self._vectors.clear()
+            found = np.zeros(self.dev_bind.shape[1], np.int64)
+            found[list(devices)] = share
+            self._vectors[devices, share] = found
+        return found
 
     def leave(self, row: int, need: Ints, devices: Sequence[int], share: int, sign: int = 1) -> None:
         """A running task begins to leave (``sign=-1``: takes that back). It still occupies its place."""

@@ -27,6 +27,7 @@ _SHIFT = LABEL_BITS + 1
 _COST_BITS = 20
 _WORST = (1 << _COST_BITS + DEMERIT_BITS) - 1
 _LOG_KEEP = 200_000
+_REMEMBERED = 4096
 _FEW = 6
 """Up to so many rows are quicker to score one by one."""
 _NONE = 1 << 40
@@ -299,6 +300,8 @@ class ScoreCache:
         self.tenants = tenants
         self.rankings: dict[str, Ranking] = {}  # those that were asked for
         self.classes: dict[ClassKey, RequestClass] = {}
+        # of late, so that its identity is no other's: by what its class depends on
+        self._met: dict[tuple[int, str, bool], tuple[PodSet, RequestClass]] = {}
         self.base = 0
         self.exclusive = False  # whether any class is
         self.loose = False  # whether any class is not fixed
@@ -310,7 +313,15 @@ class ScoreCache:
 
     def of(self, pod_set: PodSet, spec: WorkloadSpec) -> RequestClass:
         """The class of a pod set, made when first met."""
-        return self._of(class_key(pod_set, spec), typical(pod_set))
+        at = (id(pod_set), spec.strategy, spec.separate_gpus)
+        known = self._met.get(at)
+        if known is not None and known[0] is pod_set:
+            return known[1]
+        found = self._of(class_key(pod_set, spec), typical(pod_set))
+        if len(self._met) >= _REMEMBERED:
+            self._met.clear()
+        self._met[at] = (pod_set, found)
+        return found
 
     def _of(self, key: ClassKey, typical: TypicalTask | None) -> RequestClass:
         found = self.classes.get(key)
@@ -422,7 +433,7 @@ class ScoreCache:
         ledger = nodes.land if land else nodes.bind
         if row >= 0 and 0 <= since < len(log) <= since + 1 and log[since] == row:
             free = ledger[row]
-            if free[0] <= gpu and free[1] <= cpu and cls.version == nodes.spec_version and (
+            if cls.gpu <= free[0] <= gpu and free[1] <= cpu and cls.version == nodes.spec_version and (
                 cls.spec_seen == len(nodes.spec_log) and self.fits(cls, row, land=land)
             ):  # fmt: skip
                 cls.hint[at] = (row, int(free[0]), int(free[1]))

@@ -113,10 +113,20 @@ class Work:
         self.queue: Queue | None = None
         self.bases: list[RequestClass] = []  # the class of each pod set
         self.parts: list[RequestClass] = []  # the same, or while one of several GPU models is tried: that of the model
-        self.chooses = any(len(pod_set.gpu_models) > 1 for pod_set in spec.pod_sets)
-        self.paced = any(pod_set.gpu_speeds for pod_set in spec.pod_sets)
-        # whether what its tasks take is known before they have a place
-        self.fixed = not any(s.gpu_memory or s.gpu_models or s.mig for s in spec.pod_sets)
+        self.chooses = self.paced = self.social = ordered = False
+        self.fixed = True  # whether what its tasks take is known before they have a place
+        self.arranged = spec.separate_gpus  # whether its tasks' places depend on each other
+        for pod_set in spec.pod_sets:
+            if pod_set.gpu_models:
+                self.chooses |= len(pod_set.gpu_models) > 1
+                self.paced |= bool(pod_set.gpu_speeds)
+            if pod_set.gpu_models or pod_set.gpu_memory or pod_set.mig:
+                self.fixed = False
+            if pod_set.spread or pod_set.slices:
+                self.arranged = True
+            if pod_set.neighbours is not None:
+                self.social = True  # it matters who else is where
+            ordered |= bool(pod_set.after)
         self.tasks: dict[str, Task] = {}
         self.order: list[list[Task]] = []  # per pod set, in the order given
         self.bound: list[int] = []
@@ -124,16 +134,12 @@ class Work:
         self.leaving: list[int] = []
         self.held = 0
         # per pod set: those that must be ready before
-        self.after = _order_of(spec) if any(pod_set.after for pod_set in spec.pod_sets) else None
+        self.after = _order_of(spec) if ordered else None
         self.groups = None if spec.min_groups is None else Groups(spec, spec.min_groups)
         self.key: tuple[int, float, str] | None = None  # its entry in Queue.waiting
         self.kind: Kind | None = None  # and in Queue.kinds
         self.started = math.inf  # of the earliest task that runs; kept where a walltime is known
         self.end: tuple[float, str] | None = None  # its entry in State.ends
-        # its tasks' places depend on each other
-        self.arranged = spec.separate_gpus or any(s.spread or s.slices for s in spec.pod_sets)
-        # whether it matters who else is where
-        self.social = any(pod_set.neighbours is not None for pod_set in spec.pod_sets)
 
     def may_lose(self, part: int) -> bool:
         """Whether tasks of a pod set beyond its minimum may leave without the others."""
