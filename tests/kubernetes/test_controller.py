@@ -14,7 +14,7 @@ from clusters import BUDGETS, JOBS, Cluster, answer
 
 from heddle.api.clock import to_seconds
 from heddle.api.registry import EVENTS, NAMESPACES, PODS, WORKLOADS
-from heddle.cluster.process import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
+from heddle.control.scheduling.claims import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
 from heddle.store.port import PatchType
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]

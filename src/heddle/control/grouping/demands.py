@@ -17,7 +17,8 @@ from heddle.api.workload import (
     PreferredNodes,
 )
 from heddle.control.grouping import requests
-from heddle.control.grouping.volumes import Terms, Where
+from heddle.control.grouping.matching import Terms
+from heddle.control.grouping.volumes import Where
 
 _FIELDS = {"metadata.name": NODE_NAME_FIELD}
 _NOWHERE = NodeTerm(match_expressions=[LabelExpression(key=NODE_NAME_FIELD, operator="DoesNotExist")])
@@ -56,6 +57,12 @@ class Demands:
             found = self._known[shape] = _demand(pod, shape, where, faults)
         return found
 
+    def reach(self, pod: Pod) -> tuple[list[NodeTerm], tuple[str, ...]]:
+        """What the volumes alone of a pod demand (nothing: any node will do), and why it must wait for them."""
+        where, waits = self._volumes.of(pod) if pod.spec.volumes else ((), ())
+        faults: list[str] = []
+        return _reached([], where, faults), (*faults, *waits)
+
 
 def _shape(pod: Pod, where: tuple[Terms, ...], faults: tuple[str, ...]) -> bytes:
     spec = pod.spec
@@ -75,9 +82,7 @@ def _shape(pod: Pod, where: tuple[Terms, ...], faults: tuple[str, ...]) -> bytes
 def _demand(pod: Pod, shape: bytes, where: tuple[Terms, ...], waits: tuple[str, ...]) -> Demand:
     spec = pod.spec
     required, preferred, faults = _affinity(spec)
-    for terms in where:
-        reached = [_term(term, "nodeAffinity of a volume", faults) or _NOWHERE for term in terms]
-        required = [_both(one, other) for one in required for other in reached] if required else reached
+    required = _reached(required, where, faults)
     return Demand(
         shape=shape,
         resources=requests.resources(requests.of(pod)),
@@ -115,8 +120,18 @@ def _term(term: NodeSelectorTerm, where: str, faults: list[str]) -> NodeTerm | N
     return NodeTerm(match_expressions=found) if found else None
 
 
-def _both(one: NodeTerm, other: NodeTerm) -> NodeTerm:
-    return NodeTerm(match_expressions=[*one.match_expressions, *other.match_expressions])
+def _reached(required: list[NodeTerm], where: tuple[Terms, ...], faults: list[str]) -> list[NodeTerm]:
+    for terms in where:
+        reached = [_term(term, "nodeAffinity of a volume", faults) or _NOWHERE for term in terms]
+        required = meeting_both(required, reached)
+    return required
+
+
+def meeting_both(one: list[NodeTerm], other: list[NodeTerm]) -> list[NodeTerm]:
+    """Terms of nodes that meet a term of each; without terms any node will do."""
+    if not one or not other:
+        return one or other
+    return [NodeTerm(match_expressions=[*a.match_expressions, *b.match_expressions]) for a in one for b in other]
 
 
 def _expression(m: NodeSelectorRequirement, key: str) -> LabelExpression:

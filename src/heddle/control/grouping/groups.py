@@ -22,6 +22,7 @@ from heddle.api.workload import (
     QUEUE_LABEL,
     WORKLOAD_SIZE_LABEL,
     NodeAffinity,
+    NodeTerm,
     PodSet,
     ReservedPlace,
     Workload,
@@ -182,6 +183,10 @@ class Groups:
             other = zlib.crc32(shape + (repr(wish).encode() if wish else b""))
             found[pod.metadata.name] = part if usual else f"{part}-{other:08x}"
         return found
+
+    def reach(self, pod: Pod) -> tuple[list[NodeTerm], tuple[str, ...]]:
+        """What the volumes of a pod demand of its node, and why it must wait for them."""
+        return self._demands.reach(pod)
 
     def forget(self, key: str) -> None:
         """A group is gone."""

@@ -34,6 +34,7 @@ from heddle.api.workload import (
     Workload,
 )
 from heddle.control.grouping import requests
+from heddle.control.grouping.demands import meeting_both
 from heddle.engine import (
     COUNTER,
     MODEL,
@@ -248,6 +249,7 @@ def workload_spec(
     sets: Mapping[str, str] | None = None,
     budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
     company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
+    reach_of: Callable[[Pod], list[NodeTerm]] = lambda pod: [],
 ) -> WorkloadSpec:
     """A workload for the engine, made of the pods of it that exist.
 
@@ -259,8 +261,8 @@ def workload_spec(
     What a pod set that is not resizable started with is its minimum from then on; before, all its pods must exist.
 
     `sets` says to which pod set a pod belongs; without it the pods' labels do. `budgets_of` names the disruption
-    budgets that keep a pod, `company_of` says whom it must, or must not, run beside: those of a pod set are its first
-    pod's.
+    budgets that keep a pod, `company_of` says whom it must, or must not, run beside, `reach_of` what it demands of its
+    node beside what the workload says: those of a pod set are its first pod's.
 
     A pod of a movable workload that has a place reserved but does not exist is on its way there: its owner makes it
     anew, and its place is kept meanwhile.
@@ -305,7 +307,7 @@ def workload_spec(
                 gpu=asked.get("gpu", 0),
                 node_selector=dict(pod_set.node_selector),
                 tolerations=tuple(toleration(t) for p in living[:1] for t in p.spec.tolerations),
-                node_affinity=tuple(_term(term) for term in pod_set.node_affinity.required),
+                node_affinity=tuple(map(_term, _within(pod_set.node_affinity.required, reach_of, living))),
                 node_preferences=tuple(
                     NodePreference(p.weight, _term(p.preference)) for p in pod_set.node_affinity.preferred
                 ),
@@ -349,6 +351,10 @@ def workload_spec(
 def toleration(t: PodToleration) -> Toleration:
     """A pod's toleration, as Kubernetes reads it: Exists takes any value, no key any taint, no effect any effect."""
     return Toleration(t.key, None if t.operator == "Exists" else t.value, t.effect or None)
+
+
+def _within(required: list[NodeTerm], reach_of: Callable[[Pod], list[NodeTerm]], living: list[Pod]) -> list[NodeTerm]:
+    return meeting_both(required, reach_of(living[0])) if living else required
 
 
 def _term(term: NodeTerm) -> Term:

@@ -41,6 +41,7 @@ from heddle.control.grouping.groups import Groups
 from heddle.control.scheduling import adapter, answers
 from heddle.control.scheduling.answers import Answer, Preview
 from heddle.control.scheduling.budgets import Budgets
+from heddle.control.scheduling.claims import ClaimBinder
 from heddle.control.scheduling.costs import Costs, told
 from heddle.control.scheduling.forecasts import Forecasts
 from heddle.control.scheduling.metrics import Metrics
@@ -87,6 +88,7 @@ class SchedulingController:
         writes: Writes | None = None,
         groups: Groups | None = None,
         budgets: Budgets | None = None,
+        claims: ClaimBinder | None = None,
         scheduler: str = SCHEDULER_NAME,
     ) -> None:
         """Schedule the Workloads of a store.
@@ -97,12 +99,13 @@ class SchedulingController:
             writes: how decisions reach the objects.
             groups: makes workloads of pods that have none; absent: such pods only hold what they hold.
             budgets: disruption budgets that evictions keep; absent: there are none.
+            claims: has claims to volumes bound before their pods are; absent: such pods are no business of ours.
             scheduler: the name by which pods ask for this scheduler.
         """
         self._client = Client(informers.store)
         self._writes = writes or Writes(self._client)
         self._budget = budget or Budget()
-        self._pod_budgets, self._scheduler = budgets, scheduler
+        self._pod_budgets, self._claims, self._scheduler = budgets, claims, scheduler
         self._mirror = self._fresh_mirror()
         self._untold: set[str] = set()
         self._wake = asyncio.Event()
@@ -123,13 +126,17 @@ class SchedulingController:
         if budgets is not None:
             self._informers["PodDisruptionBudget"] = budgets.informer
             budgets.informer.on_change(self._budget_changed)
+        if claims is not None:
+            claims.on_news(self.claim_changed)
         self.metrics = Metrics()
         self._costs = Costs()
         self._forecasts = Forecasts(self._copied, self._foreseen, self._budget)
 
     def _fresh_mirror(self) -> Mirror:
         budgets_of = self._pod_budgets.of if self._pod_budgets else lambda pod: ()
-        return Mirror(budgets_of, self._scheduler, lambda pod: self._works.company_of(pod))
+        return Mirror(
+            budgets_of, self._scheduler, lambda pod: self._works.company_of(pod), lambda pod: self._works.reach_of(pod)
+        )
 
     def _budget_changed(self, type_: str, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
         budget = new or old
@@ -184,10 +191,9 @@ class SchedulingController:
             self._dirty["Workload"] |= touched
             self._wake.set()
 
-    def claim_changed(self, claim: str = "") -> None:
-        """A claim to a volume (`namespace/name`; without it: any) came, changed or went."""
-        claims = [claim] if claim else self._works.claims_of_all()
-        if touched := set().union(*map(self._works.claim_changed, claims)):
+    def claim_changed(self, claim: str) -> None:
+        """A claim to a volume (`namespace/name`), or what it can be bound to, came, changed or went."""
+        if touched := self._works.claim_changed(claim):
             self._dirty["Workload"] |= touched
             self._wake.set()
 
@@ -255,6 +261,8 @@ class SchedulingController:
             asked = None if len(waiting) <= _REFRESH_AT_ONCE else touched | self._broken | fresh
             begun = time.monotonic()
             plan = await asyncio.to_thread(schedule, self._mirror.state, now, self._budget, asked)
+            if self._claims is not None:
+                plan = self._claims.hold(plan, self._works.pod, self._mirror.promised)
             self.metrics.planned(plan, time.monotonic() - begun)
             planned = time.monotonic()
             with self._writes.urgent():
@@ -347,6 +355,8 @@ class SchedulingController:
         evicts = [a for a in plan.actions if isinstance(a, Evict)]
         binds = [a for a in plan.actions if isinstance(a, Bind)]
         await asyncio.gather(*(self._reserve(action) for action in reserves))
+        if self._claims is not None:
+            await self._claims.write()
         await asyncio.gather(*(self._evict(action, now) for action in evicts))
         for action in reserves:  # a task that is moved must be leaving first
             self._mirror.state.set_reservation(action.workload, action.placements)
@@ -530,6 +540,8 @@ class SchedulingController:
             reasons = [WorkloadReason(code="NotPermitted", message=refused)]
         elif problem := self._mirror.problems.get(key):
             reasons = [WorkloadReason(code="Refused", message=problem)]
+        elif awaited := self._awaited(key) if not running else "":
+            reasons = [WorkloadReason(code="VolumesPending", message=awaited)]
         elif running or verdict is None:
             reasons = []
         else:
@@ -568,6 +580,10 @@ class SchedulingController:
             admitted_counts=self._admitted_counts(key, workload, running=running) if bound + finished else {},
         )
 
+    def _awaited(self, key: str) -> str:
+        """The claims to volumes that a workload with a place waits for, in words; "" = none."""
+        return self._claims.waiting.get(key, "") if self._claims is not None else ""
+
     def _expected(self, key: str) -> str | None:
         start = self._forecasts.start_of(key)
         return None if start is None else to_text(start)
@@ -605,6 +621,8 @@ class SchedulingController:
             self._dirty["Workload"].update(self._apply_deltas())  # the next cycle tells of them
             if problem := self._mirror.problems.get(key):
                 return Answer(key, False, [WorkloadReason(code="Refused", message=problem)])
+            if awaited := self._awaited(key):
+                return Answer(key, False, [WorkloadReason(code="VolumesPending", message=awaited)])
             if not self._mirror.knows(key):
                 return Answer(key, False, [WorkloadReason(code="MembersMissing", message="it has no pods yet")])
             copy = await asyncio.to_thread(self._copy)

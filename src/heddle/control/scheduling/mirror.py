@@ -13,7 +13,7 @@ from heddle.api.license import License
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
 from heddle.api.topology import Topology
-from heddle.api.workload import Workload
+from heddle.api.workload import NodeTerm, Workload
 from heddle.control.grouping import requests
 from heddle.control.scheduling import adapter
 from heddle.engine import Neighbours, Placement, State
@@ -33,6 +33,7 @@ class Mirror:
         budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
         scheduler: str = SCHEDULER_NAME,
         company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
+        reach_of: Callable[[Pod], list[NodeTerm]] = lambda pod: [],
     ) -> None:
         """Hold nothing yet.
 
@@ -40,8 +41,10 @@ class Mirror:
             budgets_of: names the disruption budgets that keep a pod.
             scheduler: the name by which pods ask for this scheduler.
             company_of: says whom a pod must, or must not, run beside.
+            reach_of: says what a pod demands of its node beside what its workload says.
         """
         self._budgets_of, self._scheduler, self._company_of = budgets_of, scheduler, company_of
+        self._reach_of = reach_of
         self.state = State()
         self.problems: dict[str, str] = {}
         """Workload, queue or node to why the engine refuses it."""
@@ -130,6 +133,7 @@ class Mirror:
                 sets=sets,
                 budgets_of=self._budgets_of,
                 company_of=self._company_of,
+                reach_of=self._reach_of,
             )
         part_of = {task: pod_set.name for pod_set in spec.pod_sets for task in pod_set.tasks}
         # a pod that went and was made anew between two looks is another one: the place was the first one's
@@ -145,7 +149,7 @@ class Mirror:
             if pod.metadata.name in part_of:
                 self._pod(key, pod, part_of[pod.metadata.name])
         if workload is not None and admitted and workload.status.reservation:
-            self._reserve(workload)
+            self._reserve(workload, part_of)
 
     def _offer(self, pods: Iterable[Pod]) -> None:
         """Each node has one of each port that pods ask for."""
@@ -221,10 +225,10 @@ class Mirror:
         held = self._bound.get(key, {}).get(pod)
         return held is not None and held[0] == node
 
-    def _reserve(self, workload: Workload) -> None:
+    def _reserve(self, workload: Workload, part_of: Mapping[str, str]) -> None:
         key = workload.key
         places = [
-            Placement(key, r.pod_set, r.pod, r.node, tuple(r.devices))
+            Placement(key, part_of.get(r.pod, r.pod_set), r.pod, r.node, tuple(r.devices))
             for r in workload.status.reservation
             if r.pod not in self._bound.get(key, {})
         ]
@@ -273,6 +277,12 @@ class Mirror:
     def has_place(self, key: str, pod: str) -> bool:
         """Whether a pod is bound, or was a moment ago by us, and is not leaving: one that is moved has yet to land."""
         return pod in self._bound.get(key, {}) and pod not in self._leaving.get(key, ())
+
+    def promised(self, key: str) -> dict[str, Placement]:
+        """Places that are promised to a workload, by pod."""
+        work = self.state.works.get(key)
+        held = work.tasks.values() if work is not None and work.held else ()
+        return {task.name: self.state.place_of(task, *task.hold) for task in held if task.hold}
 
     def counts(self, key: str) -> dict[str, int]:
         """Pods of a workload that have a place and are not leaving, by pod set."""
