@@ -136,11 +136,18 @@ class PodAffinityTerm(Struct):
     mismatch_label_keys: list[str] = []
 
 
+class WeightedPodAffinityTerm(Struct):
+    """Pods whose company makes a node better (or worse)."""
+
+    weight: int = 1
+    pod_affinity_term: PodAffinityTerm = field(default_factory=PodAffinityTerm)
+
+
 class PodAffinity(Struct):
     """Pods that a pod must, or should, be near to (or away from)."""
 
     required_during_scheduling_ignored_during_execution: list[PodAffinityTerm] = []
-    preferred_during_scheduling_ignored_during_execution: list[Any] = []
+    preferred_during_scheduling_ignored_during_execution: list[WeightedPodAffinityTerm] = []
 
 
 class Affinity(Struct):

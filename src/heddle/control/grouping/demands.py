@@ -7,7 +7,7 @@ import msgspec
 
 from heddle.api.core import NODE_NAME_FIELD
 from heddle.api.meta import Resources
-from heddle.api.pod import NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinity, PodSpec
+from heddle.api.pod import NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec
 from heddle.api.workload import (
     GPU_MEMORY_ANNOTATION,
     GPU_SHARE_ANNOTATION,
@@ -36,8 +36,6 @@ class Demand:
     node_affinity: NodeAffinity
     faults: tuple[str, ...]
     """Fields that heddle does not support, with the reason: the pod waits."""
-    ignored: tuple[str, ...]
-    """Preferences that heddle does not weigh: the pod starts without them."""
 
 
 class Demands:
@@ -89,7 +87,6 @@ def _demand(pod: Pod, shape: bytes, where: tuple[Terms, ...], waits: tuple[str, 
         node_selector=dict(spec.node_selector),
         node_affinity=NodeAffinity(required=required, preferred=preferred),
         faults=(*faults, *waits, *_unsupported(pod)),
-        ignored=tuple(_ignored(spec)),
     )
 
 
@@ -145,19 +142,3 @@ def _unsupported(pod: Pod) -> Iterator[str]:
     for name in (GPU_SHARE_ANNOTATION, GPU_MEMORY_ANNOTATION):
         if name in pod.metadata.annotations:
             yield f"annotation {name}: shares of a GPU are not supported on Kubernetes yet"
-
-
-def _near(spec: PodSpec) -> Iterator[tuple[str, PodAffinity]]:
-    """What a pod wishes of the pods around it, by the name of the field."""
-    if spec.affinity and spec.affinity.pod_affinity:
-        yield "podAffinity", spec.affinity.pod_affinity
-    if spec.affinity and spec.affinity.pod_anti_affinity:
-        yield "podAntiAffinity", spec.affinity.pod_anti_affinity
-
-
-def _ignored(spec: PodSpec) -> Iterator[str]:
-    for name, wish in _near(spec):
-        if wish.preferred_during_scheduling_ignored_during_execution:
-            yield f"spec.affinity.{name}.preferredDuringSchedulingIgnoredDuringExecution"
-    if any(c.when_unsatisfiable == "ScheduleAnyway" for c in spec.topology_spread_constraints):
-        yield "spec.topologySpreadConstraints with whenUnsatisfiable: ScheduleAnyway"

@@ -59,8 +59,6 @@ class Group:
     """Name of a pod to its pod set."""
     fault: str = ""
     """Why heddle does not place them: names the fields that it does not support, or that contradict each other."""
-    ignored: tuple[str, ...] = ()
-    """Preferences that are not weighed."""
 
 
 class Groups:
@@ -155,8 +153,7 @@ class Groups:
             ),
             status=WorkloadStatus(reservation=_promised(members, sets)) if status is None else status,
         )
-        ignored = dict.fromkeys(name for demand in demands.values() for name in demand.ignored)
-        return Group(workload, tuple(members), sets, "; ".join(faults), tuple(ignored))
+        return Group(workload, tuple(members), sets, "; ".join(faults))
 
     def _kind(self, pod: Pod) -> OwnerKind | None:
         if self._marks.isdisjoint(pod.metadata.labels):
