@@ -6,6 +6,7 @@ from msgspec import Meta, field
 
 from heddle.api.clock import to_seconds
 from heddle.api.meta import Condition, Kind, LocalObjectReference, Quantity, Resources, Struct, find_condition
+from heddle.api.security import PodSecurityContext, SecurityContext
 from heddle.api.selectors import Selector
 
 
@@ -88,6 +89,7 @@ class Container(Struct):
     restart_policy: str = ""
     volume_mounts: list[VolumeMount] = []
     termination_message_policy: str = ""
+    security_context: SecurityContext | None = None
 
 
 class NodeSelectorRequirement(Struct):
@@ -258,6 +260,9 @@ class PodSpec(Struct):
     volumes: list[Volume] = []
     resource_claims: list[Any] = []
     resources: ResourceRequirements | None = None
+    service_account_name: str = ""
+    image_pull_secrets: list[LocalObjectReference] = []
+    security_context: PodSecurityContext | None = None
 
 
 class ContainerStateRunning(Struct):

@@ -185,6 +185,8 @@ class TrainingController:
             await asyncio.gather(*(make(index) for index in range(job.spec.nodes) if index not in mine))
         except (Invalid, Forbidden) as error:  # a field that a cluster needs, or a policy, or a quota of its namespace
             text = f"its pods are refused: {error}"
+            if "violates PodSecurity" in text and job.spec.security_context is None:
+                text += " (say as whom it runs: spec.securityContext, heddle run --user UID:GID)"
             if job.status.message != text:
                 await self._status(job, phase=job.status.phase or "Pending", message=text)
                 await self._events.record(job, "PodsRefused", text, warning=True)
