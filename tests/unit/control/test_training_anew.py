@@ -15,7 +15,7 @@ from heddle.api.pod import EnvFromSource, EnvVar, EnvVarSource, KeySelector
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
 from heddle.api.security import RunAs
 from heddle.api.trainingjob import Checkpoint, JobVolume, TrainingJob, TrainingJobSpec, VolumeFile
-from heddle.api.workload import RESTART_ANNOTATION
+from heddle.api.workload import CHECKPOINT_ANNOTATION, RESTART_ANNOTATION, Workload
 from heddle.control.training import controller as module
 from heddle.control.training import pods as build
 from heddle.control.training.controller import TrainingController
@@ -177,6 +177,24 @@ async def test_a_member_that_is_deleted_costs_no_restart(client: Client) -> None
     await world(client, 3)
     await runs(client, *second)
     assert (await job_with(client, lambda found: found.status.phase == "Running")).status.restarts == 0
+
+
+async def test_a_program_says_by_an_annotation_of_its_pod_when_it_saved(client: Client) -> None:
+    await client.create(TRAININGJOBS, job(nodes=2))
+    pods = await present(client, 2)
+    await bind(client, *pods, bound=2)
+    await world(client, 1)
+    await runs(client, *pods)
+    saved = {"metadata": {"annotations": {CHECKPOINT_ANNOTATION: "2026-01-31T10:00:00Z"}}}
+    await client.patch(PODS, "job-1", saved, "default")
+    told = await job_with(client, lambda found: found.status.checkpoint_time is not None)
+    assert told.status.checkpoint_time == "2026-01-31T10:00:00Z"
+
+    async def passed_on() -> bool:
+        found: Workload = await client.get(WORKLOADS, "job", "default")
+        return found.status.checkpoint_time == "2026-01-31T10:00:00Z"
+
+    await until(passed_on)
 
 
 async def test_a_job_grows_by_one_world_and_not_by_two(client: Client) -> None:

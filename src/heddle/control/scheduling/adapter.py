@@ -23,6 +23,7 @@ from heddle.api.meta import Quantity, Resources, find_condition
 from heddle.api.pod import Pod, PodToleration
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.workload import (
+    CHECKPOINT_ANNOTATION,
     DEVICES_ANNOTATION,
     GPU_MEMORY_ANNOTATION,
     GPU_SHARE_ANNOTATION,
@@ -343,7 +344,7 @@ def workload_spec(
         min_groups=spec.min_groups,
         gang_grace=spec.gang_grace_seconds,
         separate_gpus=spec.separate_gpus,
-        checkpointed=readable(workload.status.checkpoint_time),
+        checkpointed=_checkpointed(workload, pods),
         gentle=any(pod.spec.preemption_policy == "Never" for pod in pods),
     )
 
@@ -351,6 +352,12 @@ def workload_spec(
 def toleration(t: PodToleration) -> Toleration:
     """A pod's toleration, as Kubernetes reads it: Exists takes any value, no key any taint, no effect any effect."""
     return Toleration(t.key, None if t.operator == "Exists" else t.value, t.effect or None)
+
+
+def _checkpointed(workload: Workload, pods: Iterable[Pod]) -> float | None:
+    """When it last saved, as its owner or any of its pods says."""
+    told = [workload.status.checkpoint_time, *(pod.metadata.annotations.get(CHECKPOINT_ANNOTATION) for pod in pods)]
+    return max((at for text in told if (at := readable(text)) is not None), default=None)
 
 
 def _within(required: list[NodeTerm], reach_of: Callable[[Pod], list[NodeTerm]], living: list[Pod]) -> list[NodeTerm]:
