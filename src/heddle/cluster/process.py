@@ -12,6 +12,7 @@ from typing import Any
 
 import prometheus_client as prometheus
 
+from heddle import collector
 from heddle.api.pod import Pod
 from heddle.api.registry import NAMESPACES
 from heddle.api.trainingjob import TrainingJob
@@ -97,6 +98,7 @@ class ClusterHeddle:
             await self._run(store, lease, Reviews(reviewing))
         finally:
             lease.stop()
+            collector.release()
             await reviewing.close()
             await store.close()
 
@@ -125,17 +127,20 @@ class ClusterHeddle:
         async with asyncio.TaskGroup() as group:
             group.create_task(web.run())
             group.create_task(questions.run())
-            group.create_task(informers.run())
-            await owners.find()
-            group.create_task(owners.run())
-            group.create_task(after.run())
-            group.create_task(scheduling.run(leading))
-            await scheduling.synced()
-            await claims.synced()
-            await spaces.synced()
-            self._problem = ""
-            lease.start()
-            _log.info("standing by as %s", self._identity)
+            with collector.paused():
+                group.create_task(informers.run())
+                await owners.find()
+                group.create_task(owners.run())
+                group.create_task(after.run())
+                group.create_task(scheduling.run(leading))
+                await scheduling.synced()
+                await claims.synced()
+                await spaces.synced()
+                self._problem = ""
+                lease.start()
+                _log.info("standing by as %s", self._identity)
+                await scheduling.ready()
+            collector.keep()
             await lease.gained()
             _log.info("leading as %s", self._identity)
             leading.set()

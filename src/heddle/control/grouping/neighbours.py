@@ -203,7 +203,8 @@ class Neighbourhood:
     def _read(self, pod: Pod) -> _Rules:
         spec = pod.spec
         ours = spec.scheduler_name == self._scheduler
-        if not (spec.affinity or spec.topology_spread_constraints or spec.volumes) or not (ours or spec.node_name):
+        single = dict.fromkeys(claim for _, claim in claims_of(pod) if self._single(claim))
+        if not (spec.affinity or spec.topology_spread_constraints or single) or not (ours or spec.node_name):
             return _NONE
         crowds: dict[str, Crowd] = {}
 
@@ -218,8 +219,7 @@ class Neighbourhood:
             for term in (shunned.required_during_scheduling_ignored_during_execution if shunned else ())
             if (part := _part(pod, term)) is not None
         )
-        claims = dict.fromkeys(claim for _, claim in claims_of(pod) if self._single(claim))
-        apart += tuple(Apart("", known(Crowd((_Users(claim),)))) for claim in claims)
+        apart += tuple(Apart("", known(Crowd((_Users(claim),)))) for claim in single)
         near: Near | None = None
         sought = wish.pod_affinity if wish and ours else None
         if sought and (terms := sought.required_during_scheduling_ignored_during_execution):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from heddle.api import quantity
@@ -351,13 +352,20 @@ def workload_spec(
 
 def toleration(t: PodToleration) -> Toleration:
     """A pod's toleration, as Kubernetes reads it: Exists takes any value, no key any taint, no effect any effect."""
-    return Toleration(t.key, None if t.operator == "Exists" else t.value, t.effect or None)
+    return _toleration(t.key, None if t.operator == "Exists" else t.value, t.effect or None)
+
+
+_toleration = lru_cache(maxsize=1024)(Toleration)  # nearly all pods of a cluster have the same two
 
 
 def _checkpointed(workload: Workload, pods: Iterable[Pod]) -> float | None:
     """When it last saved, as its owner or any of its pods says."""
-    told = [workload.status.checkpoint_time, *(pod.metadata.annotations.get(CHECKPOINT_ANNOTATION) for pod in pods)]
-    return max((at for text in told if (at := readable(text)) is not None), default=None)
+    latest = readable(workload.status.checkpoint_time)
+    for pod in pods:
+        if CHECKPOINT_ANNOTATION in pod.metadata.annotations:
+            at = readable(pod.metadata.annotations[CHECKPOINT_ANNOTATION])
+            latest = at if latest is None or (at is not None and at > latest) else latest
+    return latest
 
 
 def _within(required: list[NodeTerm], reach_of: Callable[[Pod], list[NodeTerm]], living: list[Pod]) -> list[NodeTerm]:

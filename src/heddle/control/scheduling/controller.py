@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from heddle import collector
 from heddle.api.clock import to_text
 from heddle.api.core import SCHEDULER_NAME, Node
 from heddle.api.errors import ApiError, BadRequest, NotFound
@@ -109,6 +110,7 @@ class SchedulingController:
         self._mirror = self._fresh_mirror()
         self._untold: set[str] = set()
         self._wake = asyncio.Event()
+        self._ready = asyncio.Event()
         self._lock = asyncio.Lock()
         self._dirty: dict[str, set[str]] = defaultdict(set)
         self._told: dict[str, tuple[str, ...]] = {}
@@ -208,6 +210,10 @@ class SchedulingController:
         for informer in self._informers.values():
             await informer.synced()
 
+    async def ready(self) -> None:
+        """Wait until `run` has made the state of all objects."""
+        await self._ready.wait()
+
     async def run(self, leading: asyncio.Event | None = None) -> None:
         """Schedule until cancelled; the informers are run by their owner.
 
@@ -215,6 +221,8 @@ class SchedulingController:
         begin at once.
         """
         await self.synced()
+        self._untold |= self._apply_deltas()
+        self._ready.set()
         while leading is not None and not leading.is_set():
             self._wake.clear()
             self._untold |= self._apply_deltas()
@@ -265,7 +273,7 @@ class SchedulingController:
                 plan = self._claims.hold(plan, self._works.pod, self._mirror.promised)
             self.metrics.planned(plan, time.monotonic() - begun)
             planned = time.monotonic()
-            with self._writes.urgent():
+            with self._writes.urgent(), collector.paused():  # those of a gang are bound within moments of each other
                 await self._commit(plan, now)
             if plan.actions:
                 _log.info(

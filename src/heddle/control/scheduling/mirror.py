@@ -153,9 +153,9 @@ class Mirror:
 
     def _offer(self, pods: Iterable[Pod]) -> None:
         """Each node has one of each port that pods ask for."""
-        more = frozenset().union(*(requests.ports(pod) for pod in pods)) - self._ports
-        if more:
-            self._ports |= more
+        asked = {port for pod in pods if requests.has_ports(pod) for port in requests.ports(pod)}
+        if not asked <= self._ports:
+            self._ports |= asked
             for node in self._nodes.values():
                 self.state.set_node(adapter.node_spec(node, self.models, self._ports, self._scheduler))
 
