@@ -1,7 +1,8 @@
 """A row of dots for each thing measured, as SVG: ``python -m benchmarks.dots FIGURES.json OUT.svg``.
 
-The figures are what ``python -m benchmarks.fgd --json`` or ``python -m benchmarks.policies --json`` prints. Dots are on
-one axis, logarithmic for waits; nothing but this file makes the plot.
+The figures are what ``python -m benchmarks.fgd --json`` or ``python -m benchmarks.policies --json`` prints, or
+``python -m benchmarks.changes --dots`` writes. Dots are on one axis, logarithmic for times; nothing but this
+file makes the plot.
 """
 
 import argparse
@@ -24,6 +25,8 @@ def rows_of(figures: Any) -> tuple[str, Rows, bool]:
     if isinstance(figures, list):
         rows = {f"{row['trace']}, {row['nodes']} nodes": row["mean_wait_s"] for row in figures}
         return "Mean wait, seconds", rows, True
+    if "rows" in figures:
+        return figures["title"], figures["rows"], figures["log"]
     workloads = figures.get("workloads") or {"workload": figures["policies"]}
     rows = {
         name.removeprefix("openb_pod_list_"): {policy: found["mean_allocation"] for policy, found in policies.items()}

@@ -8,6 +8,23 @@ from typing import Any
 import pytest
 
 TOOL = Path(__file__).parents[1] / "tools" / "controlplane.py"
+ENGINE = Path(__file__).parents[1] / "src" / "heddle" / "engine"
+
+
+def pytest_sessionstart() -> None:
+    """Compiled modules that are older than their sources would be tested in their place."""
+    for made in ENGINE.rglob("*.so"):
+        source = made.with_name(made.name.partition(".")[0] + ".py")
+        if not source.exists() or source.stat().st_mtime > made.stat().st_mtime:
+            pytest.exit(f"{made.name} is older than its source: `make compile` again, or `make pure`", returncode=2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Compiled code cannot be replaced in parts."""
+    if next(ENGINE.rglob("*.so"), None) is not None:
+        for item in items:
+            if item.get_closest_marker("interpreted"):
+                item.add_marker(pytest.mark.skip(reason="the engine is compiled"))
 
 
 def tool() -> Any:

@@ -63,6 +63,47 @@ def test_a_gang_larger_than_the_cluster_waits_with_its_reason(heddle: Heddle) ->
     assert heddle("get", "workload", "huge").returncode == 4
 
 
+def test_groups_come_whole_and_know_their_rank(heddle: Heddle) -> None:
+    told = "echo rank $PET_NODE_RANK is in group $HEDDLE_GROUP_RANK of $HEDDLE_GROUPS"
+    done = heddle("run", "--name", "grouped", "--groups", "2", "--nodes", "2", "--gpus", "4", "--", "sh", "-c", told)
+    assert done.returncode == 0, done.stderr
+    said = sorted(line.partition("rank ")[2] for line in done.stdout.splitlines())
+    assert said == ["0 is in group 0 of 2", "1 is in group 0 of 2", "2 is in group 1 of 2", "3 is in group 1 of 2"]
+    assert heddle("delete", "trainingjob", "grouped", "--yes").returncode == 0
+
+
+def test_a_job_with_too_many_groups_is_told_with_how_many_it_would_start(heddle: Heddle) -> None:
+    made = heddle("run", "-d", "--name", "groups", "--groups", "3", "--nodes", "2", "--gpus", "4", "--", "true")
+    assert made.returncode == 0, made.stderr
+    assert "2 groups" in heddle("explain", "groups").stdout
+    assert heddle("delete", "trainingjob", "groups", "--yes").returncode == 0
+
+
+def test_a_job_waits_for_the_company_that_it_seeks(heddle: Heddle) -> None:
+    spec = {"command": ["sleep", "300"], "resourcesPerNode": {"nvidia.com/gpu": 1}}
+    labels = {"labelSelector": {"matchLabels": {"app": "cache"}}, "topologyKey": "kubernetes.io/hostname"}
+    head = {"apiVersion": "heddle.dev/v1alpha1", "kind": "TrainingJob"}
+    seeker = {**head, "metadata": {"name": "seeker"}, "spec": {**spec, "podAffinity": {"required": [labels]}}}
+    cache = {**head, "metadata": {"name": "cache"}, "spec": {**spec, "podLabels": {"app": "cache"}}}
+    assert heddle("apply", "-f", "-", given=json.dumps(seeker)).returncode == 0
+    told = poll(lambda: heddle("explain", "seeker").stdout, "NoMatchingNeighbour")
+    assert "pods with app=cache of namespace default" in told
+    assert heddle("apply", "-f", "-", given=json.dumps(cache)).returncode == 0
+    poll(lambda: heddle("get", "trainingjob", "seeker", "-o", "json").stdout, '"phase": "Running"')
+    pods = [json.loads(heddle("get", "pod", f"{name}-0", "-o", "json").stdout) for name in ("seeker", "cache")]
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == 1
+    assert heddle("delete", "trainingjob", "seeker", "cache", "--yes").returncode == 0
+
+
+def poll(look: Callable[[], str], words: str) -> str:
+    said = ""
+    for _ in range(60):
+        said = look()
+        if words in said:
+            return said
+    pytest.fail(f"{words!r} was never said: {said}")
+
+
 def test_the_order_of_applying_queues_never_matters(heddle: Heddle) -> None:
     child = heddle("apply", "-f", "-", given=queue("child", parent="parent"))
     assert child.returncode == 0, child.stderr
@@ -121,10 +162,12 @@ spec: {command: ["true"], queue: default, serviceAccountName: trainer, securityC
         (("run", "--image-pull-secret", "a", "--", "true"), "", 1, ["--image-pull-secret: this is for clusters"]),
         (("run", "--secret-env", "A=B", "--", "true"), "", 1, ["--secret-env 'A=B': write NAME=SECRET:KEY"]),
         (("run", "--grace", "soon", "--", "true"), "", 2, ["--grace:"]),
+        (("run", "--gang-grace", "5", "--", "true"), "", 2, ["--gang-grace: '5' is no span of time"]),
         (("apply", "-f", "-"), MOUNTS, 1, ["spec.volumes: embedded heddle runs programs of this machine"]),
         (("apply", "-f", "-"), ACCOUNT, 1, ["spec.serviceAccountName: embedded heddle runs programs as the user who"]),
         (("run", "--name", "Bad_Name", "--", "true"), "", 1, ["metadata.name", "lower case"]),
         (("up", "--simulate", "2xH100"), "", 2, ["2x8xH100"]),
+        (("up", "--simulate", "1x1xH100:9g.90gb"), "", 2, ["do not fit on one H100", "3g.40gb"]),
         (("apply", "-f", "-"), "metadata: {name: x}", 1, ["manifest of 'x' has no apiVersion and no kind"]),
         (("apply", "-f", "-"), "kind: Topology\nmetadata: {name: x}", 1, ["has no apiVersion;"]),
         (("apply", "-f", "-"), "[1]", 2, ["must be an object"]),
@@ -221,3 +264,24 @@ def test_a_data_directory_that_cannot_be_used_is_named(command: Heddle, tmp_path
         assert done.returncode == 1
         assert f"heddle: cannot use the data directory {taken}" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_pod_sees_the_mig_instance_that_it_was_given(command: Heddle, tmp_path: Path) -> None:
+    home = tmp_path / "mig"
+    up = command(home, "up", "--simulate", "1x1xH100:3g.40gb,4g.40gb")
+    assert up.returncode == 0, up.stderr
+    try:
+        done = command(home, "run", "--mig", "3g.40gb", "--", "sh", "-c", "echo sees $CUDA_VISIBLE_DEVICES")
+        assert done.returncode == 0, done.stderr
+        assert "sees MIG-" in done.stdout
+        assert command(home, "run", "-d", "--name", "holds", "--mig", "3g.40gb", "--", "sleep", "300").returncode == 0
+        made = command(home, "run", "-d", "--name", "waits", "--mig", "3g.40gb", "--nodes", "2", "--", "true")
+        assert made.returncode == 0, made.stderr
+        assert "impossible on this cluster" in command(home, "explain", "waits").stdout
+        refused = command(home, "run", "--mig", "3g.40gb", "--gpus", "1", "--", "true")
+        assert refused.returncode == 1
+        assert "a pod uses one MIG instance and no other GPU" in refused.stderr
+        (row,) = [line.split() for line in command(home, "top").stdout.splitlines() if line.startswith("sim-0")]
+        assert row == ["sim-0", "0", "0", "1/2", "1"]
+    finally:
+        assert command(home, "down", "--yes").returncode == 0

@@ -61,6 +61,13 @@ def test_a_job_is_ended_by_its_walltime(heddle: Heddle) -> None:
     assert job(heddle, "short")["status"]["phase"] == "Failed"
 
 
+def test_a_walltime_is_for_speed_1_and_over_sooner_on_a_faster_model(heddle: Heddle) -> None:
+    fast = ("--gpus", "1", "--gpu-model", "NVIDIA-H100-80GB-HBM3=2")
+    done = heddle("run", "--time", "4s", "--name", "fast", *fast, "--", "sleep", "60")
+    assert done.returncode == 124, done.stderr
+    assert "ended by its walltime of 2 s" in done.stderr
+
+
 @pytest.mark.parametrize("text", ["90", "2x", "0m", "-1h", ""])
 def test_a_span_of_time_that_is_none_is_refused_with_the_way_to_write_it(heddle: Heddle, text: str) -> None:
     done = heddle("run", "--time", text or " ", "--", "true")

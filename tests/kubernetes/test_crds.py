@@ -18,6 +18,15 @@ def kubectl(plane: Any, *arguments: str, given: str = "") -> str:
     return done.stdout
 
 
+def refused(plane: Any, kind: str, name: str, spec: dict[str, Any]) -> str:
+    """What a change of `spec` is told; "" = it is made."""
+    command = [str(plane.kubectl), "--kubeconfig", str(plane.kubeconfig), "patch", kind, name, "--type=merge", "-p"]
+    done = subprocess.run(
+        [*command, json.dumps({"spec": spec})], capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.stderr
+
+
 def test_the_versions_are_stamped(controlplane: Any) -> None:
     told = json.loads(kubectl(controlplane, "version", "-o", "json"))
     assert told["clientVersion"]["gitVersion"] == told["serverVersion"]["gitVersion"] == "v1.36.3"
@@ -30,3 +39,36 @@ def test_a_definition_is_accepted_and_established(controlplane: Any, manifest: d
     kubectl(controlplane, "wait", "--for=condition=Established", "--timeout=30s", name)
     conditions = json.loads(kubectl(controlplane, "get", name, "-o", "json"))["status"]["conditions"]
     assert not [c for c in conditions if c["type"] == "NonStructuralSchema"]
+
+
+def test_a_definition_refuses_to_change_what_pods_are_made_of(controlplane: Any) -> None:
+    for manifest in crd.manifests():
+        kubectl(controlplane, "apply", "--server-side", "-f", "-", given=json.dumps(manifest))
+    kubectl(controlplane, "wait", "crd", "--all", "--for=condition=Established", "--timeout=30s")
+    job = {
+        "command": ["python", "train.py"], "nodes": 4, "minNodes": 2, "resourcesPerNode": {"nvidia.com/gpu": 8},
+        "env": [{"name": "A", "value": "b"}], "priority": 1, "walltimeSeconds": 60,
+    }  # fmt: skip
+    work = {"queue": "default", "podSets": [{"name": "a", "count": 2, "resources": {"cpu": "500m"}}]}
+    for kind, spec in (("TrainingJob", job), ("Workload", work)):
+        obj = {"apiVersion": "heddle.dev/v1alpha1", "kind": kind, "metadata": {"name": "fixed"}, "spec": spec}
+        kubectl(controlplane, "create", "-f", "-", given=json.dumps(obj))
+    changes: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("nodes", {"nodes": 5}),
+        ("minNodes", {"minNodes": None}),
+        ("command", {"command": ["sh"]}),
+        ("resourcesPerNode", {"resourcesPerNode": {"nvidia.com/gpu": 4}}),
+        ("env", {"env": None}),
+        ("checkpoint", {"checkpoint": {"path": "/kept"}}),
+        ("podLabels", {"podLabels": {"app": "x"}}),
+        ("exclusive", {"exclusive": True}),
+    )
+    for field, change in changes:
+        told = refused(controlplane, "trainingjob", "fixed", change)
+        assert f"spec.{field}: Invalid value" in told, field
+        assert f"{field} is immutable: pods are made of it; delete the job and submit it anew" in told
+    told = refused(controlplane, "workload", "fixed", {"podSets": [{"name": "a", "count": 3}]})
+    assert "podSets is immutable" in told
+    edits = {"priority": 7, "walltimeSeconds": None, "gangGraceSeconds": 5, "maxRestarts": 9, "nodes": 4}
+    assert refused(controlplane, "trainingjob", "fixed", edits) == ""
+    assert refused(controlplane, "workload", "fixed", {"queue": "other", "gangGraceSeconds": 5}) == ""

@@ -3,11 +3,16 @@
 On Kubernetes the schema and CEL rules of the CustomResourceDefinitions do the same for heddle's kinds.
 """
 
+import copy
 from functools import cache
 from typing import Any
 
+from heddle.api import quantity
+from heddle.api.core import GPU_RESOURCE
 from heddle.api.errors import Invalid
+from heddle.api.immutable import FIXED, IMMUTABLE
 from heddle.api.meta import Kind
+from heddle.api.mig import asked_of, resource_of
 from heddle.api.registry import Resource
 from heddle.api.schema import Schema, fill_defaults, kind_schema
 from heddle.api.status import StatusCause
@@ -31,13 +36,15 @@ def admit(resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], o
     new.setdefault("kind", resource.kind)
     check(resource, new)
     _only_on_clusters(resource, new)
+    _one_instance(resource, new)
     if resource.own and operation != "STATUS" and resource.type is not None:
         fill_defaults(_schema(resource.type), new)
     if operation == "CREATE":
         _defaults(resource, new)
     elif old is not None:
         _keep_submitter(old, new)
-        _immutable(resource, old, new)
+        if operation != "STATUS":
+            _immutable(resource, old, new)
     return new
 
 
@@ -55,6 +62,30 @@ def _only_on_clusters(resource: Resource, new: dict[str, Any]) -> None:
             name=new["metadata"].get("name", ""),
             causes=[StatusCause(reason="FieldValueForbidden", message=r, field=f) for f, r in remedies.items()],
         )
+
+
+def _one_instance(resource: Resource, new: dict[str, Any]) -> None:
+    """Here heddle itself says which MIG instance a pod gets: one, and nothing else of GPUs."""
+    spec = new.get("spec") or {}
+    asked = {"spec.resourcesPerNode": (spec.get("resourcesPerNode"), spec.get("gpuMemoryPerNode"))}
+    if resource.kind == "Workload":
+        sets = enumerate(spec.get("podSets", ()))
+        asked = {f"spec.podSets[{at}].resources": (one.get("resources"), one.get("gpuMemory")) for at, one in sets}
+    if resource.kind not in ("Workload", "TrainingJob"):
+        return
+    for field, (resources, memory) in asked.items():
+        wanted = asked_of(resources or {})
+        others = memory is not None or quantity.milli((resources or {}).get(GPU_RESOURCE, 0)) > 0
+        if wanted and (others or list(wanted.values()) != [1000]):
+            name = resource_of(next(iter(wanted)))
+            remedy = "a pod uses one MIG instance and no other GPU; ask for 1 of one profile alone"
+            raise Invalid(
+                f"{resource.kind} {new['metadata'].get('name')!r} is invalid: {field}[{name}]: {remedy}",
+                kind=resource.kind,
+                group=resource.group,
+                name=new["metadata"].get("name", ""),
+                causes=[StatusCause(reason="FieldValueInvalid", message=remedy, field=f"{field}[{name}]")],
+            )
 
 
 @cache
@@ -115,20 +146,16 @@ ONLY_ON_CLUSTERS = {
 }
 """Fields of a TrainingJob that mean nothing on one machine, and why."""
 
-FIXED: dict[str, tuple[str, ...]] = {
-    "Workload": ("podSets",),
-    "TrainingJob": ("command", "image", "workingDir", "env", "nodes", "minNodes", "processesPerNode",
-                    "resourcesPerNode", "nodeSelector", "topology", "placement", "queue", "volumes",
-                    "envFrom", "serviceAccountName", "imagePullSecrets", "securityContext"),
-}  # fmt: skip
-"""Fields of spec that pods are already made of; a new job is the way to change them."""
-
 
 def _immutable(resource: Resource, old: dict[str, Any], new: dict[str, Any]) -> None:
-    before, after = old.get("spec") or {}, new.get("spec") or {}
-    changed = [name for name in FIXED.get(resource.kind, ()) if before.get(name) != after.get(name)]
+    if resource.kind not in FIXED or resource.type is None:
+        return
+    was = {"spec": copy.deepcopy(old.get("spec") or {})}
+    fill_defaults(_schema(resource.type), was)  # fields may be younger than the object
+    before, after = was["spec"], new.get("spec") or {}
+    changed = [name for name in FIXED[resource.kind] if before.get(name) != after.get(name)]
     if changed:
-        remedy = "field is immutable: pods are made of it; delete the job and submit it anew"
+        remedy = f"field {IMMUTABLE}"
         raise Invalid(
             f"{resource.kind} {new['metadata'].get('name')!r} is invalid: "
             + ", ".join(f"spec.{name}: {remedy}" for name in changed),

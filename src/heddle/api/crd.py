@@ -3,6 +3,7 @@
 from typing import Any
 
 from heddle.api import registry
+from heddle.api.immutable import transitions
 from heddle.api.registry import Resource
 from heddle.api.schema import kind_schema
 
@@ -64,8 +65,8 @@ def manifest(resource: Resource) -> dict[str, Any]:
     spec = schema["properties"]["spec"]
     if "" in rules:
         schema["x-kubernetes-validations"] = rules[""]
-    if "spec" in rules:
-        spec["x-kubernetes-validations"] = rules["spec"]
+    if of_spec := [*rules.get("spec", ()), *transitions(resource.kind)]:
+        spec["x-kubernetes-validations"] = of_spec
     if "podSet" in rules:
         spec["properties"]["podSets"]["items"]["x-kubernetes-validations"] = rules["podSet"]
     for name in ("quota", "limit", "borrowingLimit", "lendingLimit", "userLimit"):

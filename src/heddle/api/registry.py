@@ -114,6 +114,7 @@ TRAININGJOBS = Resource(
         Column("Phase", ".status.phase"),
         Column("Nodes", ".status.activeNodes", "integer"),
         Column("Wanted", ".spec.nodes", "integer"),
+        Column("Groups", ".spec.groups", "integer", wide=True),
         Column("Restarts", ".status.restarts", "integer"),
         Column("Message", ".status.message", wide=True),
         _AGE,

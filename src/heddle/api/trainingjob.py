@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from heddle.api.company import Company
 from heddle.api.meta import Condition, Count, Kind, LocalObjectReference, Positive, Quantity, Resources, Struct
 from heddle.api.pod import EnvFromSource, EnvVar, PodToleration
 from heddle.api.queue import GROUP_VERSION
@@ -90,6 +91,18 @@ class TrainingJobSpec(Struct):
         bool,
         Meta(description="false: it stays at as many nodes as it starts with, from minNodes on (partial admission)."),
     ] = True
+    groups: Annotated[
+        int,
+        Meta(
+            description="Replica groups: so many gangs of `nodes` each, which come and go whole; ranks of a group "
+            "follow each other. spread, slices and gpuModels hold in each by itself.",
+            ge=1,
+            le=64,
+        ),
+    ] = 1
+    min_groups: Annotated[
+        Positive | None, Meta(description="Elastic: runs with as few groups as these. Absent: groups.")
+    ] = None
     processes_per_node: Annotated[
         int,
         Meta(description="Processes that torchrun starts on each node (PET_NPROC_PER_NODE).", ge=1, le=1024),
@@ -110,14 +123,30 @@ class TrainingJobSpec(Struct):
             max_length=16,
         ),
     ] = []
+    gpu_speeds: Annotated[
+        dict[str, Quantity],
+        Meta(
+            description='How fast such models are, as "0.45" or "450m": walltimes are stated for speed 1, which others '
+            "have. Without gpuModels: those that it may use, the fastest first."
+        ),
+    ] = {}
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
     node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
         default_factory=NodeAffinity
     )
+    pod_labels: Annotated[
+        dict[str, str], Meta(description="Labels of its pods, by which others find them, beside heddle's own.")
+    ] = {}
     tolerations: Annotated[list[PodToleration], Meta(description="Taints that its pods accept.", max_length=64)] = []
     topology: Annotated[TopologyWish, Meta(description="Where nodes go relative to each other.")] = field(
         default_factory=TopologyWish
     )
+    pod_affinity: Annotated[
+        Company, Meta(description="Pods that its own must be near to, looked at when one is placed.")
+    ] = field(default_factory=Company)
+    pod_anti_affinity: Annotated[
+        Company, Meta(description="Pods that its own must be away from; these then stay away from them too.")
+    ] = field(default_factory=Company)
     spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
     slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
     exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False
@@ -149,6 +178,13 @@ class TrainingJobSpec(Struct):
             "or not preemptible, are never moved."
         ),
     ] = True
+    gang_grace_seconds: Annotated[
+        Count | None,
+        Meta(
+            description="How long nodes that are left of it wait for replacements of those it lost, before they are "
+            "evicted and it starts anew. Absent: as the scheduler is set, which is 60."
+        ),
+    ] = None
     termination_grace_period_seconds: Annotated[
         int, Meta(description="Between SIGTERM and SIGKILL: time to save a checkpoint.", ge=0, le=86_400)
     ] = 30
@@ -160,6 +196,16 @@ class TrainingJobSpec(Struct):
     def minimum(self) -> int:
         """`minNodes` with its default."""
         return self.nodes if self.min_nodes is None else self.min_nodes
+
+    @property
+    def size(self) -> int:
+        """Nodes (pods) of all groups."""
+        return self.nodes * self.groups
+
+    @property
+    def least(self) -> int:
+        """With how many nodes it runs."""
+        return self.minimum * (self.groups if self.min_groups is None else self.min_groups)
 
 
 class TrainingJobStatus(Struct):

@@ -17,10 +17,12 @@ import msgspec
 from msgspec import inspect as mi
 
 from heddle.api import quantity
+from heddle.api.company import PodTerm
 from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.errors import Invalid
 from heddle.api.license import LICENSE_PREFIX
 from heddle.api.meta import Kind, Quantity, Resources
+from heddle.api.mig import MIG_PREFIX
 from heddle.api.pod import Pod
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.registry import Resource
@@ -237,6 +239,9 @@ def _licences(amounts: Resources, path: str) -> Iterator[Fault]:
 
 def _gpu_share(resources: Resources, path: str) -> Iterator[Fault]:
     yield from _licences(resources, path)
+    for name, value in resources.items():
+        if name.startswith(MIG_PREFIX) and quantity.milli(value) % 1000:
+            yield Fault(f"{path}[{name}]", "FieldValueInvalid", value, "give a whole number of MIG instances")
     for name in resources:
         if name.startswith(GPU_MODEL_PREFIX):
             remedy = f"ask for {GPU_RESOURCE} and pin the model with nodeSelector {GPU_PRODUCT_LABEL}"
@@ -268,6 +273,31 @@ def _gpu_models(models: list[str], *, gpus: bool, selector: dict[str, str], path
         yield Fault(f"{path}.gpuModels", "FieldValueForbidden", models, remedy)
     if models and GPU_PRODUCT_LABEL in selector:
         remedy = "give gpuModels or this label, not both"
+        where = f"{path}.nodeSelector[{GPU_PRODUCT_LABEL}]"
+        yield Fault(where, "FieldValueForbidden", selector[GPU_PRODUCT_LABEL], remedy)
+
+
+_MOST_MODELS = 16
+
+
+def _gpu_speeds(
+    speeds: Resources, models: list[str], *, gpus: bool, selector: dict[str, str], path: str
+) -> Iterator[Fault]:
+    if len(speeds) > _MOST_MODELS:
+        yield Fault(f"{path}.gpuSpeeds", "FieldValueInvalid", len(speeds), f"name at most {_MOST_MODELS} models")
+    for model, speed in speeds.items():
+        where = f"{path}.gpuSpeeds[{model}]"
+        if not _LABEL.fullmatch(model) or len(model) > 63:
+            yield Fault(where, "FieldValueInvalid", speed, "name the model as the node label does")
+        if not 1 <= quantity.milli(speed) <= 1_000_000:
+            yield Fault(where, "FieldValueInvalid", speed, 'give a speed from "0.001" to "1000"; 1 = as walltimes say')
+        if models and model not in models:
+            yield Fault(where, "FieldValueInvalid", speed, f"name one of gpuModels: {', '.join(models)}")
+    if speeds and not gpus:
+        remedy = f"ask for GPUs too, with {GPU_RESOURCE} or by memory"
+        yield Fault(f"{path}.gpuSpeeds", "FieldValueForbidden", speeds, remedy)
+    if speeds and not models and GPU_PRODUCT_LABEL in selector:
+        remedy = "give gpuSpeeds or this label, not both"
         where = f"{path}.nodeSelector[{GPU_PRODUCT_LABEL}]"
         yield Fault(where, "FieldValueForbidden", selector[GPU_PRODUCT_LABEL], remedy)
 
@@ -327,6 +357,29 @@ def _node_affinity(wish: NodeAffinity, path: str) -> Iterator[Fault]:
                 yield Fault(field, "FieldValueInvalid", values, f"{match.operator} takes no values; leave them out")
 
 
+def _company(terms: list[PodTerm], path: str) -> Iterator[Fault]:
+    for i, term in enumerate(terms):
+        for name, selector in (("labelSelector", term.label_selector), ("namespaceSelector", term.namespace_selector)):
+            for j, match in enumerate(selector.match_expressions if selector else ()):
+                where = f"{path}.required[{i}].{name}.matchExpressions[{j}].values"
+                if match.operator in ("In", "NotIn") and not match.values:
+                    yield Fault(where, "FieldValueRequired", [], f"{match.operator} takes at least one value")
+                elif match.operator in ("Exists", "DoesNotExist") and match.values:
+                    remedy = f"{match.operator} takes no values; leave them out"
+                    yield Fault(where, "FieldValueInvalid", match.values, remedy)
+
+
+def _pod_labels(labels: dict[str, str]) -> Iterator[Fault]:
+    for key, value in labels.items():
+        if key.startswith("heddle.dev/"):
+            yield Fault(
+                f"spec.podLabels[{key}]", "FieldValueForbidden", value, "labels heddle.dev/... are heddle's own"
+            )
+        if value and (len(value) > 63 or not _LABEL.fullmatch(value)):
+            remedy = "use letters, digits, '-', '_' and '.', 63 at most"
+            yield Fault(f"spec.podLabels[{key}]", "FieldValueInvalid", value, remedy)
+
+
 def _arrangement(
     spread: SpreadRule | None, slices: SliceRule | None, count: int, minimum: int, path: str
 ) -> Iterator[Fault]:
@@ -367,8 +420,12 @@ def _workload(workload: Workload) -> Iterator[Fault]:
         yield from _gpu_share(pod_set.resources, f"{where}.resources")
         yield from _gpu_memory(pod_set.gpu_memory, pod_set.resources, f"{where}.gpuMemory")
         gpus = _asks_gpus(pod_set.resources, pod_set.gpu_memory)
-        yield from _gpu_models(pod_set.gpu_models, gpus=gpus, selector=pod_set.node_selector, path=where)
+        selector = pod_set.node_selector
+        yield from _gpu_models(pod_set.gpu_models, gpus=gpus, selector=selector, path=where)
+        yield from _gpu_speeds(pod_set.gpu_speeds, pod_set.gpu_models, gpus=gpus, selector=selector, path=where)
         yield from _node_affinity(pod_set.node_affinity, f"{where}.nodeAffinity")
+        yield from _company(pod_set.pod_affinity.required, f"{where}.podAffinity")
+        yield from _company(pod_set.pod_anti_affinity.required, f"{where}.podAntiAffinity")
         yield from _arrangement(pod_set.spread, pod_set.slices, pod_set.count, pod_set.minimum, where)
 
     yield from _order(workload.spec.pod_sets)
@@ -439,6 +496,9 @@ def _identity_of(spec: TrainingJobSpec) -> Iterator[Fault]:
         yield Fault("spec.securityContext.runAsUser", "FieldValueInvalid", 0, remedy)
 
 
+_MOST_PODS = 100_000
+
+
 def _training_job(job: TrainingJob) -> Iterator[Fault]:
     spec = job.spec
     yield from _volumes(spec.volumes)
@@ -447,6 +507,14 @@ def _training_job(job: TrainingJob) -> Iterator[Fault]:
         yield Fault("spec.minNodes", "FieldValueInvalid", spec.min_nodes, f"give at most nodes ({spec.nodes})")
     elastic = spec.nodes - spec.minimum
     yield from _elastic(spec.node_step, spec.resizable, elastic, "spec", "nodeStep", "nodes - minNodes")
+    if spec.groups > 1 and elastic > 0:
+        remedy = "groups come and go whole: leave it out, or give one group"
+        yield Fault("spec.minNodes", "FieldValueForbidden", spec.min_nodes, remedy)
+    if spec.min_groups is not None and spec.min_groups > spec.groups:
+        yield Fault("spec.minGroups", "FieldValueInvalid", spec.min_groups, f"give at most groups ({spec.groups})")
+    if spec.size > _MOST_PODS:
+        remedy = f"give at most {_MOST_PODS // spec.nodes}: a job has at most {_MOST_PODS} nodes in all"
+        yield Fault("spec.groups", "FieldValueInvalid", spec.groups, remedy)
     if len(job.metadata.name) > 50:
         remedy = "use at most 50 characters: pods are named after the job"
         yield Fault("metadata.name", "FieldValueInvalid", job.metadata.name, remedy)
@@ -454,7 +522,11 @@ def _training_job(job: TrainingJob) -> Iterator[Fault]:
     yield from _gpu_memory(spec.gpu_memory_per_node, spec.resources_per_node, "spec.gpuMemoryPerNode")
     gpus = _asks_gpus(spec.resources_per_node, spec.gpu_memory_per_node)
     yield from _gpu_models(spec.gpu_models, gpus=gpus, selector=spec.node_selector, path="spec")
+    yield from _gpu_speeds(spec.gpu_speeds, spec.gpu_models, gpus=gpus, selector=spec.node_selector, path="spec")
     yield from _node_affinity(spec.node_affinity, "spec.nodeAffinity")
+    yield from _company(spec.pod_affinity.required, "spec.podAffinity")
+    yield from _company(spec.pod_anti_affinity.required, "spec.podAntiAffinity")
+    yield from _pod_labels(spec.pod_labels)
     yield from _arrangement(spec.spread, spec.slices, spec.nodes, spec.minimum, "spec")
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from heddle.api.company import Company
 from heddle.api.meta import Condition, Count, Kind, Positive, Quantity, Resources, Struct
 from heddle.api.queue import GROUP_VERSION
 
@@ -153,10 +154,23 @@ class PodSet(Struct):
             max_length=16,
         ),
     ] = []
+    gpu_speeds: Annotated[
+        dict[str, Quantity],
+        Meta(
+            description='How fast such models are, as "0.45" or "450m": walltimes are stated for speed 1, which others '
+            "have. Without gpuModels: those that it may use, the fastest first."
+        ),
+    ] = {}
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
     node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
         default_factory=NodeAffinity
     )
+    pod_affinity: Annotated[
+        Company, Meta(description="Pods that its own must be near to, looked at when one is placed.")
+    ] = field(default_factory=Company)
+    pod_anti_affinity: Annotated[
+        Company, Meta(description="Pods that its own must be away from; these then stay away from them too.")
+    ] = field(default_factory=Company)
     spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
     slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
     exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False
@@ -175,6 +189,11 @@ class PodSet(Struct):
             max_length=63,
         ),
     ] = []
+
+    @property
+    def seeks_company(self) -> bool:
+        """Whether it demands anything of the pods around."""
+        return bool(self.pod_affinity.required or self.pod_anti_affinity.required)
 
     @property
     def minimum(self) -> int:
@@ -277,6 +296,9 @@ class WorkloadStatus(Struct):
     broken_since: Annotated[str | None, Meta(description="When the running gang fell below its minimum.")] = None
     evictions: Annotated[int, Meta(description="Pods evicted so far for other work.")] = 0
     cost: Annotated[list[Cost], Meta(description="What its start cost others, those that lost most first.")] = []
+    walltime_seconds: Annotated[
+        int | None, Meta(description="While it runs: its walltime on the models of GPUs that it got, by their speeds.")
+    ] = None
     admitted_counts: Annotated[
         dict[str, int], Meta(description="By pod set that is not resizable: how many pods it started with.")
     ] = {}

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from heddle.api.errors import ApiError, NotFound
+from heddle.api.mig import asked_of
 from heddle.api.trainingjob import TrainingJob
 from heddle.api.workload import USER_ANNOTATION
 from heddle.cli.answers import cost, preview, waits
@@ -24,9 +25,15 @@ def run(
     gpu_memory: Annotated[
         str | None, typer.Option(help="Memory of one GPU that each node uses, such as 20Gi, instead of --gpus.")
     ] = None,
+    mig: Annotated[
+        str, typer.Option(help="MIG instance that each node uses, such as 3g.40gb, instead of --gpus.")
+    ] = "",
     gpu_model: Annotated[
         list[str] | None,
-        typer.Option(help="Model of GPUs, as nodes are labelled (heddle top -o wide). Repeatable: the best first."),
+        typer.Option(
+            help="Model of GPUs, as nodes are labelled (heddle top -o wide). Repeatable: the best first. "
+            "MODEL=0.45 also says how fast it is, where --time is for speed 1: the fastest first."
+        ),
     ] = None,
     separate_gpus: Annotated[
         bool, typer.Option("--separate-gpus", help="No two nodes' shares are on the same GPU.")
@@ -37,6 +44,8 @@ def run(
     no_resize: Annotated[
         bool, typer.Option("--no-resize", help="With --min-nodes: stays at as many nodes as it starts with.")
     ] = False,
+    groups: Annotated[int, typer.Option(help="Replica groups of so many nodes each.", min=1)] = 1,
+    min_groups: Annotated[int | None, typer.Option(help="Elastic: runs with as few groups as these.")] = None,
     cpus: Annotated[float | None, typer.Option(help="CPUs of each node.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory of each node, such as 16Gi.")] = None,
     name: Annotated[str, typer.Option(help="Name of the job.")] = "",
@@ -72,6 +81,9 @@ def run(
     grace: Annotated[
         str, typer.Option(help="Time to save a checkpoint when told to stop (SIGTERM), such as 2m; default 30s.")
     ] = "",
+    gang_grace: Annotated[
+        str, typer.Option(help="How long nodes left of it wait for replacements of lost ones, such as 5m; default 60s.")
+    ] = "",
     max_restarts: Annotated[int, typer.Option(help="Restarts after failures.", min=0)] = 3,
     topology: Annotated[str, typer.Option(help="Node label of the level that must hold all nodes.")] = "",
     walltime: Annotated[
@@ -97,14 +109,10 @@ def run(
         if not sign or not key:
             raise fail(f"--env {text!r}: write NAME=VALUE", USAGE)
         pairs[key] = value
-    try:
-        limit = duration(walltime) if walltime else None
-    except ValueError as error:
-        raise fail(f"--time: {error}", USAGE) from None
-    try:
-        patience = duration(grace) if grace else 30
-    except ValueError as error:
-        raise fail(f"--grace: {error}", USAGE) from None
+    limit, patience, waits_for = (
+        _seconds(option, text) for option, text in (("time", walltime), ("grace", grace), ("gang-grace", gang_grace))
+    )
+    speeds = _speeds(gpu_model or [])
     with told(), client(namespace) as c:
         job = c.run(
             command,
@@ -115,9 +123,13 @@ def run(
             min_nodes=min_nodes,
             node_step=node_step,
             resizable=not no_resize,
+            groups=groups,
+            min_groups=min_groups,
             gpus=gpus_,
             gpu_memory=gpu_memory,
-            gpu_models=gpu_model or (),
+            mig=mig,
+            gpu_models=() if speeds else gpu_model or (),
+            gpu_speeds=speeds,
             separate_gpus=separate_gpus,
             cpus=cpus,
             memory=memory,
@@ -132,7 +144,8 @@ def run(
             volumes=volume or (),
             shared_memory=shm or None,
             upload=upload,
-            grace=patience,
+            grace=30 if patience is None else patience,
+            gang_grace=waits_for,
             max_restarts=max_restarts,
             topology=topology,
             walltime=limit,
@@ -147,6 +160,20 @@ def run(
             print(made)
             return
         raise SystemExit(_follow(c, made))
+
+
+def _speeds(models: list[str]) -> dict[str, int | str]:
+    """How fast each of the models is, where that is said of any."""
+    named = [text.partition("=") for text in models]
+    return {model: speed or 1 for model, _, speed in named} if any(sign for _, sign, _ in named) else {}
+
+
+def _seconds(option: str, text: str) -> int | None:
+    """The span of time that an option says; None where it is not given."""
+    try:
+        return duration(text) if text else None
+    except ValueError as error:
+        raise fail(f"--{option}: {error}", USAGE) from None
 
 
 def _follow(c: Any, name: str) -> int:
@@ -217,8 +244,9 @@ def _row(job: TrainingJob) -> list[Any]:
     status = job.status
     active = "-" if status.phase in ENDED else status.active_nodes
     return [
-        job.metadata.name, job.spec.queue, status.phase or "Pending", f"{active}/{job.spec.nodes}",
-        job.spec.gpu_memory_per_node or gpus(job.spec.resources_per_node), status.restarts,
+        job.metadata.name, job.spec.queue, status.phase or "Pending", f"{active}/{job.spec.size}",
+        job.spec.gpu_memory_per_node or ",".join(asked_of(job.spec.resources_per_node))
+        or gpus(job.spec.resources_per_node), status.restarts,
         ago(job.metadata.creation_timestamp), status.message,
     ]  # fmt: skip
 
@@ -272,7 +300,7 @@ def logs(
 
 
 def _follow_logs(c: Any, job: TrainingJob, printer: Printer, *, tail: int | None, timestamps: bool) -> None:
-    name, several = job.metadata.name, job.spec.nodes > 1
+    name, several = job.metadata.name, job.spec.size > 1
     reading = JobLogs(c, job, printer, earlier=False, prefixed=several, tail=tail, timestamps=timestamps)
     ended = threading.Event()
     faults: list[ApiError] = []

@@ -15,7 +15,19 @@ from heddle.api.registry import Resource
 from heddle.cli.answers import preview
 from heddle.cli.errors import FAILED, MISSING, USAGE, confirm, fail, refuse_off_terminal, told
 from heddle.cli.options import Namespace, Output, PlainOutput, client
-from heddle.cli.show import ago, as_yaml, console, gpus, gpus_in_use, node_rows, queue_tree, serialised, table, waiting
+from heddle.cli.show import (
+    ago,
+    as_yaml,
+    console,
+    gpus,
+    gpus_in_use,
+    instances,
+    node_rows,
+    queue_tree,
+    serialised,
+    table,
+    waiting,
+)
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -196,16 +208,21 @@ def top(namespace: Namespace = "default", output: Output = "") -> None:
         nodes, pods = c.list("nodes"), c.list("pods", all_namespaces=True)
         jobs, data = c.list("trainingjobs", all_namespaces=True), c.usage_data()
     rows, items = [], []
+    any_cut = any(instances(n, ())[1] for n in nodes)
     for n in nodes:
         mine = [p for p in pods if p.bound and p.spec.node_name == n.metadata.name]
         used_here = gpus_in_use(mine)
-        row: list[Any] = [n.metadata.name, f"{used_here:g}", gpus(n.status.allocatable), len(mine)]
+        cut_used, cut = instances(n, mine)
+        row: list[Any] = [n.metadata.name, f"{used_here:g}", gpus(n.status.allocatable)]
+        row += [f"{cut_used}/{cut}", len(mine)] if any_cut else [len(mine)]
         rows.append(row + node_rows(n) if output == "wide" else row)
         items.append(
             {
                 "node": n.metadata.name,
                 "gpusInUse": used_here,
                 "gpus": float(gpus(n.status.allocatable)),
+                "migInstancesInUse": cut_used,
+                "migInstances": cut,
                 "pods": len(mine),
             }
         )
@@ -214,7 +231,8 @@ def top(namespace: Namespace = "default", output: Output = "") -> None:
         usage = [{"user": u, "queue": q, "jobs": e.jobs, "gpuSeconds": e.gpu_seconds} for (u, q), e in used]
         serialised({"nodes": items, "usage": usage}, output)
         return
-    table(("NODE", "GPUS IN USE", "GPUS", "PODS", *(("PRODUCT", "CPU", "MEMORY") if output == "wide" else ())), rows)
+    cut_too, wide = ("MIG",) if any_cut else (), ("PRODUCT", "CPU", "MEMORY") if output == "wide" else ()
+    table(("NODE", "GPUS IN USE", "GPUS", *cut_too, "PODS", *wide), rows)
     console.print()
     hours = [(user, queue, e.jobs, f"{e.gpu_seconds / 3600:.3f}") for (user, queue), e in used]
     table(("USER", "QUEUE", "JOBS", "GPU-HOURS"), hours)

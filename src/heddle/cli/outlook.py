@@ -135,6 +135,7 @@ def stoppable() -> Iterator[Any]:
 def _tried(there: Cluster, tried: WhatIf, at: float, assumed: float | None) -> tuple[Cluster, list[Job]]:
     """The cluster and the jobs on top."""
     models = frozenset[str]().union(*map(models_of, there.queues))
+    cut = any(device.mig for node in there.nodes for device in node.devices)  # heddle says who gets which instance
     if tried.nodes is not None:
         count, _, like = tried.nodes.partition("x")
         if not count.isascii() or not count.isdigit():
@@ -149,7 +150,7 @@ def _tried(there: Cluster, tried: WhatIf, at: float, assumed: float | None) -> t
     jobs: list[Job] = []
     for path in tried.submit:
         for document in documents(path):
-            job = present.job_of(_workload(path, document, at, models), at, assumed)
+            job = present.job_of(_workload(path, document, at, models, picks=cut), at, assumed)
             if job.queue not in {queue.name for queue in there.queues}:
                 raise ValueError(f"{path}: queue {job.queue!r} is not there; name one that is, or give it in --queues")
             jobs.append(replace(job, submit=at))
@@ -196,7 +197,7 @@ def queues(path: Path) -> tuple[QueueSpec, ...]:
     return tuple(found)
 
 
-def _workload(path: Path, document: Any, at: float, models: frozenset[str]) -> Any:
+def _workload(path: Path, document: Any, at: float, models: frozenset[str], *, picks: bool) -> Any:
     if not isinstance(document, dict) or document.get("kind") != "TrainingJob":
         raise ValueError(f"{path}: holds something that is no TrainingJob; leave it out")
     try:
@@ -206,8 +207,12 @@ def _workload(path: Path, document: Any, at: float, models: frozenset[str]) -> A
         raise ValueError(f"{path}: {error}") from None
     job.metadata.name = job.metadata.name or f"{job.metadata.generate_name}new"
     workload = build.workload(job)
+    if any(pod_set.seeks_company for pod_set in workload.spec.pod_sets):
+        raise ValueError(f"{path}: spec.podAffinity: a snapshot does not know the labels of pods; leave it out")
     workload.metadata.creation_timestamp = to_text(at)
-    return workload_spec(workload, [build.pod(job, index) for index in range(job.spec.nodes)], models=models)
+    return workload_spec(
+        workload, [build.pod(job, index) for index in range(job.spec.size)], models=models, picks=picks
+    )
 
 
 # -- printing --------------------------------------------------------------------------------------

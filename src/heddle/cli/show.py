@@ -18,6 +18,7 @@ from heddle.api import quantity
 from heddle.api.clock import to_seconds
 from heddle.api.core import GPU_RESOURCE
 from heddle.api.meta import Kind, Resources
+from heddle.api.mig import INSTANCE_PREFIX, asked_of, instances_in
 from heddle.api.workload import DEVICES_ANNOTATION
 
 console = Console(highlight=False, soft_wrap=True)
@@ -75,11 +76,22 @@ def gpus_in_use(pods: Sequence[Any]) -> float:
     unnamed = 0.0
     for pod in pods:
         if named := pod.metadata.annotations.get(DEVICES_ANNOTATION, ""):
-            devices.update(device for device in named.split(",") if device)
+            devices.update(device for device in named.split(",") if device and not device.startswith(INSTANCE_PREFIX))
         else:
             asked = [c.resources.requests or c.resources.limits for c in pod.spec.containers]
             unnamed += sum(float(gpus(resources)) for resources in asked)
     return len(devices) + unnamed
+
+
+def instances(node: Any, pods: Sequence[Any]) -> tuple[int, int]:
+    """MIG instances of a node that its pods use, and that it has."""
+    used = 0
+    for pod in pods:
+        named = pod.metadata.annotations.get(DEVICES_ANNOTATION, "")
+        asked = [c.resources.requests or c.resources.limits for c in pod.spec.containers]
+        counted = sum(sum(asked_of(resources).values()) // 1000 for resources in asked)
+        used += instances_in(named.split(",")) if named else counted
+    return used, sum(asked_of(node.status.allocatable).values()) // 1000
 
 
 def node_rows(node: Any) -> list[Any]:

@@ -38,7 +38,10 @@ _STOP = 120.0
 def up(
     simulate: Annotated[
         list[str] | None,
-        typer.Option(help="Simulated nodes beside this machine: NODESxGPUSxMODEL, such as 2x8xH100. Repeatable."),
+        typer.Option(
+            help="Simulated nodes beside this machine: NODESxGPUSxMODEL, such as 2x8xH100; 1x8xH100:2x3g.40gb is cut "
+            "into MIG instances. Repeatable."
+        ),
     ] = None,
     port: Annotated[int, typer.Option(help="Port on loopback; 0: any free one.", min=0, max=65535)] = 0,
     foreground: Annotated[bool, typer.Option("--foreground", "-f", help="Stay in the terminal.")] = False,

@@ -112,7 +112,13 @@ class ClusterHeddle:
         budgets = Budgets(informers.of(PODDISRUPTIONBUDGETS))
         writes = ClusterWrites(Client(store), after, spaces.objects, budgets.of)
         scheduling = SchedulingController(
-            informers, writes=writes, groups=groups, budgets=budgets, claims=claims, scheduler=self._scheduler
+            informers,
+            writes=writes,
+            groups=groups,
+            budgets=budgets,
+            claims=claims,
+            scheduler=self._scheduler,
+            picks=False,
         )
         owners.on_change(scheduling.owner_changed)
         spaces.on_change(lambda type_, old, new: scheduling.space_changed((new or old).metadata.name))

@@ -8,9 +8,9 @@ of heddle runs for it, and no pod is ever created through it.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from heddle.api.admission import FIXED
 from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.license import LICENSE_PREFIX
+from heddle.api.mig import MIG_PREFIX
 from heddle.api.queue import GPU_MODEL_PREFIX, GROUP_VERSION
 from heddle.api.workload import GROUPS_ANNOTATION, USER_ANNOTATION
 
@@ -61,6 +61,11 @@ def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least:
         f"{resources}: ask for {GPU_RESOURCE} and pin the model with nodeSelector {GPU_PRODUCT_LABEL}",
     )
     yield Rule(
+        f"!has({amounts}) || {amounts}.all(r, !r.startsWith('{MIG_PREFIX}') || "
+        f"{_number(f'{amounts}[r]')} == double(int({_number(f'{amounts}[r]')})))",
+        f"{resources}: give a whole number of MIG instances",
+    )
+    yield Rule(
         f"!{asks} || {_number(share)} <= 1.0 || {_number(share)} == double(int({_number(share)}))",
         f"{resources}: give a share of one GPU below 1, or a whole number of GPUs",
     )
@@ -88,6 +93,31 @@ def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least:
         f"nodeSelector: give gpuModels or {GPU_PRODUCT_LABEL}, not both",
     )
     yield Rule(
+        f"!has({at}.gpuSpeeds) || ({at}.gpuSpeeds.size() <= 16 && {at}.gpuSpeeds.all(m, m.size() <= 63 && "
+        f"m.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')))",
+        "gpuSpeeds: name at most 16 models, as the node label does",
+    )
+    yield Rule(
+        f"!has({at}.gpuSpeeds) || {at}.gpuSpeeds.all(m, {_number(f'{at}.gpuSpeeds[m]')} >= 0.001 && "
+        f"{_number(f'{at}.gpuSpeeds[m]')} <= 1000.0)",
+        'gpuSpeeds: give speeds from "0.001" to "1000"; 1 = as walltimes say',
+    )
+    yield Rule(
+        f"!has({at}.gpuSpeeds) || !has({at}.gpuModels) || {at}.gpuModels.size() == 0 || "
+        f"{at}.gpuSpeeds.all(m, m in {at}.gpuModels)",
+        "gpuSpeeds: name models of gpuModels",
+    )
+    yield Rule(
+        f"!has({at}.gpuSpeeds) || {at}.gpuSpeeds.size() == 0 || has({at}.{memory}) || "
+        f"({asks} && {_number(share)} > 0.0)",
+        f"gpuSpeeds: ask for GPUs too, with {GPU_RESOURCE} or by memory",
+    )
+    yield Rule(
+        f"!has({at}.gpuSpeeds) || {at}.gpuSpeeds.size() == 0 || !has({at}.nodeSelector) || "
+        f"!('{GPU_PRODUCT_LABEL}' in {at}.nodeSelector)",
+        f"nodeSelector: give gpuSpeeds or {GPU_PRODUCT_LABEL}, not both",
+    )
+    yield Rule(
         f"{at}.{step} == 1 || {elastic} < 0 || ({elastic} > 0 && {elastic} % {at}.{step} == 0)",
         f"{step}: give a divisor of {count} - {least}; where that is 0 nothing is elastic, so leave it out",
     )
@@ -103,6 +133,13 @@ def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least:
         f"!has({at}.slices) || ({at}.{count} % {at}.slices.size == 0 && {minimum} % {at}.slices.size == 0)",
         f"slices: size divides {count} and {least}, so that all slices are whole",
     )
+    for name in ("podAffinity", "podAntiAffinity"):
+        for selector in ("labelSelector", "namespaceSelector"):
+            yield Rule(
+                f"!has({at}.{name}) || !has({at}.{name}.required) || {at}.{name}.required.all(t, !has(t.{selector}) || "
+                f"!has(t.{selector}.matchExpressions) || t.{selector}.matchExpressions.all(e, {_SOUND}))",
+                f"{name}: In and NotIn take values, Exists and DoesNotExist none",
+            )
     remedy = "nodeAffinity: In and NotIn take values, Exists and DoesNotExist none, Gt and Lt one whole number"
     for terms, expressions in (("required", "t.matchExpressions"), ("preferred", "t.preference.matchExpressions")):
         affinity = f"{at}.nodeAffinity"
@@ -195,6 +232,24 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "trainingjobs": (
         Rule("object.metadata.name.size() <= 50", "name: use at most 50 characters: pods are named after the job"),
         *_pod_set("object.spec", "resourcesPerNode", "gpuMemoryPerNode", "nodeStep", "nodes", "minNodes"),
+        Rule(
+            "object.spec.groups == 1 || !has(object.spec.minNodes) || object.spec.minNodes >= object.spec.nodes",
+            "minNodes: groups come and go whole: leave it out, or give one group",
+        ),
+        Rule(
+            "!has(object.spec.minGroups) || object.spec.minGroups <= object.spec.groups",
+            "minGroups: give at most groups",
+        ),
+        Rule("object.spec.nodes * object.spec.groups <= 100000", "groups: a job has at most 100000 nodes in all"),
+        Rule(
+            f"!has(object.spec.podLabels) || object.spec.podLabels.all(k, !k.startsWith('{_GROUP}/'))",
+            f"podLabels: labels {_GROUP}/... are heddle's own",
+        ),
+        Rule(
+            "!has(object.spec.podLabels) || object.spec.podLabels.all(k, object.spec.podLabels[k].size() <= 63 && "
+            "object.spec.podLabels[k].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$'))",
+            "podLabels: values have letters, digits, '-', '_' and '.', 63 at most",
+        ),
         *_volumes(),
         *_identity(),
     ),
@@ -248,7 +303,7 @@ def _invalid(rule: Rule) -> Object:
 
 
 def faults() -> list[Object]:
-    """Policies that refuse an object whose fields do not fit each other, and changes of what pods are made of."""
+    """Policies that refuse an object whose fields do not fit each other."""
     found = []
     for resource, rules in RULES.items():
         spec = {
@@ -260,17 +315,6 @@ def faults() -> list[Object]:
             "validations": [_invalid(rule) for rule in rules],
         }
         found += _policy(f"heddle-{resource}", spec)
-    remedy = "is immutable: pods are made of it; delete the job and submit it anew"
-    for kind, fields in FIXED.items():
-        resource = f"{kind.lower()}s"
-        spec = {
-            "matchConstraints": _constraints([resource], ("UPDATE",)),
-            "validations": [
-                _invalid(Rule(f"object.spec.?{name} == oldObject.spec.?{name}", f"spec.{name} {remedy}"))
-                for name in fields
-            ],
-        }
-        found += _policy(f"heddle-{resource}-fixed", spec)
     return found
 
 

@@ -100,8 +100,8 @@ Admission policies run inside the API server and match heddle's own kinds only.
 
 {_policies()}
 
-`heddle-trainingjobs-fixed` and `heddle-workloads-fixed` refuse to change what pods are already made of. What concerns
-several objects (a queue that does not exist, a topology without nodes) becomes a condition of the object instead.
+The CustomResourceDefinitions themselves refuse to change what pods are already made of. What concerns several objects
+(a queue that does not exist, a topology without nodes) becomes a condition of the object instead.
 An object that was stored before a policy came can still be labelled and deleted.
 
 ### Who submitted a job

@@ -32,7 +32,8 @@ from heddle.engine.model import (
 from heddle.engine.plan import Action, Bind, Budget, Evict, Plan, Reserve, Verdict
 from heddle.engine.reasons import Reason, ReasonCode, render
 from heddle.engine.scheduler import fair_shares, schedule
-from heddle.engine.state import Snapshot, State, TaskFact, TaskState
+from heddle.engine.snapshot import Snapshot, TaskFact
+from heddle.engine.state import State, TaskState
 from heddle.engine.usage import PastUsage
 
 __all__ = [

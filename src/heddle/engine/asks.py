@@ -1,71 +1,187 @@
-"""What the kinds of claims that wait in a queue ask for at least, as rows of one array.
+"""What the kinds of claims that wait ask for at least, as rows of one array: one comparison says whom to hear.
 
-A long line asks for far more than is idle. One comparison over all rows says whose claims are worth hearing at all;
-and a kind that found no room is not heard again before room has become free.
+A long line asks for far more than is idle, and what found nothing yesterday finds nothing today unless something
+changed. Of each kind in each queue it is remembered at which state of the world it was tried in vain, so that a cycle
+costs what changed since the last one, not what waits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
 
 import numpy as np
 
-from heddle.engine.kinds import Kind, may_be_timed
-from heddle.engine.nodes import Ints
+from heddle.engine.kinds import Ask, Kind, may_be_timed
+from heddle.engine.nodes import Bools, Ints
 
-_NEVER = 2**62
+_ENDLESS = 2**62
 """Of rows that nobody has: more than there can be."""
+NEVER = -2
+"""A number that no state of the world has: whatever was tried in vain is tried again."""
+_UNTRIED = -1
+_FEW = 16
+"""Rows of nodes, freed one after the other, that are looked at singly."""
+
+Heard = dict[str, list[Kind]]
+"""Kinds by queue."""
+
+
+class Tried(IntEnum):
+    """What a kind of claim was tried for; each is remembered with a number that says how the world was."""
+
+    ROOM = 0
+    """A free place: no node has room. With the value of ``State.freed``."""
+    CAP = 1
+    """Admission: a cap stands in the way. With the same."""
+    GATHER = 2
+    """Moving others. With ``Cycle.held_stamp``."""
+    GAIN = 3
+    """Making others leave. With ``Cycle.stamp``."""
 
 
 class Asks:
-    """One row for each kind; rows of kinds that are gone are used again."""
+    """One row for each kind of each queue; rows of kinds that are gone are used again."""
 
     def __init__(self, width: int) -> None:
-        self._least: Ints = np.full((16, width), _NEVER, np.int64)
-        self._barren: Ints = np.full(16, -1, np.int64)  # value of `State.freed` at which no room was found
-        self._kinds: list[Kind | None] = []
-        self._row: dict[Kind, int] = {}
+        self._least: Ints = np.full((16, width), _ENDLESS, np.int64)
+        self._one: Bools = np.zeros(16, np.bool_)  # `least` is what one task asks of one node
+        self._priority: Ints = np.zeros(16, np.int64)
+        self._queue: Ints = np.zeros(16, np.int64)
+        self._vain: Ints = np.full((len(Tried), 16), _UNTRIED, np.int64)
+        self._kinds: list[tuple[str, Kind] | None] = []
+        self._row: dict[tuple[str, Kind], int] = {}
         self._free: list[int] = []
+        self._nobody: dict[Tried, int] = {}  # the state of the world in which none of these kinds may get something
         self.timed = 0  # kinds that may have a walltime
+
+    def __len__(self) -> int:
+        """How many kinds wait."""
+        return len(self._row)
 
     def widen(self, width: int) -> None:
         """Adds columns for new resources: nobody who is known asks for them."""
         extra = width - self._least.shape[1]
         self._least = np.pad(self._least, ((0, 0), (0, extra)))
-        self._least[self._least[:, 0] == _NEVER] = _NEVER
+        self._least[self._least[:, 0] == _ENDLESS] = _ENDLESS
 
-    def add(self, kind: Kind, least: Sequence[int]) -> None:
-        """A kind that asks for no less than this, per resource."""
+    def add(self, queue: str, number: int, kind: Kind, ask: Ask) -> None:
+        """Somebody of a kind waits in a queue, which has this number among all queues."""
         if self._free:
             row = self._free.pop()
-            self._kinds[row] = kind
+            self._kinds[row] = (queue, kind)
         else:
             row = len(self._kinds)
-            self._kinds.append(kind)
-            if row == self._least.shape[0]:
-                self._least = np.pad(self._least, ((0, row), (0, 0)), constant_values=_NEVER)
-                self._barren = np.pad(self._barren, (0, row), constant_values=-1)
-        self._least[row] = least
-        self._barren[row] = -1
-        self._row[kind] = row
+            self._kinds.append((queue, kind))
+            if row == self._one.shape[0]:
+                self._least = np.pad(self._least, ((0, row), (0, 0)), constant_values=_ENDLESS)
+                self._vain = np.pad(self._vain, ((0, 0), (0, row)), constant_values=_UNTRIED)
+                self._one = np.pad(self._one, (0, row))
+                self._priority = np.pad(self._priority, (0, row))
+                self._queue = np.pad(self._queue, (0, row))
+        self._least[row] = ask.least
+        self._one[row] = ask.alone
+        self._priority[row] = ask.priority
+        self._queue[row] = number
+        self._vain[:, row] = _UNTRIED
+        self._nobody = {}
+        self._row[queue, kind] = row
         self.timed += may_be_timed(kind)
 
-    def remove(self, kind: Kind) -> None:
+    def remove(self, queue: str, kind: Kind) -> None:
         """Nobody of this kind waits any longer."""
-        row = self._row.pop(kind)
-        self._least[row] = _NEVER
+        row = self._row.pop((queue, kind))
+        self._least[row] = _ENDLESS
         self._kinds[row] = None
         self._free.append(row)
         self.timed -= may_be_timed(kind)
 
-    def found_none(self, kind: Kind, freed: int) -> None:
-        """No room for this kind in the state as it is, until more room has become free than so often."""
-        row = self._row.get(kind)
-        if row is not None:
-            self._barren[row] = freed
+    # -- what was tried ----------------------------------------------------------------------------
 
-    def within(self, idle: Ints, freed: int) -> list[Kind]:
-        """The kinds that ask for no more than what is idle, and did not fail since room was freed so often."""
+    def in_vain(self, what: Tried, queue: str, kind: Kind, stamp: int) -> None:
+        """A kind was tried for something and got it not, when the world was as a number says."""
+        row = self._row.get((queue, kind))
+        if row is not None:
+            self._vain[what, row] = stamp
+
+    def rows_known(self, freed: int, since: Mapping[int, int]) -> bool:
+        """Whether the last time that room became free was on a row that is known, and kinds had been tried before."""
         size = len(self._kinds)
-        fits = (self._least[:size] <= idle).all(axis=1) & (self._barren[:size] != freed)
-        return [kind for row in np.flatnonzero(fits).tolist() if (kind := self._kinds[row]) is not None]
+        barren: Ints = self._vain[Tried.ROOM, :size]
+        return since.get(freed, -1) >= 0 and bool(np.any((barren >= freed - _FEW) & (barren >= 0)))
+
+    def to_place(self, idle: Ints, freed: int, since: Mapping[int, int], room: Ints, *, note: bool) -> Heard:
+        """The kinds that ask for no more than what is idle, and were not found to have no place or to break a cap.
+
+        Args:
+            idle: what is idle in all, per resource.
+            freed: the value of ``State.freed``.
+            since: which row of nodes became freer with which value of it; others are unknown.
+            room: what is idle, per row of nodes and resource.
+            note: remember those for whom nothing is there: the state is not one on trial.
+        """
+        if note and self._nobody.get(Tried.ROOM) == freed:
+            return {}
+        size = len(self._kinds)
+        barren, least = self._vain[Tried.ROOM, :size], self._least[:size]
+        fits: Bools = (barren != freed) & (self._vain[Tried.CAP, :size] != freed)
+        if fits.any():
+            fits &= (least <= idle).all(axis=1)
+        if not fits.any():
+            return self._heard(fits, Tried.ROOM, freed if note else NEVER)
+        before = (fits & self._one[:size] & (barren >= 0) & (freed - barren <= _FEW)).nonzero()[0]
+        for stamp in set(barren[before].tolist()) if before.size else ():
+            rows = {since.get(value, -1) for value in range(stamp + 1, freed + 1)}
+            if -1 not in rows:  # nothing else became freer: the place is there, or there is still none
+                mine = before[barren[before] == stamp]
+                there = np.maximum(room[sorted(rows)], 0)
+                fit: Bools = np.all(least[mine, None, :] <= there[None, :, :], axis=2)
+                none = mine[~np.any(fit, axis=1)]
+                fits[none] = False
+                if note:
+                    barren[none] = freed
+        return self._heard(fits, Tried.ROOM, freed if note else NEVER)
+
+    def to_gather(self, idle: Ints, stamp: int) -> Heard:
+        """The kinds that ask for no more than what is idle in all, now or once all who leave have left."""
+        if self._nobody.get(Tried.GATHER) == stamp:
+            return {}
+        size = len(self._kinds)
+        fits: Bools = self._vain[Tried.GATHER, :size] != stamp
+        fits &= (self._least[:size] <= idle).all(axis=1)
+        return self._heard(fits, Tried.GATHER, stamp)
+
+    def untried(self, stamp: int) -> bool:
+        """Whether there is a kind that was not found to make nobody leave when the world was as this number says."""
+        if self._nobody.get(Tried.GAIN) == stamp:
+            return False
+        size = len(self._kinds)
+        live: Bools = self._least[:size, 0] != _ENDLESS
+        return bool((live & (self._vain[Tried.GAIN, :size] != stamp)).any())
+
+    def to_gain(self, stamp: int, slacks: Sequence[Ints], lowest: Ints, idle: Ints | None) -> Heard:
+        """The kinds that others might leave for.
+
+        Args:
+            stamp: as of :meth:`untried`.
+            slacks: what each queue has left of its share, and of its quota: one row per queue, none below 0.
+            lowest: per queue the lowest priority of what has a place.
+            idle: what will be idle in all once all who leave have left; None = nobody leaves.
+        """
+        size = len(self._kinds)
+        least, queue = self._least[:size], self._queue[:size]
+        fits: Bools = self._priority[:size] > lowest[queue]
+        for slack in slacks:
+            fits |= (least <= slack[queue]).all(axis=1)
+        if idle is not None:
+            fits |= (least <= idle).all(axis=1)
+        return self._heard(fits & (self._vain[Tried.GAIN, :size] != stamp), Tried.GAIN, stamp)
+
+    def _heard(self, fits: Bools, what: Tried, stamp: int) -> Heard:
+        found: Heard = {}
+        for row in fits.nonzero()[0].tolist():
+            if (each := self._kinds[row]) is not None:
+                found.setdefault(each[0], []).append(each[1])
+        if not found and stamp != NEVER:
+            self._nobody[what] = stamp
+        return found

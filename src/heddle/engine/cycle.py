@@ -13,18 +13,22 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from heddle.engine import patience
+from heddle.engine.asks import NEVER, Heard
 from heddle.engine.kinds import Kind
-from heddle.engine.nodes import Ints
 from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
 from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scores import RequestClass
 from heddle.engine.shadow import Shadow, find_shadow, known_ends
+from heddle.engine.speeds import slowness
 from heddle.engine.state import State, Task, TaskState, Work
 from heddle.engine.steps import to_grow
 
 Place = tuple[Task, int, tuple[int, ...]]
+
+_PLENTY = 2**61
+"""More than anybody asks for, or has."""
 
 
 class Cycle:
@@ -63,7 +67,10 @@ class Cycle:
         self.joined = state.crowds.joined  # as of when those who seek company were last all heard
         self._shadow_searches = 0
         self._freed = state.freed
-        self._idle: tuple[int, Ints] | None = None
+        # claims that got nothing while these stay get nothing now: as long as no share changes, and without shares
+        self.stamp = state.stamp(budget)
+        self.held_stamp = state.placed
+        self.doubts = 0  # decisions so far that rest on the time, on other claims, or on what protects somebody
         self._reasons: dict[tuple[ReasonCode, str], Reason] = {}
 
     # -- claims ------------------------------------------------------------------------------------
@@ -197,13 +204,41 @@ class Cycle:
         """Whether nothing has been tried yet: what fails now fails until more room has become free."""
         return not self.state.checkpoint() and self.state.freed == self._freed
 
-    def idle(self) -> Ints:
-        """What is idle in sum, per resource, or a little more: nobody who asks for more than that can start now."""
+    def untouched(self) -> bool:
+        """Whether nobody has a place more or less than at the start, and nobody is barred: what fails now fails until
+        something changes."""
+        return not self.state.checkpoint() and not self.barred
+
+    def may_be_placed(self) -> Heard:
+        """The kinds for which there may be a free place."""
         state = self.state
-        if self._idle is None or self._idle[0] != state.freed:
-            idle = np.maximum(state.nodes.bind[state.nodes.open], 0).sum(axis=0)
-            self._idle = (state.freed, idle)
-        return self._idle[1]
+        idle, room, note = state.nodes.idle(land=False), state.nodes.bind, self.at_start()
+        return state.asks.to_place(idle, state.freed, state.freed_rows, room, note=note)
+
+    def few_rows_freed(self) -> bool:
+        """Whether it is known on which few rows room became free since most claims were last tried in vain."""
+        state = self.state
+        return state.asks.rows_known(state.freed, state.freed_rows)
+
+    def may_gather(self) -> Heard:
+        """The kinds for which enough may be idle, if only in many places."""
+        idle = self.state.nodes.idle(land=True)
+        return self.state.asks.to_gather(idle, self.held_stamp if self.untouched() else NEVER)
+
+    def may_gain(self) -> Heard:
+        """The kinds for which others may leave: those within their queue's share or quota, and those of a higher
+        priority than something that has a place in their queue; with those that fit where others leave already."""
+        state = self.state
+        stamp = self.stamp if self.untouched() else NEVER
+        if not state.asks.untried(stamp):
+            return {}
+        queues = list(state.tree.queues.values())
+        used = np.array([q.running for q in queues], np.int64) + np.array([q.reserved for q in queues], np.int64)
+        bounds = ([q.share for q in queues], [q.quota for q in queues])
+        slacks = [np.maximum(np.array(bound, np.int64) - used, 0) for bound in bounds]
+        lowest = np.array([queue.live.lowest(_PLENTY) for queue in queues], np.int64)
+        idle = state.nodes.idle(land=True) if state.holders or state.nodes.leaving else None
+        return state.asks.to_gain(stamp, slacks, lowest, idle)
 
     def gathers(self, work: Work, need: Need, demand: list[int]) -> bool:
         """Whether what is idle would be enough in sum: moving work makes no room, it only gathers it."""
@@ -221,14 +256,14 @@ class Cycle:
         """When a workload ends that runs or would start now; infinite where its walltime is not known."""
         if work.spec.walltime is None:
             return math.inf
-        return (self.now if work.end is None else work.started) + work.spec.walltime
+        return (self.now if work.end is None else work.started) + work.spec.walltime * slowness(work)
 
     def may_keep_ahead(self) -> bool:
         """Whether a claim that cannot start might still have room kept ahead of time."""
         budget = self.budget
         if len(self.shadows) >= budget.shadows or self._shadow_searches >= budget.shadow_searches:
             return False
-        return bool(self.impatient or self.state.ends or self._timed or any(queue.asks.timed for queue in self.lines))
+        return bool(self.impatient or self.state.ends or self._timed or self.state.asks.timed)
 
     def outlasts(self, work: Work) -> list[Shadow]:
         """The shadows of others that a workload would still be running in."""

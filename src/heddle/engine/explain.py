@@ -153,8 +153,9 @@ def _fewer_members(ask: _WhatIf) -> Reason | None:
 
 def _fewer_groups(ask: _WhatIf) -> Reason | None:
     """The largest number of groups below the minimum that would start now."""
-    asked = ask.work.spec.min_groups
-    if asked is None or any(ask.work.bound):
+    spec = ask.work.spec
+    asked = spec.min_groups or len({pod_set.group for pod_set in spec.pod_sets if pod_set.group})
+    if any(ask.work.bound):
         return None
     for fewer in range(asked - 1, 0, -1):
         other = ask.variant(lambda pod_set: pod_set, min_groups=fewer)

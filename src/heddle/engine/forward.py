@@ -144,6 +144,7 @@ def expect_all(
     forward = Forward(copy, now, budget)
     waiting, found = set(workloads), dict[str, Expectation]()
     evicted = 0
+    paced = any(work.paced for work in copy.works.values())
     for count, step in enumerate(forward.steps()):
         evicted += len(step.evicted)
         for name in step.started:
@@ -151,7 +152,7 @@ def expect_all(
                 waiting.discard(name)
                 after = tuple((ended, 0) for ended in step.ended)
                 reason = Reason(ReasonCode.EXPECTED_START, queue=copy.works[name].spec.queue, at=step.at, holders=after)
-                found[name] = Expectation(name, step.at, reason, _assumptions(copy, evicted))
+                found[name] = Expectation(name, step.at, reason, _assumptions(copy, evicted, paced=paced))
         if not waiting or count >= steps:
             break
     endless = sum(any(work.bound) and work.spec.walltime is None for work in copy.works.values())
@@ -161,9 +162,11 @@ def expect_all(
     return found
 
 
-def _assumptions(state: State, evicted: int) -> tuple[Reason, ...]:
+def _assumptions(state: State, evicted: int, *, paced: bool) -> tuple[Reason, ...]:
     endless = sum(any(work.bound) and work.spec.walltime is None for work in state.works.values())
     found = [Reason(ReasonCode.ASSUMES_NO_ARRIVALS), Reason(ReasonCode.ASSUMES_WALLTIMES)]
+    if paced:
+        found.append(Reason(ReasonCode.ASSUMES_SPEEDS))
     if endless:
         found.append(Reason(ReasonCode.ASSUMES_ENDLESS, tasks=endless))
     if evicted:

@@ -9,7 +9,8 @@ of its own.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from heddle.engine.steps import to_grow
 
@@ -17,6 +18,21 @@ if TYPE_CHECKING:
     from heddle.engine.state import Work
 
 Kind = tuple[object, ...]
+
+
+class Ask(NamedTuple):
+    """What those of one kind ask for.
+
+    Attributes:
+        least: amounts of nodes for all that must start together, per resource: at least so much.
+        alone: it is one task, which one node must have room for.
+        priority: their priority, without what age adds.
+    """
+
+    least: Sequence[int]
+    alone: bool
+    priority: int
+
 
 SHORT = "short"
 """Too few tasks exist for the minimum, or for a step beyond it."""
@@ -31,7 +47,7 @@ def kind_of(work: Work) -> Kind:
     spec, queue = work.spec, work.queue
     if len(spec.pod_sets) != 1 or work.held or work.arranged or spec.awaited:
         return (work.name,)
-    if queue is None or queue.spec.ageing is not None:
+    if queue is None:
         return (work.name,)
     pod_set, bound = spec.pod_sets[0], work.bound[0]
     missing = pod_set.min - bound
@@ -52,8 +68,10 @@ def kind_of(work: Work) -> Kind:
         if missing > work.pending[0]:
             return (SHORT,)
     user = spec.user if any(at.submitters is not None for at in queue.path) else ""
-    wish = (spec.topology_required, spec.topology_preferred, pod_set.neighbours, spec.gentle)
-    return (what, work.bases[0], missing, spec.preemptible, spec.priority, spec.walltime, wish, user)
+    speeds = tuple(sorted(pod_set.gpu_speeds.items())) if work.paced else ()
+    wish = (spec.topology_required, spec.topology_preferred, pod_set.neighbours, spec.gentle, speeds)
+    age = 0 if queue.spec.ageing is None else queue.spec.ageing.points(spec.created, queue.tick)
+    return (what, work.bases[0], missing, spec.preemptible, spec.priority, spec.walltime, wish, user, age)
 
 
 def apart_from_time(kind: Kind) -> tuple[Kind, float] | None:
@@ -74,16 +92,16 @@ def may_be_timed(kind: Kind) -> bool:
     return len(kind) == 1 or (kind[0] == START and kind[5] is not None)
 
 
-def least(work: Work, width: int) -> list[int]:
+def ask_of(work: Work, width: int) -> Ask:
     """What those of the workload's kind ask nodes for at least, per resource: nothing where that is not known."""
     amounts = [0] * width
-    kind = work.kind
+    kind, priority = work.kind, work.spec.priority
     if kind is None or len(kind) == 1:
-        return amounts
+        return Ask(amounts, alone=False, priority=priority)
     cls = work.bases[0]
     count = work.spec.pod_sets[0].min - work.bound[0] if kind[0] == START else 1
     for column in cls.used:
         amounts[column] = cls.needs[column] * count
     if not cls.fixed:
         amounts[0] = 0  # it depends on the hardware, also on such as comes later
-    return amounts
+    return Ask(amounts, count == 1 and not work.social, priority)

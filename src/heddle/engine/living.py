@@ -34,3 +34,7 @@ class Living(dict[str, "Work"]):
     def below(self, priority: int) -> bool:
         """Whether any of them has a lower priority."""
         return any(known < priority for known in self._counts)
+
+    def lowest(self, otherwise: int) -> int:
+        """The lowest priority among them."""
+        return min(self._counts, default=otherwise)

@@ -1,7 +1,8 @@
 """Work that is lost when tasks stop: GPUs times the time since they last could resume from.
 
-What a workload saved (:attr:`WorkloadSpec.checkpointed`) it does not do again; without that all since the start of a
-task is lost. It ranks who is asked to leave or to move, and never protects anybody.
+What a workload saved (:attr:`WorkloadSpec.checkpointed`, or by itself each :attr:`WorkloadSpec.saves_every` seconds) it
+does not do again; without that all since the start of a task is lost. It ranks who is asked to leave or to move, and
+never protects anybody.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def lost_work(tasks: Iterable[Task], now: float, least: float = 0.0) -> float:
     """
     lost = 0.0
     for task in tasks:
-        saved = task.work.spec.checkpointed
+        saved, every = task.work.spec.checkpointed, task.work.spec.saves_every
         since = task.since if saved is None else max(task.since, saved)
+        if every is not None and now > task.since:
+            since = max(since, now - (now - task.since) % every)
         lost += max(task.cls.gpu, 1) * max(now - since, least)
     return lost

@@ -597,6 +597,7 @@ class PodSet:
         gpu_memory: MiB of ONE device, in place of ``gpu``: the share that this is depends on where it lands.
         mig: a MIG profile as ``3g.40gb``, of which each task gets one instance, in place of ``gpu``.
         gpu_models: models of GPUs that it may use, the best first (none = any). All its tasks are on GPUs of one.
+        gpu_speeds: of some of these models, how fast they are: a walltime is stated for speed 1, which the others have.
         node_selector: labels that a node must have.
         tolerations: taints that it accepts.
         node_affinity: a node must meet one of these terms (none = any node will do).
@@ -633,6 +634,7 @@ class PodSet:
     after: tuple[str, ...] = ()
     gpu_memory: int = 0
     gpu_models: tuple[str, ...] = ()
+    gpu_speeds: Mapping[str, float] = field(default_factory=dict)
     mig: str = ""
     budgets: tuple[str, ...] = ()
     step: int = 1
@@ -653,6 +655,13 @@ class PodSet:
             raise _fault("pod_set.gpu_memory", self.gpu_memory, "give `gpu` or `gpu_memory`, not both")
         if len(set(self.gpu_models)) != len(self.gpu_models) or not all(self.gpu_models):
             raise _fault("pod_set.gpu_models", self.gpu_models, "name each model once")
+        for model, speed in self.gpu_speeds.items():
+            where = f"pod_set.gpu_speeds[{model}]"
+            if model not in self.gpu_models:
+                raise _fault(where, speed, "name one of gpu_models")
+            _number(where, speed)
+            if speed <= 0:
+                raise _fault(where, speed, "give more than 0")
         if self.mig:
             if self.gpu or self.gpu_memory:
                 raise _fault("pod_set.mig", self.mig, "give only one of `gpu`, `gpu_memory` and `mig`")
@@ -698,8 +707,8 @@ class WorkloadSpec:
         movable: it may be moved to another place so that others fit (only if preemptible too).
         awaited: tasks that do not exist at the moment but will come back (they are being moved): what is promised
             to them is kept, and they are not started before.
-        walltime: seconds that it runs at most, counted from the start of its earliest running task (None =
-            not known). Room is kept ahead of time only against ends that are known.
+        walltime: seconds that it runs at most on GPUs of speed 1, counted from the start of its earliest running task
+            (None = not known). Room is kept ahead of time only against ends that are known.
         user: who submitted it. All work of nobody known ("") counts as one submitter's.
         gang_grace: seconds that the rest of it may wait for replacements before it is evicted (None = as the budget
             says).
@@ -707,6 +716,8 @@ class WorkloadSpec:
         min_groups: how many groups of pod sets must run; those beyond are elastic, each as a whole. None = all must.
         checkpointed: when it last saved what it would resume from, in seconds; None = never. Work done since is what
             stopping it loses, which ranks victims.
+        saves_every: seconds of running between checkpoints that it makes by itself, from the start of each task (None =
+            not known): what it would resume from is then at most so old.
         gentle: nobody is evicted or moved for it; it takes room that is free, or that others leave anyway.
     """
 
@@ -728,6 +739,7 @@ class WorkloadSpec:
     gang_grace: float | None = None
     separate_gpus: bool = False
     checkpointed: float | None = None
+    saves_every: float | None = None
     gentle: bool = False
 
     def __post_init__(self) -> None:
@@ -739,6 +751,10 @@ class WorkloadSpec:
             _number("workload.broken_since", self.broken_since)
         if self.checkpointed is not None:
             _number("workload.checkpointed", self.checkpointed)
+        if self.saves_every is not None:
+            _number("workload.saves_every", self.saves_every)
+            if self.saves_every <= 0:
+                raise _fault("workload.saves_every", self.saves_every, "give more than 0 seconds, or None")
         if self.walltime is not None:
             _number("workload.walltime", self.walltime)
             if self.walltime <= 0:

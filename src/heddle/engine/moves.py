@@ -2,22 +2,23 @@
 
 Idle room is often there, only not in one place. This module finds tasks whose moving would open it: node
 by node it asks the least costly movable tasks to step aside, gives the claim its places, and then finds a new
-place for everyone who moved. Either all of that works, or nothing is changed. Who may be moved is the
-caller's rule; here it is only a list of workloads.
+place for everyone who moved. Either all of that works, or nothing is changed. Who may be moved is said by
+:mod:`heddle.engine.movers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 
 from heddle.engine.lostwork import lost_work
+from heddle.engine.model import WHOLE
+from heddle.engine.movers import Movers
 from heddle.engine.nodes import Ints
-from heddle.engine.placement import Need, Placer, waiting
+from heddle.engine.placement import Need, waiting
 from heddle.engine.state import Task, TaskState, Work
 
-_NONE = np.zeros(0, np.int64)
 _LEAST = 1.0
 """Seconds of work that a move loses at least, so that the size of a task that just started counts too."""
 
@@ -26,35 +27,36 @@ class Moves:
     """The search for moves that make room for one need of one workload."""
 
     def __init__(
-        self, placer: Placer, work: Work, need: Need, movable: Iterable[Work], now: float, *, most: int, nodes: int
-    ):
+        self,
+        movers: Movers,
+        work: Work,
+        need: Need,
+        now: float,
+        *,
+        most: int,
+    ) -> None:
         """Prepares a search.
 
         Args:
-            placer: finds places.
+            movers: whose tasks may be moved.
             work: who needs room.
             need: for what.
-            movable: running workloads whose tasks may be moved.
             now: seconds.
             most: how many tasks may move.
-            nodes: how many nodes (or domains) are compared.
         """
-        self.placer, self.state = placer, placer.state
+        self.movers, self.placer, self.state = movers, movers.placer, movers.state
         self.work, self.need = work, need
-        self.now, self.most, self.compared = now, most, nodes
+        self.now, self.most, self.compared = now, most, movers.compared
         self.moved: list[Task] = []
-        self._on_row: dict[int, list[Task]] = {}
-        for each in movable:
-            for task in each.tasks.values():
-                if task.state is TaskState.BOUND and task.hold is None:
-                    self._on_row.setdefault(task.row, []).append(task)
-        for tasks in self._on_row.values():
-            tasks.sort(key=lambda task: (lost_work((task,), now, _LEAST), task.work.name, task.name))
+        self.tried = False  # whether anybody was asked to step aside, if only on trial
+        self._on_row: dict[int, list[Task]] = {}  # of rows looked at
 
     def run(self) -> bool:
         """Makes room and promises all places, or changes nothing. True when it did; `moved` says who moves."""
-        if not self._on_row:
-            return False
+        if len(self.need) == 1 and self.need[0][1] == 1 and self.work.spec.topology_required is None:
+            cls = self.work.parts[self.need[0][0]]  # it has no free place, or there would be nothing to gather
+            if self.placer.best(self.work, self.need[0][0], None, land=True) < 0 and not self.movers.could_clear(cls):
+                return False
         point = self.state.checkpoint()
         for rows in self._arenas():
             self.moved = []
@@ -97,11 +99,14 @@ class Moves:
         """Places a task on the node where the least work is lost by moving."""
         state = self.state
         nodes = state.nodes
-        inside = self._on_row if rows is None else [row for row in rows.tolist() if row in self._on_row]
-        usable = [row for row in inside if task.work.parts[task.part].accepts(nodes.specs[row])]
-        usable.sort(key=lambda row: (-int(nodes.land[row, 0]), nodes.names[row]))
+        cls = task.work.parts[task.part]
+        state.cache.scores(cls, land=True)  # refreshes eligibility
+        usable = np.flatnonzero(cls.eligible) if rows is None else rows[cls.eligible[rows]]
         best: tuple[tuple[float, int, str], int] | None = None
-        for row in usable[: self.compared]:
+        for row in islice((row for row in nodes.roomiest(usable) if self._there(row)), self.compared):
+            if not self._could_clear(task, row):
+                continue
+            self.tried = True
             point, mark = state.checkpoint(), len(self.moved)
             if self._clear(task, row):
                 spent = self.moved[mark:]
@@ -112,11 +117,44 @@ class Moves:
             del self.moved[mark:]
         return best is not None and self._clear(task, best[1])
 
+    def _there(self, row: int) -> list[Task]:
+        """Tasks on a row that may be moved, those that lose least first."""
+        found = self._on_row.get(row)
+        if found is None:
+            here = self.state.on_row.get(row, ())
+            ran = (t for t in here if (t.state is TaskState.BOUND and t.hold is None) or t in self.moved)
+            found = [task for task in ran if task.work is not self.work and self.movers.movable(task.work)]
+            found.sort(key=lambda task: (lost_work((task,), self.now, _LEAST), task.work.name, task.name))
+            self._on_row[row] = found
+        return found
+
+    def _could_clear(self, task: Task, row: int) -> bool:
+        """Cheap and never wrongly False, whoever moves first: whether the task fits on a row once everybody has left
+        it for whom there is a place elsewhere; those who use a part of a GPU might also change to another one there."""
+        state = self.state
+        cls, room = task.work.parts[task.part], state.nodes.land[row].copy()
+        able = []
+        for other in self._there(row):
+            goes = other.state is TaskState.BOUND and self.movers.place_of(other) >= 0
+            if goes:
+                room += other.cls.at(row).need
+            if goes or 0 < other.cls.gpu < WHOLE:
+                able.append(other)
+        if any(room[column] < cls.least[column] for column in cls.fit):
+            return False
+        point = state.checkpoint()
+        for other in able:
+            if other.state is TaskState.BOUND:
+                state.move(other, TaskState.RELEASING, other.row, other.devices, other.since)
+        fits = self.placer.fits(task, row, land=True)
+        state.rollback(point)
+        return fits
+
     def _clear(self, task: Task, row: int) -> bool:
         """Lets movable tasks step aside until the task fits on a row, puts it there, and finds them places."""
         fits = self.placer.fits
         mark = len(self.moved)
-        for other in self._on_row[row]:
+        for other in self._there(row):
             if fits(task, row, land=True):
                 break
             may = len(self.moved) < self.most and not self.state.disruptions.broken_by((other,))
@@ -137,10 +175,9 @@ class Moves:
     # -- landing -----------------------------------------------------------------------------------
 
     def _land(self, tasks: list[Task]) -> bool:
-        """Promises everyone who moves a new place, the largest first; a required domain is not left."""
+        """Promises everyone who moves a new place, the largest first."""
         for task in sorted(tasks, key=lambda task: (-task.cls.gpu, task.work.name, task.name)):
-            cls = task.cls.beside(task.row) or task.cls  # on GPUs of the same model
-            row = self.placer.best(task.work, task.part, self._home(task), land=True, cls=cls)
+            row = self.movers.place_of(task)
             if row < 0:
                 return False
             self.placer.put(task, row, land=True)
@@ -163,11 +200,3 @@ class Moves:
         """Whether all the places promised are such that those who will be there leave them in."""
         tasks = (*self.work.tasks.values(), *self.moved)
         return all(self.state.crowds.stands(task) for task in tasks if task.hold and task.work.social)
-
-    def _home(self, task: Task) -> Ints | None:
-        label = task.work.spec.topology_required
-        if label is None:
-            return None
-        level = self.state.topology.level(label)
-        at = -1 if level is None else int(level.domain[task.row])
-        return _NONE if level is None or at < 0 else level.rows[at]

@@ -11,7 +11,7 @@ Every change of a row is noted in ``dirty``, from which score caches learn what 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,10 @@ class Nodes:
         self.spec_version = 0  # moves when every cached score is void
         self.spec_log: list[int] = []  # rows whose spec changed, in order
         self.total: Ints = np.zeros(width, np.int64)
+        self.leaving = 0  # tasks that were told to stop and are still there
+        self._changed: set[int] = set()  # rows that were touched since idle amounts were last summed up
+        self._idle: Ints = np.zeros((2, 0, width), np.int64)  # per ledger (bind, land) and row
+        self._sums: Ints = np.zeros((2, width), np.int64)
 
     # -- shape -------------------------------------------------------------------------------------
 
@@ -85,6 +89,8 @@ class Nodes:
         for name in ("capacity", "bind", "land", "releasing", "reserved"):
             setattr(self, name, np.pad(getattr(self, name), ((0, 0), (0, extra))))
         self.total = np.pad(self.total, (0, extra))
+        self._idle = np.pad(self._idle, ((0, 0), (0, 0), (0, extra)))
+        self._sums = np.pad(self._sums, ((0, 0), (0, extra)))
         self.spec_version += 1
 
     def _grow(self) -> int:
@@ -101,6 +107,7 @@ class Nodes:
             self.open = np.pad(self.open, (0, more))
             self.order = np.pad(self.order, (0, more))
             self.kind = np.pad(self.kind, (0, more))
+            self._idle = np.pad(self._idle, ((0, 0), (0, more), (0, 0)))
         self.names.append("")
         self.specs.append(None)
         self.device_index.append({})
@@ -172,6 +179,7 @@ class Nodes:
         self.links[row] = groups if len(set(groups)) > 1 else None
         self.spec_log.append(row)
         self.dirty.append(row)
+        self._changed.add(row)
 
     def _count_kind(self, old: int, new: Hardware | None) -> None:
         """A node's hardware is now this (None = the node is gone)."""
@@ -216,6 +224,7 @@ class Nodes:
         self.free_rows.append(row)
         self.spec_log.append(row)
         self.dirty.append(row)
+        self._changed.add(row)
 
     # -- usage -------------------------------------------------------------------------------------
 
@@ -223,6 +232,7 @@ class Nodes:
         """Notes that a row changed."""
         if len(self.dirty) <= self.fence or self.dirty[-1] != row:
             self.dirty.append(row)
+        self._changed.add(row)
 
     def occupy(self, row: int, need: Ints, devices: Sequence[int], share: int, sign: int = 1) -> None:
         """A task starts (or, with ``sign=-1``, is gone). ``share``: milli-units on each of its devices."""
@@ -247,6 +257,7 @@ class Nodes:
 
     def leave(self, row: int, need: Ints, devices: Sequence[int], share: int, sign: int = 1) -> None:
         """A running task begins to leave (``sign=-1``: takes that back). It still occupies its place."""
+        self.leaving += sign
         self.land[row] += sign * need
         self.releasing[row] += sign * need
         for device in devices:
@@ -256,6 +267,7 @@ class Nodes:
 
     def gone(self, row: int, need: Ints, devices: Sequence[int], share: int, sign: int = 1) -> None:
         """A leaving task is gone (``sign=-1``: takes that back)."""
+        self.leaving -= sign
         self.releasing[row] -= sign * need
         for device in devices:
             self.dev_releasing[row, device] -= sign * share
@@ -279,8 +291,33 @@ class Nodes:
 
     def free(self, column: int, land: bool) -> int:
         """How much of a resource is free on schedulable nodes now, or (``land``) once all who leave have left."""
-        ledger = self.land if land else self.bind
-        return int(np.maximum(ledger[self.open, column], 0).sum())
+        return int(self.idle(land=land)[column])
+
+    def idle(self, *, land: bool) -> Ints:
+        """How much of each resource is idle on schedulable nodes now, or (``land``) once all who leave have left (do
+        not write to it). Costs what changed since it was last asked."""
+        if self._changed:
+            rows = np.fromiter(self._changed, np.int64, len(self._changed))
+            self._changed.clear()
+            there = self.open[rows][:, None]
+            for at, ledger in enumerate((self.bind, self.land)):
+                now = np.maximum(ledger[rows], 0) * there
+                self._sums[at] += (now - self._idle[at, rows]).sum(axis=0)
+                self._idle[at, rows] = now
+        found: Ints = self._sums[int(land)]
+        return found
+
+    def roomiest(self, rows: Ints, first: int = 64) -> Iterator[int]:
+        """Some rows, those with most GPUs free once all who leave have left first, then by name.
+
+        Few are looked at as a rule: only so many are sorted at ``first``.
+        """
+        free = self.land[rows, 0]
+        while rows.size:
+            top = free >= (np.partition(free, -first)[-first] if rows.size > first else free.min())
+            here = rows[top]
+            yield from here[np.lexsort((-self.order[here], -free[top]))].tolist()
+            rows, free = rows[~top], free[~top]
 
     # -- devices -----------------------------------------------------------------------------------
 

@@ -38,11 +38,10 @@ def unknown_ends(state: State, before: float) -> list[tuple[float, str]]:
 def outlook(state: State, now: float) -> tuple[bool, float]:
     """Whether a waiting claim has lost patience, and when the next one will; infinite = none."""
     lost, following = False, math.inf
-    for queue in state.tree.queues.values():
-        if queue.drain_after < math.inf:
-            for _, _, name in queue.waiting:
-                at = due(state.works[name], queue)
-                lost = lost or at <= now
-                if at > now:
-                    following = min(following, at)
+    for queue in state.tree.patient:
+        for _, _, name in queue.waiting:
+            at = due(state.works[name], queue)
+            lost = lost or at <= now
+            if at > now:
+                following = min(following, at)
     return lost, following

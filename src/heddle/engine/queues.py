@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
-
-from heddle.engine.asks import Asks
 from heddle.engine.counters import Counters
-from heddle.engine.fairshare import UNBOUNDED, alone, divide
+from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.lending import Lending
 from heddle.engine.living import Living
 from heddle.engine.model import QueueSpec
@@ -31,10 +28,10 @@ class Queue:
     """A queue and its counters; ``path`` runs from it up to the top."""
 
     __slots__ = (
-        "active", "asks", "burden", "ceiling", "children", "drain_after", "fixed", "keep", "keeps", "kinds",
-        "limit", "live", "most", "name", "parent", "past", "path", "preempt_min", "priority", "quota",
+        "active", "burden", "ceiling", "children", "drain_after", "fixed", "growing", "keep", "keeps", "kinds",
+        "limit", "live", "most", "name", "number", "parent", "past", "path", "preempt_min", "priority", "quota",
         "reclaim_min", "releasing", "request", "reserved", "running", "share", "spec", "stopped", "submitters",
-        "tick", "waiting", "weight", "works",
+        "tick", "waiting", "want", "weight", "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -44,10 +41,12 @@ class Queue:
         self.reserved: Amounts = [0] * width
         self.fixed: Amounts = [0] * width
         self.request: Amounts = [0] * width  # all tasks of its own workloads, running or not
+        self.want: Amounts | None = None  # what it and those below ask for, within caps; None = to be summed up anew
         self.share: Amounts = [0] * width
         self.waiting: list[tuple[int, float, str]] = []  # keys of own workloads with pending tasks, sorted
         self.kinds: dict[tuple[object, ...], list[tuple[int, float, str]]] = {}  # the same by kind (kinds.Kind)
-        self.asks = Asks(width)  # what each kind asks for
+        self.number = 0  # among all queues
+        self.growing: dict[str, Any] = {}  # those of them of which something runs (state.Work)
         self.works: dict[str, Any] = {}  # own workloads by name (state.Work)
         self.live = Living()  # those of them that run or are promised a place
         self.children: list[Queue] = []
@@ -134,12 +133,20 @@ class QueueTree:
         self.resources = resources
         self.queues: dict[str, Queue] = {}
         self.tops: list[Queue] = []
+        # those of whom a policy speaks that most queues do not have, by name
+        self.halted: list[Queue] = []
+        self.strict: list[Queue] = []
+        self.ageing: list[Queue] = []
+        self.decaying: list[Queue] = []
+        self.patient: list[Queue] = []
         self.stale = True
         self.moved = 0  # moves with every counter: what is remembered of them must be worked out again
+        self.shares = 0  # moves whenever somebody's share does
         self.lending = Lending(self, free)
         self.counts_users = False
         self.counters = Counters()
-        # what siblings, named by their first, were given last of a resource: (total, wants), shares
+        # of those below a queue ("" = the tops): what they divide; of each resource (total, wants), shares
+        self._given: dict[str, Amounts] = {}
         self._divided: dict[tuple[str, int], tuple[tuple[int, Amounts], Amounts]] = {}
 
     def widen(self) -> None:
@@ -148,7 +155,6 @@ class QueueTree:
             extra = len(self.resources) - len(queue.running)
             for name in ("running", "releasing", "reserved", "fixed", "request", "share"):
                 getattr(queue, name).extend([0] * extra)
-            queue.asks.widen(len(self.resources))
         self.stale = True
 
     def settle(self) -> None:
@@ -157,9 +163,12 @@ class QueueTree:
             return
         self.stale = False
         self.tops = []
-        self._divided = {}
+        self._given, self._divided = {}, {}
+        self.shares += 1
         self.counts_users = any(queue.spec.user_limit for queue in self.queues.values())
-        for queue in self.queues.values():
+        for number, queue in enumerate(self.queues.values()):
+            queue.number = number
+            queue.want, queue.burden = None, 0.0
             queue.submitters = Submitters(queue.spec.user_limit, self.resources) if queue.spec.user_limit else None
             queue.children = []
             spec = queue.spec
@@ -197,6 +206,12 @@ class QueueTree:
                 queue.parent.children.append(queue)
             elif queue.active:
                 self.tops.append(queue)
+        every = [self.queues[name] for name in sorted(self.queues)]
+        self.halted = [queue for queue in every if queue.stopped]
+        self.strict = [queue for queue in every if queue.spec.ordering == "StrictFIFO"]
+        self.ageing = [queue for queue in every if queue.spec.ageing is not None]
+        self.decaying = [queue for queue in every if queue.spec.usage_half_life is not None]
+        self.patient = [queue for queue in every if queue.drain_after < math.inf]
         self.lending.settle()
 
     # -- caps --------------------------------------------------------------------------------------
@@ -244,59 +259,72 @@ class QueueTree:
 
     # -- fair share --------------------------------------------------------------------------------
 
-    def divide(self, total: Sequence[int]) -> None:
-        """Writes every queue's fair share, level by level from the top."""
-        wants: dict[str, Amounts] = {}
-        self._wants(self.tops, wants)
-        self._divide(self.tops, list(total), wants)
+    def asked(self, queue: Queue) -> None:
+        """What a queue asks for has changed."""
+        for at in queue.path:
+            at.want = None
 
-    def _wants(self, level: list[Queue], wants: dict[str, Amounts]) -> Amounts:
+    def divide(self, total: Sequence[int]) -> None:
+        """Writes every queue's fair share, level by level from the top. Costs what changed since the last time."""
+        for queue in self.halted:
+            self.asked(queue)
+        anew: set[str] = set()
+        if any(queue.want is None for queue in self.tops):
+            self._sum_up("", self.tops, anew)
+        self._divide("", self.tops, list(total), anew)
+
+    def _sum_up(self, above: str, level: list[Queue], anew: set[str]) -> Amounts:
+        """What the queues of a level ask for in all; ``anew`` receives the names of those above levels that changed."""
         total = [0] * len(self.resources)
         for queue in level:
-            want = self._wants(queue.children, wants) if queue.children else list(queue.request)
-            if queue.stopped:  # what cannot start asks for nothing
-                want = [queue.used(column) for column in range(len(want))]
-            want = [min(a, b) for a, b in zip(want, queue.most, strict=True)]
-            if queue.keeps:  # what is kept back is nobody's surplus: it counts as asked for
-                want = [max(a, b) for a, b in zip(want, queue.keep, strict=True)]
-            wants[queue.name] = want
-            total = [a + b for a, b in zip(total, want, strict=True)]
+            want = queue.want
+            if want is None:
+                anew.add(above)
+                want = self._sum_up(queue.name, queue.children, anew) if queue.children else list(queue.request)
+                if queue.stopped:  # what cannot start asks for nothing
+                    want = [queue.used(column) for column in range(len(want))]
+                want = [min(a, b) for a, b in zip(want, queue.most, strict=True)]
+                if queue.keeps:  # what is kept back is nobody's surplus: it counts as asked for
+                    want = [max(a, b) for a, b in zip(want, queue.keep, strict=True)]
+                queue.want = want
+            for column, amount in enumerate(want):
+                total[column] += amount
         return total
 
-    def _divide(self, level: list[Queue], total: Amounts, wants: dict[str, Amounts]) -> None:
-        if not level:
-            return
+    def _divide(self, above: str, level: list[Queue], total: Amounts, anew: set[str]) -> None:
+        if self._given.get(above) == total and above not in anew:
+            return  # and what is below it has not changed either: it would have changed what this level asks for
+        self._given[above] = list(total)
         for column in range(len(self.resources)):
-            want = [wants[queue.name][column] for queue in level]
+            want = [queue.want[column] if queue.want else 0 for queue in level]
             key = (total[column], want)
-            known = self._divided.get((level[0].name, column))
+            known = self._divided.get((above, column))
             if known is not None and known[0] == key:
-                shares = known[1]
-            else:
-                shares = self._share_out(level, column, *key)
-                self._divided[level[0].name, column] = (key, shares)
+                continue
+            shares = self._share_out(level, column, *key)
+            self._divided[above, column] = (key, shares)
             for queue, share in zip(level, shares, strict=True):
-                queue.share[column] = share
+                if queue.share[column] != share:
+                    queue.share[column] = share
+                    self.shares += 1
         for queue in level:
-            self._divide(queue.children, queue.share, wants)
+            if queue.children:
+                self._divide(queue.name, queue.children, queue.share, anew)
 
     @staticmethod
     def _share_out(level: list[Queue], column: int, total: int, want: Amounts) -> Amounts:
-        if len(level) == 1:
-            return [alone(total, want[0], level[0].quota[column], level[0].weight[column])]
-        shares: Amounts = divide(
+        return divide(
             total,
-            np.array(want, np.int64),
-            np.array([q.quota[column] for q in level], np.int64),
-            np.array([q.most[column] for q in level], np.int64),
-            np.array([q.weight[column] for q in level]),
-            np.array([q.priority for q in level], np.int64),
-        ).tolist()
-        return shares
+            want,
+            [queue.quota[column] for queue in level],
+            [queue.most[column] for queue in level],
+            [queue.weight[column] for queue in level],
+            [queue.priority for queue in level],
+        )
 
     def weigh_past(self, total: Sequence[int], now: float) -> None:
-        """Works out what past use counts for at a moment; O(queues)."""
-        for queue in self.queues.values():
+        """Works out what past use counts for at a moment; O(queues that count it)."""
+        for queue in self.decaying:
             past = past_at(queue, self.resources, now)
             queue.burden = burden(past, self.resources, total, queue.weight) if past else 0.0
 

@@ -76,6 +76,7 @@ class ReasonCode(StrEnum):
     NO_KNOWN_START = "NoKnownStart"
     ASSUMES_NO_ARRIVALS = "AssumesNoArrivals"
     ASSUMES_WALLTIMES = "AssumesWalltimes"
+    ASSUMES_SPEEDS = "AssumesSpeeds"
     ASSUMES_ENDLESS = "AssumesEndless"
     ASSUMES_STARTS_OVER = "AssumesStartsOver"
     RAISE_BORROWING_LIMIT = "RaiseBorrowingLimit"
@@ -255,7 +256,7 @@ def render(reason: Reason) -> str:
             return (
                 f"impossible on this cluster even when empty: {r.fits} of {r.needed} tasks would fit"
                 + (f" in one {r.level}" if r.level else "")
-                + (f"; a task asks for {asked}" if r.resource else "")
+                + (f"; a task asks for {f'a MIG instance {r.profile}' if r.profile else asked}" if r.resource else "")
             )
         case ReasonCode.TOPOLOGY_UNKNOWN:
             return f"{r.level} is not a level of the cluster's topology"
@@ -264,6 +265,8 @@ def render(reason: Reason) -> str:
         case ReasonCode.NO_GPU_MATCHES:
             return f"no schedulable node that it may use has {_wanted_gpu(r)}"
         case ReasonCode.NO_ROOM:
+            if r.profile:
+                return f"{r.fits} of {r.needed} tasks fit now; each asks for a MIG instance {r.profile}"
             return f"{r.fits} of {r.needed} tasks fit now; it asks for {asked}, {free} are free"
         case ReasonCode.NO_MATCHING_ROOM:
             return (
@@ -402,6 +405,8 @@ def render(reason: Reason) -> str:
             return "nothing else is submitted, and no node fails"
         case ReasonCode.ASSUMES_WALLTIMES:
             return "work ends when its walltime is over, not earlier"
+        case ReasonCode.ASSUMES_SPEEDS:
+            return "on other GPU models work runs longer or shorter by the speeds that jobs give them"
         case ReasonCode.ASSUMES_ENDLESS:
             return (
                 _count(r.tasks, "workload without a walltime keeps", "workloads without a walltime keep") + " running"

@@ -230,6 +230,7 @@ def _spared(cycle: Cycle, victim: Work, until: float) -> bool:
     if until <= cycle.now:
         return False
     cycle.spared_until = min(cycle.spared_until, until)
+    cycle.doubts += 1
     return True
 
 

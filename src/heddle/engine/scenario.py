@@ -13,8 +13,6 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.forward import Forward, get_ready
 from heddle.engine.model import (
@@ -141,13 +139,13 @@ def _divided(data: Data) -> list[Difference]:
         queues = data["queues"]
         shares = divide(
             round(total * WHOLE),
-            np.array([round(queue["request"].get(resource, 0) * WHOLE) for queue in queues], np.int64),
-            np.array([_scaled(queue["quota"].get(resource)) for queue in queues], np.int64),
-            np.array([_scaled(queue["limit"].get(resource)) for queue in queues], np.int64),
-            np.array([float(queue.get("weight", 1)) for queue in queues]),
-            np.array([queue.get("priority", 0) for queue in queues], np.int64),
+            [round(queue["request"].get(resource, 0) * WHOLE) for queue in queues],
+            [_scaled(queue["quota"].get(resource)) for queue in queues],
+            [_scaled(queue["limit"].get(resource)) for queue in queues],
+            [float(queue.get("weight", 1)) for queue in queues],
+            [queue.get("priority", 0) for queue in queues],
         )
-        for queue, share in zip(queues, shares.tolist(), strict=True):
+        for queue, share in zip(queues, shares, strict=True):
             expected = data["expect"][queue["name"]][resource]
             if abs(share - expected * WHOLE) > 1:
                 found.append(Difference(queue["name"], f"share of {resource}", expected, share / WHOLE))
@@ -274,6 +272,7 @@ def _workload(workload: Data) -> WorkloadSpec:
         after = tuple(workload.get("after", {}).get(name, ()))
         if gpu or share or mig:
             asked["gpu_models"] = tuple(workload.get("gpu_models", ()))
+            asked["gpu_speeds"] = workload.get("gpu_speeds", {})
         asked |= {"group": group, "after": after, "gpu_memory": share, "mig": mig, "budgets": budgets}
         pod_sets.append(PodSet(name or f"p{at}", tuple(tasks), least, request, gpu, **asked))
     runs = {task["name"] for task in workload["tasks"] if task["state"] == "running"}
@@ -299,6 +298,7 @@ def _workload(workload: Data) -> WorkloadSpec:
         separate_gpus=workload.get("separate_gpus", False),
         gentle=workload.get("gentle", False),
         checkpointed=NOW - workload["checkpoint_age_s"] if "checkpoint_age_s" in workload else None,
+        saves_every=workload.get("saves_every_s"),
     )
 
 

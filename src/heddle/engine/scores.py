@@ -20,12 +20,15 @@ from heddle.engine.hardware import FREE, TAKEN, Hardware, hardware_of
 from heddle.engine.mig import NEVER, Geometry, Profile, Table, table
 from heddle.engine.model import COUNTER, CPU, GPU, MODEL, WHOLE, NodeSpec, PodSet, TypicalTask, WorkloadSpec
 from heddle.engine.nodes import LABEL_BITS, SOLE, TENANCY, Bools, Ints, Nodes
+from heddle.engine.packing import NOWHERE, Packing
 from heddle.engine.rankings import RANKINGS, Ranking, Tenants
 
 _SHIFT = LABEL_BITS + 1
 _COST_BITS = 20
 _WORST = (1 << _COST_BITS + DEMERIT_BITS) - 1
 _LOG_KEEP = 200_000
+_FEW = 6
+"""Up to so many rows are quicker to score one by one."""
 _NONE = 1 << 40
 _NO_HINT = (-1, 0, 0)
 
@@ -134,6 +137,8 @@ class RequestClass:
         "needs",
         "nodes",
         "options",
+        "packing",
+        "packs",
         "scores",
         "seen",
         "share",
@@ -197,6 +202,9 @@ class RequestClass:
         self.share = WHOLE if self.count else FREE - TAKEN if self.key.mig else self.gpu  # taken of each device
         self.floor = FREE if self.key.mig else self.share  # what is free of a device that may be taken
         self.width = self.count or int(self.dev)  # devices that a task uses
+        cpu = sum(value for name, value in self.key.request if name == CPU)
+        self.packing = Packing(self.gpu, cpu, self.count, self.key.spread)
+        self.packs = self.fixed and not (self.key.mig or self.key.fragmentation or self.key.ranking)
         self.need: Ints = np.zeros(len(column), np.int64)
         for name, value in self.key.request:
             self.need[column[name]] = value
@@ -364,8 +372,13 @@ class ScoreCache:
         if scores is None or since < 0 or end - since > size:
             scores = cls.scores[at] = self.rescore(cls, np.arange(size), land=land)
         elif since < end:
-            rows = np.fromiter(set(log[since:end]), np.int64)
-            scores[rows] = self.rescore(cls, rows, land=land)
+            changed = {*log[since:end]}
+            if cls.packs and len(changed) <= _FEW:
+                for row in changed:
+                    scores[row] = self._score_one(cls, row, land=land)
+            else:
+                rows = np.fromiter(changed, np.int64, len(changed))
+                scores[rows] = self.rescore(cls, rows, land=land)
         cls.seen[at] = self.base + end
         cls.hint[at] = _NO_HINT
         nodes.fence = end
@@ -474,32 +487,26 @@ class ScoreCache:
                 ok = ok & ((devices >= cls.share).sum(axis=1) >= max(cls.count, 1))
             ranked = self._ranking(cls.key.ranking).rank((cls.gpu, cls.needs[1]), rows, free, devices)
             return self._ranked(cls, rows, 100 - ranked, ok)
-        gpu_left = free[:, 0] - cls.gpu
-        cpu_left = (free[:, 1] - cls.needs[1]) * 31 // np.maximum(nodes.capacity[rows, 1], 1)
-        cpu_left = np.minimum(cpu_left, 31)
-        if not cls.dev:
-            # work without GPUs prefers nodes without GPUs, then the fullest
-            prefer = np.minimum(nodes.capacity[rows, 0] // WHOLE, 15) << 14
-            used = np.minimum(gpu_left // 64, 255) << 5 if not cls.key.spread else 0
-            cost = prefer + used + cpu_left if not cls.key.spread else prefer + (31 - cpu_left)
-        else:
-            if cls.count:
-                ok = ok & ((devices >= WHOLE).sum(axis=1) >= cls.count)
-                cost = np.minimum(gpu_left // 8, 4095) << 5
-                if cls.key.spread:
-                    cost = (4095 << 5) - cost
-                    cpu_left = 31 - cpu_left
-                cost = cost + cpu_left
-            else:
-                left = np.where(devices >= cls.gpu, devices - cls.gpu, _NONE).min(axis=1)
-                ok = ok & (left < _NONE)
-                if cls.key.spread:
-                    most = devices.max(axis=1) - cls.gpu
-                    cost = (((999 - np.minimum(most, 999)) // 8) << 13) + ((255 - np.minimum(gpu_left // 64, 255)) << 5)
-                    cost = cost + (31 - cpu_left)
-                else:
-                    cost = ((np.minimum(left, 1016) // 8) << 13) + (np.minimum(gpu_left // 64, 255) << 5) + cpu_left
+        cost, enough = cls.packing.costs(free, devices, nodes.capacity[rows])
+        ok = ok & enough
         return self._ranked(cls, rows, cost, ok)
+
+    def _score_one(self, cls: RequestClass, row: int, *, land: bool) -> int:
+        """The score of one row for a class that packs or spreads: without arrays."""
+        nodes = self.nodes
+        free: list[int] = (nodes.land if land else nodes.bind)[row].tolist()
+        if not cls.eligible[row]:
+            return -1
+        for column in cls.fit:
+            if free[column] < cls.needs[column]:
+                return -1
+        devices: list[int] = (nodes.dev_land if land else nodes.dev_bind)[row].tolist() if cls.dev else []
+        cost = cls.packing.cost(free, devices, nodes.capacity[row, :2].tolist())
+        if cost == NOWHERE:
+            return -1
+        if cls.demerits is not None:
+            cost += int(cls.demerits[row]) << _COST_BITS
+        return (_WORST - cost << _SHIFT) + int(nodes.order[row])
 
     def _ranking(self, name: str) -> Ranking:
         if name not in self.rankings:

@@ -22,6 +22,7 @@ import numpy as np
 from heddle.engine.nodes import Ints
 from heddle.engine.placement import Need, Placer
 from heddle.engine.queues import Queue
+from heddle.engine.speeds import slowness
 from heddle.engine.state import State, TaskState, Work
 
 Ends = Sequence[tuple[float, str]]
@@ -85,7 +86,11 @@ def known_ends(state: State, started: Iterable[Work], now: float, overdue: float
         overdue: seconds for which one that should have ended is still expected to end at any moment.
     """
     ends = [(max(end, now), name) for end, name in state.ends if end >= now - overdue]
-    fresh = {work.name: work.spec.walltime for work in started if work.end is None and work.spec.walltime is not None}
+    fresh = {
+        work.name: work.spec.walltime * slowness(work)
+        for work in started
+        if work.end is None and work.spec.walltime is not None
+    }
     if fresh:
         ends += [(now + walltime, name) for name, walltime in fresh.items()]
         ends.sort()

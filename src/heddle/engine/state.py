@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum
 
 from heddle.engine.asks import Asks
 from heddle.engine.crowds import Crowds, Presence
 from heddle.engine.disruption import Disruptions
 from heddle.engine.groups import Groups
-from heddle.engine.kinds import Kind, kind_of, least
+from heddle.engine.kinds import Kind, ask_of, kind_of
 from heddle.engine.living import Living
 from heddle.engine.model import (
     COUNTER,
@@ -39,6 +38,8 @@ from heddle.engine.nodes import TENANCY_NAME, Nodes
 from heddle.engine.plan import Action, Bind, Evict
 from heddle.engine.queues import Queue, QueueTree, past_at
 from heddle.engine.scores import RequestClass, ScoreCache
+from heddle.engine.snapshot import Snapshot, TaskFact
+from heddle.engine.speeds import slowness
 from heddle.engine.topology import Topology
 from heddle.engine.usage import PastUsage
 
@@ -52,6 +53,9 @@ class TaskState(IntEnum):
 
 
 Hold = tuple[int, tuple[int, ...]]
+
+_REMEMBERED = 4096
+"""Of so many times that room became free it is remembered where."""
 
 _LEDGER = {TaskState.BOUND: 0, TaskState.RELEASING: 1}
 _PRESENCE = {TaskState.BOUND: Presence.RUNS, TaskState.RELEASING: Presence.LEAVES}
@@ -93,6 +97,7 @@ class Work:
         "leaving",
         "name",
         "order",
+        "paced",
         "parts",
         "pending",
         "queue",
@@ -109,6 +114,7 @@ class Work:
         self.bases: list[RequestClass] = []  # the class of each pod set
         self.parts: list[RequestClass] = []  # the same, or while one of several GPU models is tried: that of the model
         self.chooses = any(len(pod_set.gpu_models) > 1 for pod_set in spec.pod_sets)
+        self.paced = any(pod_set.gpu_speeds for pod_set in spec.pod_sets)
         # whether what its tasks take is known before they have a place
         self.fixed = not any(s.gpu_memory or s.gpu_models or s.mig for s in spec.pod_sets)
         self.tasks: dict[str, Task] = {}
@@ -117,9 +123,8 @@ class Work:
         self.pending: list[int] = []
         self.leaving: list[int] = []
         self.held = 0
-        names = [pod_set.name for pod_set in spec.pod_sets]
-        after = [[names.index(name) for name in pod_set.after] for pod_set in spec.pod_sets]
-        self.after = after if any(after) else None  # per pod set: those that must be ready before
+        # per pod set: those that must be ready before
+        self.after = _order_of(spec) if any(pod_set.after for pod_set in spec.pod_sets) else None
         self.groups = None if spec.min_groups is None else Groups(spec, spec.min_groups)
         self.key: tuple[int, float, str] | None = None  # its entry in Queue.waiting
         self.kind: Kind | None = None  # and in Queue.kinds
@@ -194,30 +199,9 @@ class Work:
         return all(b >= s.min for s, b in zip(self.spec.pod_sets, self.bound, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class TaskFact:
-    """A task that has a place: for snapshots."""
-
-    placement: Placement
-    since: float
-    releasing: bool
-    ready: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything a state was told, as values: :meth:`State.rebuild` makes an equal state from it."""
-
-    topology: tuple[str, ...]
-    nodes: tuple[NodeSpec, ...]
-    queues: tuple[QueueSpec, ...]
-    workloads: tuple[WorkloadSpec, ...]
-    tasks: tuple[TaskFact, ...]
-    reservations: Mapping[str, tuple[Placement, ...]]
-    past_usage: Mapping[str, PastUsage] = field(default_factory=dict)
-    task_mix: TaskMix | None = None
-    counters: Mapping[str, int] = field(default_factory=dict)
-    disruption_budgets: Mapping[str, int] = field(default_factory=dict)
+def _order_of(spec: WorkloadSpec) -> list[list[int]]:
+    names = [pod_set.name for pod_set in spec.pod_sets]
+    return [[names.index(name) for name in pod_set.after] for pod_set in spec.pod_sets]
 
 
 class State:
@@ -240,7 +224,13 @@ class State:
         self.orphans: dict[str, None] = {}
         self.ends: list[tuple[float, str]] = []  # when running workloads of known walltime end, sorted
         self.disruptions = Disruptions(self)
+        self.asks = Asks(len(self.resources))  # what waits, by kind
         self.freed = 0  # moves whenever room may have become free
+        self.freed_rows: dict[int, int] = {}  # of late: on which row, by value of `freed`; -1 = anywhere
+        self.placed = 0  # moves whenever places, nodes or rules change, not as claims come and go
+        self._later: dict[Work, None] | None = None  # while much is told at once: what is put into lists at the end
+        self._stood: tuple[object, ...] = ()
+        self._stamp = 0
         self._log: list[tuple[Task, TaskState, int, tuple[int, ...], float, Hold | None]] | None = None
         self.touched: dict[Task, tuple[TaskState, int, tuple[int, ...], Hold | None]] | None = None
 
@@ -255,19 +245,19 @@ class State:
         if len(set(levels)) != len(levels) or not all(levels):
             raise ValueError(f"topology.levels: {list(levels)!r} is not valid; name each level once")
         self.topology.set(levels)
-        self.freed += 1
+        self._anew()
 
     def set_task_mix(self, mix: TaskMix | None) -> None:
         """Sets the mix by which ``fragmentation`` places; None (as at first) learns it from all workloads
         that are known, whether they run or wait."""
         self.cache.fragmentation.give(mix)
-        self.freed += 1
+        self._anew()
 
     def set_node(self, spec: NodeSpec) -> tuple[tuple[str, str], ...]:
         """Adds or replaces a node. Tasks keep their places; returns (workload, task) of those whose
         device is gone."""
         self._learn(spec.resources)
-        self.freed += 1
+        self._anew()
         self.tree.moved += 1  # what is idle, and so what may be lent, depends on nodes
         row = self.nodes.row.get(spec.name)
         if row is None:
@@ -329,7 +319,31 @@ class State:
         self.nodes.remove(row)
         self._learn_hardware()
         self.tree.moved += 1
+        self.placed += 1
         return tuple((task.work.name, task.name) for task in here)
+
+    def _anew(self) -> None:
+        """Anything may have become possible anywhere."""
+        self.placed += 1
+        self._free_up(-1)
+
+    def _free_up(self, row: int) -> None:
+        """Room may have become free on a row (-1 = anywhere)."""
+        self.freed += 1
+        if len(self.freed_rows) >= _REMEMBERED:
+            self.freed_rows = {}
+        self.freed_rows[self.freed] = row  # where `freed` is set back later, this is noted anew before it counts
+
+    def stamp(self, *rules: object) -> int:
+        """A number that stays the same as long as places, nodes, rules and shares do.
+
+        Shares are those last divided; ``rules`` are such as no object of the state holds. Claims may come and go.
+        """
+        stood = (self.placed, self.tree.shares, rules)
+        if stood != self._stood:
+            self._stood = stood
+            self._stamp += 1
+        return self._stamp
 
     def _learn_hardware(self) -> None:
         """What a task that has no place yet counts for depends on what hardware there is: all is counted anew."""
@@ -350,7 +364,7 @@ class State:
         for column in counters.cap:
             counters.cap[column] = counts.get(self.resources[column], 0)
         self.tree.moved += 1
-        self.freed += 1
+        self._anew()
 
     def set_disruption_budgets(self, least: Mapping[str, int]) -> None:
         """Says how many tasks of each budget must keep running, replacing what was said; an absent one binds nobody.
@@ -363,7 +377,7 @@ class State:
         """
         check_budgets(least)
         self.disruptions.least = dict(least)
-        self.freed += 1
+        self._anew()
 
     def totals(self) -> list[int]:
         """What there is in the cluster, per resource."""
@@ -392,7 +406,7 @@ class State:
             queue.tick = 0
             queue.past = queue.past if spec.usage_half_life is not None else None
         self.tree.stale = True
-        self.freed += 1
+        self._anew()
 
     def remove_queue(self, name: str) -> None:
         """Forgets a queue; its workloads stay and wait for it to come back.
@@ -408,9 +422,8 @@ class State:
     def note_usage(self, now: float) -> None:
         """Brings decayed use up to now (seconds), before what runs changes; O(queues)."""
         self.settle()
-        for queue in self.tree.queues.values():
-            if queue.spec.usage_half_life is not None:
-                queue.past = past_at(queue, self.resources, now) or PastUsage(now)
+        for queue in self.tree.decaying:
+            queue.past = past_at(queue, self.resources, now) or PastUsage(now)
 
     def set_past_usage(self, queue: str, past: PastUsage) -> None:
         """Gives back what :meth:`past_usage` said of a queue; one without a half-life has no use for it.
@@ -435,12 +448,13 @@ class State:
             return
         self.tree.settle()
         self.orphans = {}
+        self.asks = Asks(len(self.resources))
         for queue in self.tree.queues.values():
             for counter in (queue.running, queue.releasing, queue.reserved, queue.fixed, queue.request):
                 counter[:] = [0] * len(self.resources)
             queue.waiting = []
+            queue.growing = {}
             queue.kinds = {}
-            queue.asks = Asks(len(self.resources))
             queue.works = {}
             queue.live = Living()
         for work in self.works.values():
@@ -456,7 +470,7 @@ class State:
                 for task in work.tasks.values():
                     self._charge_user(task, task.row, _LEDGER.get(task.state), 1)
                     self._charge_user(task, task.hold[0] if task.hold else -1, 2 if task.hold else None, 1)
-        self.freed += 1
+        self._anew()
         self.tree.moved += 1
 
     def _charge_user(self, task: Task, row: int, ledger: int | None, sign: int) -> None:
@@ -475,6 +489,7 @@ class State:
         queue = work.queue
         if queue is None:
             return
+        self.tree.asked(queue)
         fixed = not work.spec.preemptible
         for task in work.tasks.values():
             for column in task.cls.wanted:
@@ -508,8 +523,9 @@ class State:
         old = self.works.get(spec.name)
         if old is not None and old.spec == spec:
             return ()
-        for pod_set in spec.pod_sets:
-            self._learn(pod_set.request)
+        if old is not None and (old.held or any(old.bound) or any(old.leaving)):
+            self.placed += 1
+        self._learn(*[pod_set.request for pod_set in spec.pod_sets])
         self.settle()
         work = Work(spec)
         work.bases = [self.cache.of(pod_set, spec) for pod_set in spec.pod_sets]
@@ -550,14 +566,13 @@ class State:
 
     def _arrive(self, work: Work, sign: int) -> None:
         """Counts a workload's tasks into (or out of) the mix that fragmentation learns, and the budgets they are of."""
-        for cls, tasks in zip(work.parts, work.order, strict=True):
+        for pod_set, cls, tasks in zip(work.spec.pod_sets, work.parts, work.order, strict=True):
             if tasks and cls.typical is not None:
                 self.cache.fragmentation.count(cls.typical, sign * len(tasks))
-        for pod_set, tasks in zip(work.spec.pod_sets, work.order, strict=True):
             if pod_set.budgets:
                 self.disruptions.count(tasks, pod_set.budgets, known=sign > 0)
             if pod_set.neighbours is not None and self.crowds.know(pod_set.neighbours, sign):
-                self.freed += 1
+                self._anew()
 
     def stand_in(self, spec: WorkloadSpec) -> Work:
         """A workload for a what-if: it has classes and pending tasks, but the state does not know it."""
@@ -632,6 +647,23 @@ class State:
         task.ready = False
         self._index(work, joined=task)
 
+    def resume(self, facts: Iterable[TaskFact]) -> None:
+        """Puts tasks back where a snapshot says they are; those that are there already stay.
+
+        Raises:
+            ValueError: as of :meth:`bind`.
+        """
+        # what leaves may share its place with what was promised, never with what runs
+        for fact in sorted(facts, key=lambda fact: fact.releasing):
+            workload, task = fact.placement.workload, fact.placement.task
+            if self._task(workload, task).state is not TaskState.PENDING:
+                continue
+            self.bind(fact.placement, fact.since)
+            if fact.ready:
+                self.mark_ready(workload, task)
+            if fact.releasing:
+                self.mark_releasing(workload, task)
+
     def mark_ready(self, workload: str, task: str, *, ready: bool = True) -> None:
         """A running task does its work now (or, with ``ready=False``, no longer): those that start after it may.
 
@@ -642,6 +674,7 @@ class State:
         if found.state is not TaskState.BOUND:
             raise ValueError(f"task: {task!r} of {workload} does not run; only running tasks can be ready")
         found.ready = ready
+        self.placed += 1
 
     def mark_releasing(self, workload: str, task: str) -> None:
         """A running task was told to stop; it occupies its place until :meth:`release_task`.
@@ -797,10 +830,11 @@ class State:
         return Placement(work.name, name, task.name, self.nodes.names[row], ids, instance)
 
     def _learn(self, *amounts: Mapping[str, object]) -> None:
-        new = sorted({name for part in amounts for name in part if name not in self.column})
+        column = self.column
+        new = [name for part in amounts for name in part if name not in column]
         if not new:
             return
-        for name in new:
+        for name in sorted(set(new)):
             self.column[name] = len(self.resources)
             self.resources.append(name)
             if name.startswith(COUNTER):
@@ -809,6 +843,7 @@ class State:
                 self.tree.stale = True  # what runs on that model is counted by it from now on
         self.nodes.widen()
         self.tree.widen()
+        self.asks.widen(len(self.resources))
         self.cache.resize()
 
     # -- moves and transactions --------------------------------------------------------------------
@@ -843,16 +878,18 @@ class State:
             else:
                 nodes.leave(task.row, cls.need, task.devices, cls.share, -1)
             work.leaving[task.part] -= 1
+        if self._log is None:
+            self.placed += 1
         if to is TaskState.PENDING:
             del self.on_row[task.row][task]
             work.pending[task.part] += 1
             row = -1
-            self.freed += 1
+            self._free_up(task.row)
         elif to is TaskState.BOUND:
             work.bound[task.part] += 1
         else:
             work.leaving[task.part] += 1
-            self.freed += 1
+            self._free_up(row)
         queue = work.queue
         if queue is not None:
             if to is TaskState.BOUND:
@@ -894,7 +931,7 @@ class State:
         """Counts a task among those who are on a row."""
         wish = task.work.spec.pod_sets[task.part].neighbours
         if wish is not None and self.crowds.count(wish, how, row, sign):
-            self.freed += 1  # whoever seeks its company may find room by it
+            self._free_up(-1)  # whoever seeks its company may find room by it
 
     def hold(self, task: Task, row: int, devices: tuple[int, ...]) -> None:
         """Promises a place to a task."""
@@ -922,11 +959,13 @@ class State:
         self._promise(task, cls, row, -1)
         if task.work.social:
             self._meet(task, Presence.HELD, row, -1)
-        self.freed += 1
+        self._free_up(row)
 
     def _promise(self, task: Task, cls: RequestClass, row: int, sign: int) -> None:
         work = task.work
         self.tree.moved += 1
+        if self._log is None:
+            self.placed += 1
         work.held += sign
         if work.held:
             self.holders[work.name] = None
@@ -998,6 +1037,7 @@ class State:
 
     def end(self) -> None:
         """Ends the transaction; what was not rolled back stays."""
+        self.placed += bool(self._log)
         self._log = None
         self.touched = None
 
@@ -1016,19 +1056,21 @@ class State:
     def age(self, now: float) -> None:
         """Counts ages up to now (seconds). A line is sorted again only when ages in it gained a point."""
         self.settle()
-        for queue in self.tree.queues.values():
+        for queue in self.tree.ageing:
             ageing = queue.spec.ageing
             if ageing is None or queue.tick == ageing.tick(now):
                 continue
             queue.tick = ageing.tick(now)
+            self.placed += 1
             works = [self.works[key[2]] for key in queue.waiting]
+            for kind in queue.kinds:
+                self.asks.remove(queue.name, kind)
             queue.kinds = {}
-            queue.asks = Asks(len(self.resources))
             for work in works:
                 work.key, work.kind = self.key_of(work), kind_of(work)
                 if work.kind not in queue.kinds:
                     queue.kinds[work.kind] = []
-                    queue.asks.add(work.kind, least(work, len(self.resources)))
+                    self._ask(queue, work, work.kind)
                 queue.kinds[work.kind].append(work.key)
             for alike in queue.kinds.values():
                 alike.sort()
@@ -1036,14 +1078,18 @@ class State:
 
     def ages_in(self, now: float) -> float | None:
         """Seconds until age may next change an order in which something waits; None = it does not."""
-        waits = (q.spec.ageing for q in self.tree.queues.values() if q.waiting)
+        self.settle()
+        waits = (q.spec.ageing for q in self.tree.ageing if q.waiting)
         return min((a.seconds * (a.tick(now) + 1) - now for a in waits if a is not None), default=None)
 
     def _index(self, work: Work, joined: Task | None = None) -> None:
         """Keeps the lists of waiting, broken, queueless and ending workloads true for one workload; with
         `joined`, all that happened is that this task started."""
+        if self._later is not None:
+            self._later[work] = None
+            return
         if work.spec.walltime is not None:
-            self._time(work, work.spec.walltime, joined)
+            self._time(work, work.spec.walltime * slowness(work), joined)
         queue = work.queue
         waits = any(work.pending)
         if waits and queue is None:
@@ -1065,6 +1111,10 @@ class State:
         queue = work.queue
         if queue is None:
             return
+        if key is not None and any(work.bound):
+            queue.growing[work.name] = work
+        else:
+            queue.growing.pop(work.name, None)
         if key is not None and kind is None:
             kind = kind_of(work)
         if key == work.key and kind == work.kind:
@@ -1075,14 +1125,17 @@ class State:
             del alike[bisect_left(alike, work.key)]
             if not alike:
                 del queue.kinds[work.kind]
-                queue.asks.remove(work.kind)
+                self.asks.remove(queue.name, work.kind)
         work.key, work.kind = key, kind
         if key is not None and kind is not None:
             insort(queue.waiting, key)
             if kind not in queue.kinds:
                 queue.kinds[kind] = []
-                queue.asks.add(kind, least(work, len(self.resources)))
+                self._ask(queue, work, kind)
             insort(queue.kinds[kind], key)
+
+    def _ask(self, queue: Queue, work: Work, kind: Kind) -> None:
+        self.asks.add(queue.name, queue.number, kind, ask_of(work, len(self.resources)))
 
     def line_up(self, work: Work) -> tuple[tuple[int, float, str] | None, Kind | None]:
         """Puts a workload that a what-if made wait in its queue's line, as what it is now; returns where it was."""
@@ -1177,17 +1230,15 @@ class State:
             state.set_node(node)
         for queue in snapshot.queues:
             state.set_queue(queue)
+        state._later = {}
         for workload in snapshot.workloads:
             state.set_workload(workload)
-        # what leaves may share its place with what was promised, never with what runs
-        for fact in sorted(snapshot.tasks, key=lambda fact: fact.releasing):
-            state.bind(fact.placement, fact.since)
-            if fact.ready:
-                state.mark_ready(fact.placement.workload, fact.placement.task)
-            if fact.releasing:
-                state.mark_releasing(fact.placement.workload, fact.placement.task)
+        state.resume(snapshot.tasks)
         for workload_name, placements in snapshot.reservations.items():
             state.set_reservation(workload_name, placements)
+        told, state._later = state._later, None
+        for work in told:
+            state._index(work)
         for queue_name, past in snapshot.past_usage.items():
             state.set_past_usage(queue_name, past)
         return state

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from heddle.engine.model import MODEL, WHOLE, Neighbours, PodSet, QueueSpec, WorkloadSpec
 from heddle.engine.plan import Budget
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scheduler import carried_through
+from heddle.engine.snapshot import TaskFact
 from heddle.engine.state import State
 
 _CYCLES = 64
@@ -119,28 +121,34 @@ class Trials:
 
     def without(self, names: Sequence[str]) -> bool:
         """Whether it starts once those who would have to leave are gone: a workload, or the elastic part of it."""
-        runs: dict[str, set[str]] = {}
+        twin = self.twin
+        for name in names:
+            spec, gone = self.specs[name], self.leaving[name]
+            if {fact.placement.task for fact in self.facts.get(name, ())} <= gone:
+                twin.remove_workload(name)
+            else:
+                sets = (replace(p, tasks=tuple(task for task in p.tasks if task not in gone)) for p in spec.pod_sets)
+                twin.set_workload(replace(spec, pod_sets=tuple(sets)))
+        found = self.starts(twin)
+        for name in names:
+            twin.set_workload(self.specs[name])
+            twin.resume(self.facts.get(name, ()))
+            if name in self.snapshot.reservations:
+                twin.set_reservation(name, self.snapshot.reservations[name])
+        return found
+
+    @cached_property
+    def specs(self) -> dict[str, WorkloadSpec]:
+        """All workloads by name."""
+        return {spec.name: spec for spec in self.snapshot.workloads}
+
+    @cached_property
+    def facts(self) -> dict[str, list[TaskFact]]:
+        """Tasks that have a place, by workload."""
+        found: dict[str, list[TaskFact]] = {}
         for fact in self.snapshot.tasks:
-            runs.setdefault(fact.placement.workload, set()).add(fact.placement.task)
-        gone = {(name, task) for name in names for task in self.leaving[name]}
-        ended = {name for name in names if runs.get(name, set()) <= self.leaving[name]}
-        specs = [
-            spec
-            if spec.name not in names
-            else replace(
-                spec,
-                pod_sets=tuple(
-                    replace(pods, tasks=tuple(task for task in pods.tasks if (spec.name, task) not in gone))
-                    for pods in spec.pod_sets
-                ),
-            )
-            for spec in self.snapshot.workloads
-            if spec.name not in ended
-        ]
-        facts = [fact for fact in self.snapshot.tasks if (fact.placement.workload, fact.placement.task) not in gone]
-        held = {name: kept for name, kept in self.snapshot.reservations.items() if name not in ended}
-        left = replace(self.snapshot, workloads=tuple(specs), tasks=tuple(facts), reservations=held)
-        return self.starts(State.rebuild(left))
+            found.setdefault(fact.placement.workload, []).append(fact)
+        return found
 
     @staticmethod
     def smallest(helps: Callable[[int], bool], guess: int, most: int) -> int | None:

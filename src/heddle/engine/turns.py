@@ -8,12 +8,11 @@ a kind that fails is gone with all its members.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
 from heddle.engine.kinds import GROW, START, Kind, apart_from_time
-from heddle.engine.nodes import Ints
 from heddle.engine.queues import Queue, Standing, standing
 from heddle.engine.state import Work
 
@@ -33,8 +32,8 @@ class Turns:
         *,
         grow: bool | None = None,
         without: set[tuple[str, Kind]] | None = None,
-        idle: Ints | None = None,
-        everyone: Callable[[], bool] = lambda: True,
+        heard: Mapping[str, Sequence[Kind]] | None = None,
+        everyone: Callable[[], bool] = lambda: False,
     ) -> None:
         """Line up the claims as they are now.
 
@@ -42,8 +41,8 @@ class Turns:
             cycle: the cycle.
             grow: True: only those whose minimum runs; False: only the others; None: all.
             without: (queue, kind) that need not be heard.
-            idle: amounts that are free: who asks for more than that is not heard. None = all are heard.
-            everyone: with ``idle``, as long as this holds all are heard in their order nevertheless; those of a strict
+            heard: by queue, the kinds that may get something: no others are heard. None = all are.
+            everyone: with ``heard``, as long as this holds all are heard in their order nevertheless; those of a strict
                 line always are.
         """
         self.cycle = cycle
@@ -55,11 +54,12 @@ class Turns:
         self._walks: dict[str, Walk] = {}
         # (queue, what was asked for in vain) -> value of `State.freed` then, and the shortest time it was asked for
         self._lost: dict[tuple[str, Kind], tuple[int, float]] = {}
-        for queue in cycle.lines:
-            kinds: Iterable[Kind] = queue.kinds
-            if idle is not None:
-                kinds = queue.asks.within(idle, cycle.state.freed)
-                if queue.spec.ordering == "StrictFIFO" or everyone():
+        walk = heard is not None and everyone()
+        for queue in cycle.lines if heard is None or walk else self._some(heard):
+            kinds: Collection[Kind] = queue.kinds
+            if heard is not None:
+                kinds = heard.get(queue.name, ())
+                if walk or queue.spec.ordering == "StrictFIFO":
                     self._walks[queue.name] = Walk(queue, set(kinds), grow=grow)
             line = line_up(cycle, queue, kinds, grow=grow, without=without or set())
             if line or queue.name in self._walks:
@@ -70,6 +70,14 @@ class Turns:
             self._stack("", cycle.state.tree.tops)
         else:
             self.heaps[""] = []
+
+    def _some(self, heard: Mapping[str, Sequence[Kind]]) -> list[Queue]:
+        """Those who wait in whose queue some are heard, or started in this cycle, or whose line is strict."""
+        cycle = self.cycle
+        if not heard and not cycle.started_in and not cycle.state.tree.strict:
+            return []
+        some = {*heard, *cycle.started_in, *(queue.name for queue in cycle.state.tree.strict)}
+        return [queue for queue in cycle.lines if queue.name in some]
 
     def _walk(self, queue: Queue) -> bool:
         """Adds those who come before the head of the line but ask for more than is idle; whether anybody is left."""
@@ -172,6 +180,16 @@ class Turns:
             return False
         freed, least = self._lost.get((queue.name, found[0]), (-1, math.inf))
         return freed == self.cycle.state.freed and found[1] >= least
+
+    def only(self, heard: Mapping[str, Collection[Kind]]) -> None:
+        """Nobody is heard any more but these kinds, those who just started, and those of strict lines."""
+        for queue in self.cycle.lines:
+            line = self.lines.get(queue.name)
+            if line and queue.name not in self._walks:
+                kinds = set(heard.get(queue.name, ()))
+                line[:] = [entry for entry in line if len(entry[2]) == 1 or entry[2] in kinds]
+                heapify(line)
+        self.restack()
 
     def restack(self) -> None:
         """Works all standings out again: those of other queues changed too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,10 @@ from heddle.engine.plan import Verdict
 from heddle.engine.protection import protections
 from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.scores import ClassKey
 from heddle.engine.state import TaskState, Work
+
+Key = tuple[int, float, str]
 
 _CAPS = {
     CapKind.LIMIT: ReasonCode.OVER_LIMIT,
@@ -35,6 +39,15 @@ _NEVER = (ReasonCode.IMPOSSIBLE, ReasonCode.NO_NODE_MATCHES, ReasonCode.NO_GPU_M
 
 def _models(work: Work) -> tuple[str, ...]:
     return next((pod_set.gpu_models for pod_set in work.spec.pod_sets if pod_set.gpu_models), ())
+
+
+def _alike(work: Work, need: Need) -> Need:
+    """A need in which pod sets that ask for the same are one: they share what room there is."""
+    total: dict[ClassKey, tuple[int, int]] = {}
+    for part, count in need:
+        first, others = total.get(work.parts[part].key, (part, 0))
+        total[work.parts[part].key] = (first, others + count)
+    return tuple(total.values())
 
 
 def _below(queue: Queue) -> Iterator[Work]:
@@ -81,19 +94,31 @@ class Verdicts:
         for name in sorted(self.state.orphans if names is None else names & self.state.orphans.keys()):
             reason = self.cycle.reason(ReasonCode.QUEUE_NOT_FOUND, self.state.works[name].spec.queue)
             verdicts[name] = Verdict(name, False, (reason,))
-        for queue_name in sorted(self.state.tree.queues):
-            position = 0
-            for _, _, name in self.state.tree.queues[queue_name].waiting:
-                work = self.state.works[name]
-                admitted = any(work.bound) and work.whole()
-                if names is not None and name not in names:
-                    position += not admitted
-                elif admitted:
-                    verdicts[name] = Verdict(name, True, self._started(work))
+        for _, queue in sorted(self.state.tree.queues.items()):
+            ahead = self._admitted(queue)
+            for at, (key, work) in self._waiting(queue, names):
+                if any(work.bound) and work.whole():
+                    verdicts[work.name] = Verdict(work.name, True, self._started(work))
                 else:
-                    verdicts[name] = Verdict(name, False, self.why(work), position)
-                    position += 1
+                    position = at - bisect_left(ahead, key)
+                    verdicts[work.name] = Verdict(work.name, False, self.why(work), position)
         return verdicts
+
+    def _waiting(self, queue: Queue, names: Set[str] | None) -> Iterator[tuple[int, tuple[Key, Work]]]:
+        """Those of a queue (``names``: of these) who waited when the cycle began, with their places in its line."""
+        works = self.state.works
+        if names is None:
+            yield from ((at, (key, works[key[2]])) for at, key in enumerate(queue.waiting))
+            return
+        mine = (works[name] for name in names if name in queue.works)
+        for key, work in sorted((work.key, work) for work in mine if work.key is not None):
+            yield bisect_left(queue.waiting, key), (key, work)
+
+    def _admitted(self, queue: Queue) -> list[Key]:
+        """The places in a line of those whose minimum runs: nobody waits behind them."""
+        begun = {work.name: work for work in (task.work for task in self.cycle.bind_reason) if work.queue is queue}
+        some = {**queue.growing, **begun}.values()
+        return sorted(work.key for work in some if work.key is not None and any(work.bound) and work.whole())
 
     def _started(self, work: Work) -> tuple[Reason, ...]:
         if sum(work.bound) == 1 and len(work.tasks) == 1:
@@ -260,8 +285,8 @@ class Verdicts:
         self._possible[key] = found = self._impossible(work, total_need)
         return found
 
-    def _impossible(self, work: Work, need: Need) -> Reason | None:
-        nodes = self.state.nodes
+    def _impossible(self, work: Work, whole: Need) -> Reason | None:
+        nodes, need = self.state.nodes, _alike(work, whole)
         label = work.spec.topology_required
         level = self.state.topology.level(label) if label else None
         if label and level is None:
@@ -288,7 +313,7 @@ class Verdicts:
             for part, _ in need:
                 if not work.parts[part].eligible.any():
                     return self._nowhere(work, part)
-            return self._never_arranged(work, need)
+            return self._never_arranged(work, whole)
         part, count = min(
             zip(fits, need, strict=True), key=lambda item: int(item[0].max(initial=0)) - item[1][1]
         )[1]  # fmt: skip
@@ -304,6 +329,7 @@ class Verdicts:
             wanted=cls.needs[cls.used[0]] if cls.used else 0,
             fits=fit,
             needed=count,
+            profile=work.spec.pod_sets[part].mig,
         )
 
     def _nowhere(self, work: Work, part: int) -> Reason:
@@ -410,7 +436,7 @@ class Verdicts:
         state = self.state
         if work.social and (shut_out := self._shut_out(work, need)):
             return shut_out
-        part, count = need[0]
+        part, count = _alike(work, need)[0]
         cls = work.parts[part]
         rows = np.array(sorted(state.nodes.row.values()), np.int64)
         column = cls.used[0] if cls.used else 0
@@ -421,6 +447,7 @@ class Verdicts:
             "wanted": cls.needs[column] * count if cls.used else 0,
             "free": int(np.maximum(state.nodes.bind[rows, column], 0).sum()),
             "needed": count,
+            "profile": work.spec.pod_sets[part].mig,
         }
         if label:
             level = state.topology.level(label)

@@ -112,7 +112,11 @@ class RoomSearch:
     def run(self) -> bool:
         """Makes room and promises the places, or changes nothing. True when the need has its places."""
         alone = sum(count for _, count in self.need) == 1  # then trying is no dearer than asking
-        if not self.rule.possible() or not (alone or (self.victims and self._could_ever_fit())):
+        if not self.rule.possible():
+            return False
+        if self.work.kind is None or len(self.work.kind) == 1:
+            self.cycle.doubts += 1  # where its tasks are put may be chosen otherwise as others arrive
+        if not (alone or (self.victims and self._could_ever_fit())):
             return False
         point = self.state.checkpoint()
         if self._lift_caps() and self._find_places():
@@ -275,10 +279,9 @@ class RoomSearch:
         most = self.cycle.budget.victim_nodes
         barren = self.cycle.barren.setdefault(self.rule.key(), set())
         known = frozenset(barren)
-        order = self._by_room(task, rows)
         # those on which nobody was found before come last: who gained since may have made somebody yield there
         for last in (False, True) if known else (False,):
-            offers = self._offers((row for row in order if (row in known) is last), barren)
+            offers = self._offers((row for row in self._by_room(task, rows) if (row in known) is last), barren)
             compared = 0
             best: tuple[tuple[object, ...], Offer] | None = None
             while compared < most and (batch := sorted(islice(offers, most - compared))):
@@ -324,17 +327,15 @@ class RoomSearch:
         dearest = max((offer.ranks.get(v) or self.rule.rank(v) for v, tasks, _ in spent if tasks), default=())
         return (dearest, sum(t.cls.gpu for t in running), len(running), self.state.nodes.names[offer.row])
 
-    def _by_room(self, task: Task, rows: Ints | None) -> list[int]:
+    def _by_room(self, task: Task, rows: Ints | None) -> Iterator[int]:
         """Rows that admit a task, those with most GPUs free first, then by name."""
-        nodes = self.state.nodes
         cls = task.work.parts[task.part]
         self.state.cache.scores(cls, land=True)  # refreshes eligibility
         usable = np.flatnonzero(cls.eligible) if rows is None else rows[cls.eligible[rows]]
         reachable = self.state.crowds.reachable(task.work, task.part) if task.work.social else None
         if reachable is not None:
             usable = usable[reachable[usable]]
-        order: list[int] = usable[np.lexsort((-nodes.order[usable], -nodes.land[usable, 0]))].tolist()
-        return order
+        return self.state.nodes.roomiest(usable)
 
     def _here(self, row: int) -> list[Work]:
         """Workloads on a row that the rule may evict."""
@@ -451,6 +452,7 @@ class RoomSearch:
         if not self.rule.heed or not (budget := self.state.disruptions.broken_by(tasks)):
             return True
         self.cycle.budgets.add(budget)
+        self.cycle.doubts += 1
         return False
 
     def _first_group(self, victim: Work, groups: Iterable[int], row: int | None) -> list[Task]:
@@ -470,6 +472,7 @@ class RoomSearch:
                 self.state.move(task, TaskState.RELEASING, task.row, task.devices, task.since)
             else:
                 self.cycle.evict(task, self.rule.reason())
+                self.cycle.doubts += 1  # what they would lose grows with time, and so who goes first may change
         if quiet:
             for task in victim.tasks.values():
                 if task.hold:

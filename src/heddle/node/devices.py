@@ -5,6 +5,15 @@ from typing import Protocol
 
 
 @dataclass(frozen=True)
+class MigInstance:
+    """One instance that a GPU is cut into."""
+
+    uuid: str
+    profile: str
+    """As NVIDIA names it, for instance "3g.40gb"."""
+
+
+@dataclass(frozen=True)
 class Device:
     """One GPU."""
 
@@ -21,6 +30,8 @@ class Device:
     family: str = ""
     """Architecture in lower case, for instance "hopper"."""
     mig_capable: bool = False
+    mig: tuple[MigInstance, ...] | None = None
+    """Its instances; None: it is not in MIG mode, and used as a whole."""
 
 
 class DeviceLibrary(Protocol):

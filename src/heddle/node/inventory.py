@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,11 +19,28 @@ from heddle.api.core import (
     NodeStatus,
 )
 from heddle.api.meta import ObjectMeta, Resources, Struct
+from heddle.api.mig import resource_of
 from heddle.api.quantity import render_bytes
-from heddle.node.devices import DeviceLibrary
+from heddle.node.devices import Device, DeviceLibrary
 from heddle.node.labels import architecture, gpu_labels, host_labels, label_value
+from heddle.node.mig import arranged, geometry_of
 
 MAX_PODS = 1000
+
+
+class InventoryInstance(Struct, omit_defaults=False):
+    """An instance of a GPU in MIG mode."""
+
+    id: str
+    profile: str
+    start: int
+
+
+class InventoryMig(Struct, omit_defaults=False):
+    """How a GPU in MIG mode is cut; geometry "" = in a way that heddle does not know, so that it is not used."""
+
+    geometry: str
+    instances: list[InventoryInstance]
 
 
 class InventoryDevice(Struct, omit_defaults=False):
@@ -34,6 +52,7 @@ class InventoryDevice(Struct, omit_defaults=False):
     memory_mib: int
     numa: int = -1
     link: str = ""
+    mig: InventoryMig | None = None
 
 
 def decode_inventory(node: Node) -> list[InventoryDevice]:
@@ -49,6 +68,20 @@ def decode_inventory(node: Node) -> list[InventoryDevice]:
         return msgspec.json.decode(text, type=list[InventoryDevice])
     except msgspec.DecodeError as error:
         raise ValueError(f"node {node.metadata.name}: annotation {DEVICES_INVENTORY_ANNOTATION}: {error}") from None
+
+
+def _cut(device: Device) -> InventoryMig | None:
+    if device.mig is None:
+        return None
+    geometry = geometry_of(device.product, device.memory_mib)
+    starts = arranged(geometry, [one.profile for one in device.mig])
+    if starts is None:
+        return InventoryMig(geometry="", instances=[])
+    instances = [
+        InventoryInstance(id=one.uuid, profile=one.profile, start=start)
+        for one, start in zip(device.mig, starts, strict=True)
+    ]
+    return InventoryMig(geometry=geometry, instances=instances)
 
 
 def describe_node(
@@ -72,14 +105,22 @@ def describe_node(
     """
     devices = library.devices()
     resources: Resources = {"cpu": str(cpus), "memory": render_bytes(memory), "pods": str(MAX_PODS)}
-    if devices:
-        resources[GPU_RESOURCE] = str(len(devices))
     listed = [
         InventoryDevice(
-            id=d.uuid, index=d.index, model=label_value(d.product), memory_mib=d.memory_mib, numa=d.numa, link=d.link
+            id=d.uuid,
+            index=d.index,
+            model=label_value(d.product),
+            memory_mib=d.memory_mib,
+            numa=d.numa,
+            link=d.link,
+            mig=_cut(d),
         )
         for d in devices
     ]
+    if devices:
+        resources[GPU_RESOURCE] = str(sum(one.mig is None for one in listed))
+    cut = Counter(resource_of(one.profile) for device in listed if device.mig for one in device.mig.instances)
+    resources |= {name: str(count) for name, count in sorted(cut.items())}
     time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     annotations = {DEVICES_INVENTORY_ANNOTATION: json.dumps(msgspec.to_builtins(listed))} if listed else {}
     return Node(

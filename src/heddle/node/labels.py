@@ -2,8 +2,10 @@
 
 import platform
 import re
+from collections import Counter
 from typing import Any
 
+from heddle.api.mig import resource_of
 from heddle.node.devices import DeviceLibrary
 
 _BAD = re.compile(r"[^A-Za-z0-9._-]+")
@@ -51,8 +53,10 @@ def gpu_labels(library: DeviceLibrary, *, machine: str = "") -> dict[str, str]:
         "nvidia.com/gpu.compute.major": main.compute_capability[0],
         "nvidia.com/gpu.compute.minor": main.compute_capability[1],
         "nvidia.com/mig.capable": str(main.mig_capable).lower(),
-        "nvidia.com/mig.strategy": "none",
+        "nvidia.com/mig.strategy": "none" if all(device.mig is None for device in devices) else "mixed",
     }
+    cut = Counter(resource_of(one.profile) for device in devices for one in device.mig or ())
+    labels |= {f"{name}.count": count for name, count in sorted(cut.items())}
     if main.family:
         labels["nvidia.com/gpu.family"] = main.family
     if machine:

@@ -8,7 +8,7 @@ import contextlib
 from types import ModuleType
 from typing import Any
 
-from heddle.node.devices import Device
+from heddle.node.devices import Device, MigInstance
 from heddle.node.models import family
 
 
@@ -69,14 +69,16 @@ class NvmlLibrary:
 
     def _device(self, nvml: Any, index: int, handle: Any, link: str) -> Device:
         capability, numa, mig = (0, 0), -1, False
+        instances: tuple[MigInstance, ...] | None = None
         with contextlib.suppress(nvml.NVMLError):
             major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
             capability = (int(major), int(minor))
         with contextlib.suppress(nvml.NVMLError, AttributeError):
             numa = int(nvml.nvmlDeviceGetNumaNodeId(handle))
         with contextlib.suppress(nvml.NVMLError):
-            nvml.nvmlDeviceGetMigMode(handle)
+            mode, _ = nvml.nvmlDeviceGetMigMode(handle)
             mig = True
+            instances = _instances(nvml, handle) if mode else None
         return Device(
             uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
             index=index,
@@ -87,7 +89,21 @@ class NvmlLibrary:
             compute_capability=capability,
             family=family(capability),
             mig_capable=mig,
+            mig=instances,
         )
+
+
+def _instances(nvml: Any, handle: Any) -> tuple[MigInstance, ...]:
+    """The MIG devices of a GPU. Those that share an instance with others (`1c.3g.40gb`) are left out: they would take
+    its memory from each other."""
+    found = []
+    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        with contextlib.suppress(nvml.NVMLError):  # there is none of this index
+            one = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+            profile = _text(nvml.nvmlDeviceGetName(one)).rpartition("MIG ")[2].strip()
+            if "c." not in profile:
+                found.append(MigInstance(_text(nvml.nvmlDeviceGetUUID(one)), profile))
+    return tuple(found)
 
 
 def _bus(info: Any) -> str:

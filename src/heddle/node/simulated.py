@@ -4,10 +4,13 @@ import re
 import uuid
 from dataclasses import dataclass
 
-from heddle.node.devices import Device
+from heddle.engine.mig import GEOMETRIES
+from heddle.node.devices import Device, MigInstance
+from heddle.node.mig import arranged, capable_models, geometry_of
 from heddle.node.models import ALIASES, MODELS, Model, family
 
-_FORM = re.compile(r"^(\d+)[x×](\d+)[x×]([A-Za-z0-9-]+)$")
+_FORM = re.compile(r"^(\d+)[x×](\d+)[x×]([A-Za-z0-9-]+)(?::(.+))?$")
+_CUT = re.compile(r"^(?:(\d)[x×])?(\d+g\.[A-Za-z0-9.+]+)$")
 MAX_NODES, MAX_GPUS = 10_000, 16
 DRIVER_VERSION = "580.65.06"
 CUDA_VERSION = (13, 0)
@@ -15,11 +18,12 @@ CUDA_VERSION = (13, 0)
 
 @dataclass(frozen=True)
 class Simulation:
-    """So many nodes with so many GPUs of a model each."""
+    """So many nodes with so many GPUs of a model each; `mig`: profiles of the instances that each GPU is cut into."""
 
     nodes: int
     gpus: int
     model: Model
+    mig: tuple[str, ...] = ()
 
     @property
     def cpus(self) -> int:
@@ -49,7 +53,24 @@ def parse(text: str) -> Simulation:
     model = MODELS.get(ALIASES.get(wanted, wanted))
     if model is None:
         raise ValueError(f"{text!r}: unknown model {match[3]!r}; known models: {known}")
-    return Simulation(nodes, gpus, model)
+    return Simulation(nodes, gpus, model, _profiles(text, model, match[4] or ""))
+
+
+def _profiles(text: str, model: Model, said: str) -> tuple[str, ...]:
+    """The instances of `2x1g.10gb,3g.40gb`."""
+    found: list[str] = []
+    geometry = geometry_of(model.product, model.memory_mib)
+    for part in said.split(",") if said else ():
+        match = _CUT.match(part.strip())
+        if match is None:
+            raise ValueError(f"{text!r}: {part!r} is no MIG instance; write 1x8xH100:2x1g.10gb,3g.40gb")
+        found += [match[2]] * int(match[1] or 1)
+    if found and not geometry:
+        raise ValueError(f"{text!r}: {model.name} has no MIG; models that have: {', '.join(capable_models())}")
+    if found and arranged(geometry, found) is None:
+        known = ", ".join(profile.name for profile in GEOMETRIES[geometry].profiles)
+        raise ValueError(f"{text!r}: these instances do not fit on one {model.name}; its profiles: {known}")
+    return tuple(found)
 
 
 class SimulatedLibrary:
@@ -68,7 +89,7 @@ class SimulatedLibrary:
         model, count = self.simulation.model, self.simulation.gpus
         return [
             Device(
-                uuid=f"GPU-{uuid.uuid5(uuid.NAMESPACE_DNS, f'{self.node}/{model.name}/{index}')}",
+                uuid=f"GPU-{self._uuid(index)}",
                 index=index,
                 product=model.product,
                 memory_mib=model.memory_mib,
@@ -77,6 +98,16 @@ class SimulatedLibrary:
                 compute_capability=model.compute_capability,
                 family=family(model.compute_capability),
                 mig_capable=model.mig,
+                mig=self._instances(index),
             )
             for index in range(count)
         ]
+
+    def _instances(self, index: int) -> tuple[MigInstance, ...] | None:
+        profiles = self.simulation.mig
+        found = (MigInstance(f"MIG-{self._uuid(index, at, name)}", name) for at, name in enumerate(profiles))
+        return tuple(found) if profiles else None
+
+    def _uuid(self, *what: object) -> uuid.UUID:
+        parts = (self.node, self.simulation.model.name, *what)
+        return uuid.uuid5(uuid.NAMESPACE_DNS, "/".join(map(str, parts)))

@@ -13,7 +13,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ import msgspec
 from heddle.api.core import ConfigMap
 from heddle.api.errors import ApiError, BadRequest, Expired, NotFound, Unavailable
 from heddle.api.meta import LocalObjectReference, ObjectMeta, Resources
+from heddle.api.mig import resource_of
 from heddle.api.pod import EnvFromSource, EnvVar
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, Resource, by_kind, find
 from heddle.api.trainingjob import Checkpoint, JobVolume, TrainingJob, TrainingJobSpec
@@ -233,9 +234,13 @@ class Client:
         min_nodes: int | None = None,
         node_step: int = 1,
         resizable: bool = True,
+        groups: int = 1,
+        min_groups: int | None = None,
         gpus: float = 0,
         gpu_memory: str | None = None,
+        mig: str = "",
         gpu_models: Sequence[str] = (),
+        gpu_speeds: Mapping[str, int | str] | None = None,
         separate_gpus: bool = False,
         cpus: float | None = None,
         memory: str | None = None,
@@ -252,6 +257,7 @@ class Client:
         shared_memory: str | None = None,
         upload: str | Path = "",
         grace: int = 30,
+        gang_grace: int | None = None,
         max_restarts: int = 3,
         topology: str = "",
         walltime: int | None = None,
@@ -272,9 +278,14 @@ class Client:
             min_nodes: fewest with which it runs (elastic); None: all of them.
             resizable: False: it stays at as many nodes as it starts with, from min_nodes on.
             node_step: an elastic job grows and shrinks by so many nodes at a time.
+            groups: replica groups of `nodes` pods each, which come and go whole.
+            min_groups: fewest groups with which it runs; None: all of them.
             gpus: GPUs of each node; below 1 a share of one.
             gpu_memory: memory of one GPU that each node uses, such as "20Gi", in place of `gpus`.
+            mig: profile of the MIG instance that each node uses, such as "3g.40gb", in place of `gpus`.
             gpu_models: models that it may use, the best first, as nodes are labelled; none: any GPUs.
+            gpu_speeds: how fast such models are, as {"NVIDIA-A100-SXM4-80GB": "0.45"}, where `walltime` is for speed 1.
+                Without `gpu_models`: those that it may use, the fastest first.
             separate_gpus: True: no two nodes' shares are on the same GPU.
             cpus: CPUs of each node.
             memory: memory of each node, such as "16Gi".
@@ -293,6 +304,7 @@ class Client:
             shared_memory: size of /dev/shm of pods on a cluster, such as "8Gi".
             upload: a small directory whose files pods on a cluster find in /workspace, where the command then runs.
             grace: seconds between SIGTERM and SIGKILL, to save a checkpoint.
+            gang_grace: seconds that what is left of it waits for replacements of lost nodes; None: as heddle is set.
             max_restarts: restarts after failures.
             topology: node label of the level of which one domain must hold all nodes.
             walltime: seconds after which the job is ended; None: it may run for ever.
@@ -333,6 +345,8 @@ class Client:
         resources: Resources = {}
         if gpus:
             resources["nvidia.com/gpu"] = int(gpus) if gpus == int(gpus) else f"{round(gpus * 1000)}m"
+        if mig:
+            resources[resource_of(mig)] = 1
         if cpus:
             resources["cpu"] = f"{round(cpus * 1000)}m"
         if memory:
@@ -350,9 +364,12 @@ class Client:
                 min_nodes=min_nodes,
                 node_step=node_step,
                 resizable=resizable,
+                groups=groups,
+                min_groups=min_groups,
                 resources_per_node=resources,
                 gpu_memory_per_node=gpu_memory,
                 gpu_models=[*gpu_models],
+                gpu_speeds=dict(gpu_speeds or {}),
                 separate_gpus=separate_gpus,
                 priority=priority,
                 preemptible=preemptible,
@@ -366,6 +383,7 @@ class Client:
                 checkpoint=Checkpoint(path=checkpoint) if checkpoint else None,
                 volumes=mounts,
                 termination_grace_period_seconds=grace,
+                gang_grace_seconds=gang_grace,
                 max_restarts=max_restarts,
                 walltime_seconds=walltime,
             ),

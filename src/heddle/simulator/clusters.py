@@ -17,7 +17,7 @@ from pathlib import Path
 
 from heddle.api import quantity
 from heddle.engine.model import COUNTER, CPU, GPU, MEMORY, NODE, Device, NodeSpec, QueueSpec
-from heddle.engine.state import Snapshot
+from heddle.engine.snapshot import Snapshot
 from heddle.simulator import snapshot
 from heddle.simulator.jobs import MODEL_LABEL, Trace
 from heddle.simulator.tables import TableError, first, of_a_node, stem, table

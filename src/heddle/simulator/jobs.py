@@ -33,6 +33,8 @@ class Job:
         preemptible: others may take its place.
         walltime: seconds after which it is stopped, as its user said (None = nobody said).
         models: GPU models that it accepts (none = any).
+        speeds: (model, how fast it is): its duration and walltime are for speed 1, which models beside these have. It
+            uses GPUs of one model, the fastest that is free (none = all are alike, and mix).
         least: tasks with which it can run; fewer than ``tasks`` = it is elastic (None = all).
         checkpoint: seconds of work between two checkpoints (None = it starts over when evicted).
         restart: seconds of work that each start after the first costs beside.
@@ -57,6 +59,7 @@ class Job:
     preemptible: bool = True
     walltime: float | None = None
     models: tuple[str, ...] = ()
+    speeds: tuple[tuple[str, float], ...] = ()
     least: int | None = None
     checkpoint: float | None = None
     restart: float = 0.0
@@ -79,6 +82,10 @@ class Job:
             raise ValueError(f"job {self.name}: walltime {self.walltime!r} is not valid; give more than 0 seconds")
         if self.cancel is not None and not self.submit <= self.cancel < math.inf:
             raise ValueError(f"job {self.name}: cancel {self.cancel!r} is not valid; give {self.submit:g} s or later")
+        for model, speed in self.speeds:
+            if not 0 < speed < math.inf or not self.gpu or (self.models and model not in self.models):
+                remedy = "give more than 0, of models that it accepts, to a job with GPUs"
+                raise ValueError(f"job {self.name}: speeds: {model}={speed!r} is not valid; {remedy}")
         if not 0 <= self.speedup < math.inf:
             raise ValueError(f"job {self.name}: speedup {self.speedup!r} is not valid; give 0 or more, 1 = evenly")
         if not 1 <= self.tasks <= _MOST_TASKS:
@@ -101,10 +108,8 @@ class Job:
 
     def pod_set(self) -> PodSet:
         """Its tasks as the engine places them."""
-        request = {name: amount for name, amount in ((CPU, self.cpu), (MEMORY, self.memory)) if amount}
-        names = _NAMES[: self.tasks] if self.tasks <= len(_NAMES) else tuple(f"{at:05}" for at in range(self.tasks))
         least = self.tasks if self.least is None else self.least
-        return PodSet("main", names, least, request, self.gpu, node_affinity=accepts(self.models))
+        return _pods(self.tasks, least, self.cpu, self.memory, self.gpu, self.models, self.speeds)
 
     def workload(
         self,
@@ -139,10 +144,31 @@ class Job:
             topology_required=self.topology if self.required else None,
             topology_preferred=None if self.required else self.topology,
             movable=self.checkpoint is not None,
+            saves_every=self.checkpoint,
         )
 
 
 _NAMES = tuple(f"{at:05}" for at in range(1024))
+
+
+@lru_cache(maxsize=4096)
+def _pods(
+    tasks: int,
+    least: int,
+    cpu: int,
+    memory: int,
+    gpu: int,
+    models: tuple[str, ...],
+    paces: tuple[tuple[str, float], ...],
+) -> PodSet:
+    """The pod set of jobs that ask for this: most jobs of a trace ask for what others did."""
+    request = {name: amount for name, amount in ((CPU, cpu), (MEMORY, memory)) if amount}
+    names = _NAMES[:tasks] if tasks <= len(_NAMES) else tuple(f"{at:05}" for at in range(tasks))
+    if not paces:
+        return PodSet("main", names, least, request, gpu, node_affinity=accepts(models))
+    speeds = dict(paces)
+    listed = tuple(sorted(models or speeds, key=lambda model: (-speeds.get(model, 1.0), model)))
+    return PodSet("main", names, least, request, gpu, gpu_models=listed, gpu_speeds=speeds)
 
 
 def accepts(models: tuple[str, ...]) -> tuple[Term, ...]:

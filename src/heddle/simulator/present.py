@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from heddle.engine.model import WorkloadSpec
-from heddle.engine.state import Snapshot
+from heddle.engine.snapshot import Snapshot
 from heddle.simulator.jobs import Job
 from heddle.simulator.snapshot import Recorded
 

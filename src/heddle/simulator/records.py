@@ -21,11 +21,12 @@ class Record:
         progress: seconds of work done, as if with all its tasks.
         saved: those of them that a new start begins with.
         extra: seconds of work that its restarts cost so far.
+        slow: seconds that a second of work takes on the GPUs that it runs on.
     """
 
     __slots__ = (
         "at", "end", "evictions", "extra", "first", "job", "lost", "outcome", "priority", "progress", "rate", "saved",
-        "since", "tasks", "used", "version",
+        "since", "slow", "tasks", "used", "version",
     )  # fmt: skip
 
     def __init__(self, job: Job) -> None:
@@ -40,6 +41,7 @@ class Record:
         self.saved = 0.0
         self.extra = 0.0
         self.tasks = 0  # that run
+        self.slow = 1.0
         self.rate = 0.0  # seconds of work a second
         self.at = job.submit  # up to when progress is counted
         self.since = math.inf  # start of this run
@@ -70,14 +72,16 @@ class Record:
                 self.progress += spent * self.rate
         self.at = now
 
-    def run(self, now: float, tasks: int, *, whole: bool | None = None) -> None:
+    def run(self, now: float, tasks: int, *, whole: bool | None = None, slow: float = 1.0) -> None:
         """So many of its tasks run from now on; ``whole``: whether with them it works (None = as its job says)."""
         self.count(now)
+        self.slow = slow
         job = self.job
         least = job.tasks if job.least is None else job.least
         before, self.tasks = self.rate, tasks
         whole = tasks >= least if whole is None else whole and tasks > 0
         self.rate = 0.0 if not whole else 1.0 if tasks == job.tasks else (tasks / job.tasks) ** job.speedup
+        self.rate /= slow
         self.version += 1
         if self.rate and not before:
             if self.first is None:
@@ -112,7 +116,7 @@ class Record:
     def ends(self) -> tuple[float, str]:
         """When it ends if nothing changes, and as what."""
         done = self.at + self.left() / self.rate
-        limit = self.since + self.job.walltime if self.job.walltime is not None else math.inf
+        limit = self.since + self.job.walltime * self.slow if self.job.walltime is not None else math.inf
         return (done, "done") if done <= limit else (limit, "timed out")
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from heddle.engine.state import Snapshot
+from heddle.engine.snapshot import Snapshot
 from heddle.simulator.tables import TableError, opened, written
 
 KIND = "heddle-snapshot"

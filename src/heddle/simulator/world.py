@@ -11,6 +11,7 @@ from heddle.engine.forward import ROUNDS, get_ready
 from heddle.engine.model import NodeSpec, QueueSpec
 from heddle.engine.plan import Budget
 from heddle.engine.scheduler import advance
+from heddle.engine.speeds import slowness
 from heddle.engine.state import State
 from heddle.simulator.course import Course
 from heddle.simulator.events import Event, NodeComes, NodeFails, QueueChanges, ordered
@@ -290,7 +291,7 @@ class World:
                 continue
             before = record.running
             whole = work.whole() if record.job.told is not None else None
-            record.run(self.now if since is None else since, tasks, whole=whole)
+            record.run(self.now if since is None else since, tasks, whole=whole, slow=slowness(work))
             self.course.ran(self.now, record)
             if record.running:
                 self.running[name] = record

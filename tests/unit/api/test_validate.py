@@ -26,6 +26,10 @@ def term(operator: str, *values: str) -> dict[str, object]:
     return {"required": [{"matchExpressions": [{"key": "k", "operator": operator, "values": [*values]}]}]}
 
 
+def demand(operator: str, *values: str) -> dict[str, object]:
+    return {"matchExpressions": [{"key": "app", "operator": operator, "values": [*values]}]}
+
+
 def test_a_sound_object_has_no_faults() -> None:
     assert validate.faults(registry.QUEUES, queue(quota={"nvidia.com/gpu": 4, "memory": "16Gi"}, weight=2)) == []
     lends = queue(quota={"cpu": 4}, borrowingLimit={"nvidia.com/gpu": 1}, lendingLimit={"cpu": "500m"})
@@ -158,6 +162,42 @@ def test_all_faults_come_at_once() -> None:
             "spec.podSets[1].after[0]",
             "same group",
         ),
+        (
+            registry.TRAININGJOBS,
+            job(resourcesPerNode={"nvidia.com/mig-3g.40gb": "500m"}),
+            "spec.resourcesPerNode[nvidia.com/mig-3g.40gb]",
+            "whole number of MIG instances",
+        ),
+        (
+            registry.TRAININGJOBS,
+            job(podLabels={"heddle.dev/x": "y"}),
+            "spec.podLabels[heddle.dev/x]",
+            "are heddle's own",
+        ),
+        (registry.TRAININGJOBS, job(podLabels={"app": "a b"}), "spec.podLabels[app]", "63 at most"),
+        (
+            registry.TRAININGJOBS,
+            job(podAffinity={"required": [{"labelSelector": {}}]}),
+            "spec.podAffinity.required[0].topologyKey",
+            "a string",
+        ),
+        (
+            registry.TRAININGJOBS,
+            job(podAntiAffinity={"required": [{"topologyKey": "rack", "labelSelector": demand("In")}]}),
+            "spec.podAntiAffinity.required[0].labelSelector.matchExpressions[0].values",
+            "at least one value",
+        ),
+        (
+            registry.TRAININGJOBS,
+            job(podAffinity={"required": [{"topologyKey": "rack", "namespaceSelector": demand("Exists", "x")}]}),
+            "spec.podAffinity.required[0].namespaceSelector.matchExpressions[0].values",
+            "takes no values",
+        ),
+        (registry.TRAININGJOBS, job(podAffinity={"preferred": []}), "spec.podAffinity.preferred", "required"),
+        (registry.TRAININGJOBS, job(groups=2, minGroups=3), "spec.minGroups", "at most groups (2)"),
+        (registry.TRAININGJOBS, job(groups=65), "spec.groups", "64 or less"),
+        (registry.TRAININGJOBS, job(groups=2, nodes=4, minNodes=2), "spec.minNodes", "come and go whole"),
+        (registry.TRAININGJOBS, job(groups=20, nodes=10_000), "spec.groups", "at most 10"),
         (registry.LICENSES, {"metadata": {"name": "m"}, "spec": {"count": -1}}, "spec.count", "0 or more"),
         (
             registry.TRAININGJOBS,
@@ -212,5 +252,15 @@ def test_gpu_models_are_named_once_and_go_with_gpus() -> None:
     assert fields(resource, job(gpuModels=["NVIDIA-H100"])) == ["spec.gpuModels"]
     twice = job(gpuModels=["A", "A", "B 2"], resourcesPerNode=gpus)
     assert fields(resource, twice) == ["spec.gpuModels[1]", "spec.gpuModels[2]"]
+    for wrong in ({"A": 0}, {"A": "1001"}, {"A B": 1}):
+        (field,) = fields(resource, job(gpuSpeeds=wrong, resourcesPerNode=gpus))
+        assert field.startswith("spec.gpuSpeeds[A")
+    assert not fields(resource, job(gpuModels=["A", "B"], gpuSpeeds={"B": "0.45"}, resourcesPerNode=gpus))
+    assert fields(resource, job(gpuModels=["A"], gpuSpeeds={"B": 1}, resourcesPerNode=gpus)) == ["spec.gpuSpeeds[B]"]
+    assert fields(resource, job(gpuSpeeds={"B": 1})) == ["spec.gpuSpeeds"]
+    many = {f"m{at}": 1 for at in range(17)}
+    assert fields(resource, job(gpuSpeeds=many, resourcesPerNode=gpus)) == ["spec.gpuSpeeds"]
+    both = job(gpuSpeeds={"A": 1}, resourcesPerNode=gpus, nodeSelector={"nvidia.com/gpu.product": "A"})
+    assert fields(resource, both) == ["spec.nodeSelector[nvidia.com/gpu.product]"]
     pinned = job(gpuModels=["A"], resourcesPerNode=gpus, nodeSelector={"nvidia.com/gpu.product": "A"})
     assert fields(resource, pinned) == ["spec.nodeSelector[nvidia.com/gpu.product]"]

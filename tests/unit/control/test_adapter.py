@@ -151,6 +151,9 @@ def test_gpu_models_reach_the_engine() -> None:
     spec = adapter.workload_spec(pods.workload(made), [pods.pod(made, 0)], models=frozenset({"A100"}))
     assert (spec.pod_sets[0].gpu, spec.pod_sets[0].gpu_models) == (2000, ("H100", "A100"))
     assert not spec.pod_sets[0].request
+    paced = workload(gpuSpeeds={"A100": "0.45", "H100": 1, "B200": 2}, resources={"nvidia.com/gpu": 1})
+    (pod_set,) = adapter.workload_spec(paced, [member()]).pod_sets
+    assert (pod_set.gpu_models, pod_set.gpu_speeds["A100"]) == (("B200", "H100", "A100"), 0.45)
     pinned = workload(gpuMemory="1Gi", nodeSelector={"nvidia.com/gpu.product": "A100"})
     spec = adapter.workload_spec(pinned, [member()], models=frozenset({"A100"}))
     assert spec.pod_sets[0].gpu_models == ("A100",)

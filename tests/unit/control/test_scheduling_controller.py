@@ -63,15 +63,16 @@ async def submit(
     more: dict[str, int] | None = None,
     priority: int = 0,
     least: int | None = None,
+    speeds: dict[str, int | str] | None = None,
 ) -> None:
     annotations = {USER_ANNOTATION: user} if user else {}
     pod_set = PodSet(
         name="nodes", count=pods, resources={"nvidia.com/gpu": gpus, **(more or {})}, node_selector=selector or {}
     )
-    pod_set.min_count, pod_set.resizable = least, least is None
+    pod_set.min_count, pod_set.resizable, pod_set.gpu_speeds = least, least is None, speeds or {}
     workload = Workload(
         metadata=ObjectMeta(name=name, namespace="default", annotations=annotations),
-        spec=WorkloadSpec(queue=queue, pod_sets=[pod_set], priority=priority),
+        spec=WorkloadSpec(queue=queue, pod_sets=[pod_set], priority=priority, walltime_seconds=100 if speeds else None),
     )
     await client.create(WORKLOADS, workload)
     for index in range(pods):
@@ -295,6 +296,15 @@ async def test_gpus_of_one_model_are_counted_for_pods_pinned_to_it(client: Clien
     assert f"limited to 3 GPUs ({label})" in waiting.status.reasons[0].message
     await client.patch(QUEUES, "team", {"spec": {"limit": None}})
     await workload_with(client, "more", lambda w: w.status.phase == "Running")
+
+
+async def test_a_running_workload_says_its_walltime_on_the_gpus_that_it_got(client: Client) -> None:
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team"), spec=QueueSpec()))
+    model = (await client.get(NODES, "sim-0")).metadata.labels["nvidia.com/gpu.product"]
+    speeds: dict[str, int | str] = {"NVIDIA-B200": 2, model: "0.25"}
+    await submit(client, "paced", pods=1, gpus=1, speeds=speeds)
+    runs = await workload_with(client, "paced", lambda w: w.status.phase == "Running")
+    assert (runs.spec.walltime_seconds, runs.status.walltime_seconds) == (100, 400)
 
 
 async def test_past_use_is_kept_in_the_status_and_given_back_to_the_next_scheduler(client: Client) -> None:

@@ -229,6 +229,22 @@ async def test_a_job_goes_on_with_fewer_once_its_lost_pod_finds_no_place(client:
     assert (formed["nodes"], formed["restart"]) == ("1", "")
 
 
+async def test_a_group_that_finds_too_few_places_again_is_left_out_of_the_next_world(client: Client) -> None:
+    await client.create(TRAININGJOBS, job(nodes=2, groups=2, min_groups=1))
+    first = await present(client, 4)
+    await bind(client, *first, bound=4)
+    assert (await world(client, 1))["groups"] == "2"
+    await client.delete(PODS, "job-1", "default")
+    await client.patch_status(WORKLOADS, "job", {"bound": 3}, "default")
+    await world(client, 2)
+    await gone(client, *first)
+    await present(client, 4, without=first)
+    await bind(client, "job-0", "job-2", "job-3", bound=3)
+    formed = await world(client, 3)
+    assert (formed["nodes"], formed["groups"], formed["node-rank.job-2"]) == ("2", "1", "0")
+    assert "node-rank.job-0" not in formed
+
+
 async def test_a_job_ends_when_all_its_pods_have_and_keeps_them_for_their_logs(client: Client) -> None:
     await client.create(TRAININGJOBS, job(nodes=2))
     first = await present(client, 2)

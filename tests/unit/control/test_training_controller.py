@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 
 from heddle.api.admission import admit
+from heddle.api.clock import to_text
 from heddle.api.meta import ObjectMeta
 from heddle.api.pod import Pod, run_id
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
 from heddle.api.trainingjob import Checkpoint, TrainingJob, TrainingJobSpec
-from heddle.api.workload import RESTART_ANNOTATION
+from heddle.api.workload import POD_SET_LABEL, RESTART_ANNOTATION
 from heddle.control.training.controller import TrainingController
 from heddle.embedded.checkpoints import last_saved
 from heddle.store.client import Client
@@ -135,6 +137,47 @@ async def test_what_is_left_of_a_step_does_not_join_the_world(client: Client) ->
     assert (await world(client, 2))["nodes"] == "5"
 
 
+async def test_only_whole_groups_are_in_the_world_and_the_others_go_on_without_a_torn_one(client: Client) -> None:
+    await submit(client, nodes=2, groups=3, min_groups=2)
+    made = await pods(client, 6)
+    sets = [pod.metadata.labels[POD_SET_LABEL] for pod in sorted(made, key=lambda pod: pod.metadata.name)]
+    assert sets == ["group-0", "group-0", "group-1", "group-1", "group-2", "group-2"]
+    asked = (await client.get(WORKLOADS, "job", "default")).spec
+    assert [(s.name, s.group, s.count) for s in asked.pod_sets] == [(f"group-{i}", f"group-{i}", 2) for i in range(3)]
+    assert asked.min_groups == 2
+    await bind(client, "job-0", "job-1", "job-2", bound=3)
+    await job_with(client, lambda job: job.status.phase == "Pending")
+    assert not await client.list(CONFIGMAPS, "default"), "one whole group is too few"
+    await bind(client, "job-4", "job-5", bound=5)
+    formed = await world(client, 1)
+    assert (formed["nodes"], formed["groups"]) == ("4", "2")
+    assert "node-rank.job-2" not in formed, "half a group waits for the rest of it"
+    assert (formed["group-rank.job-1"], formed["node-rank.job-4"], formed["group-rank.job-4"]) == ("0", "2", "1")
+    await bind(client, "job-3", bound=6)
+    assert (await world(client, 2))["groups"] == "3"
+    await client.delete(PODS, "job-0", "default", grace_period=0)
+    await client.patch_status(WORKLOADS, "job", {"bound": 5}, "default")
+    torn = await world(client, 3)
+    assert (torn["nodes"], torn["node-rank.job-2"]) == ("4", "0")
+    assert "node-rank.job-1" not in torn
+
+
+async def test_a_walltime_is_over_by_the_speed_of_the_gpus_that_the_job_got(client: Client) -> None:
+    gpus: dict[str, Any] = {"nvidia.com/gpu": 1}
+    await submit(client, walltime_seconds=1, gpu_speeds={"A100": "0.001"}, resources_per_node=gpus)
+    await pods(client, 1)
+    await client.patch_status(WORKLOADS, "job", {"walltimeSeconds": 1000}, "default")
+    await bind(client, "job-0", bound=1)
+    await world(client, 1)
+    await client.patch_status(PODS, "job-0", {"startTime": "2020-01-01T00:00:00Z"}, "default")
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": to_text(time.time() - 900)}
+    await client.patch_status(PODS, "job-0", {"conditions": [scheduled], "phase": "Running"}, "default")
+    await job_with(client, lambda job: job.status.phase == "Running")
+    await client.patch_status(WORKLOADS, "job", {"walltimeSeconds": 800}, "default")
+    ended = await job_with(client, lambda job: job.status.phase == "Failed")
+    assert (ended.status.exit_code, ended.status.message) == (124, "ended by its walltime of 800 s")
+
+
 async def test_a_job_that_does_not_resize_waits_for_a_lost_member(client: Client) -> None:
     await submit(client, nodes=4, min_nodes=1, resizable=False)
     await pods(client, 4)
@@ -148,6 +191,22 @@ async def test_a_job_that_does_not_resize_waits_for_a_lost_member(client: Client
     await pods(client, 4)
     await bind(client, "job-1", bound=3)
     assert (await world(client, 3))["nodes"] == "3"
+
+
+async def test_an_edited_job_is_scheduled_as_it_says_now(client: Client) -> None:
+    await submit(client, gang_grace_seconds=300, priority=3)
+    await pods(client, 1)
+    made = await client.get(WORKLOADS, "job", "default")
+    assert (made.spec.gang_grace_seconds, made.spec.priority) == (300, 3)
+    edit = {"gangGraceSeconds": None, "priority": None, "walltimeSeconds": 60, "preemptible": False}
+    await client.patch(TRAININGJOBS, "job", {"spec": edit}, namespace="default")
+
+    async def followed() -> bool:
+        spec = (await client.get(WORKLOADS, "job", "default")).spec
+        told = (spec.gang_grace_seconds, spec.priority, spec.walltime_seconds, spec.preemptible)
+        return told == (None, 0, 60, False)
+
+    await until(followed)
 
 
 async def test_a_job_fails_once_its_restarts_are_used(client: Client) -> None:

@@ -36,6 +36,7 @@ def spec(name: str, queue: str, gpus: int, walltime: float, created: float = 0.0
     return WorkloadSpec(name, queue, (pods,), created=created, walltime=walltime, movable=False)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("shadows", [0, 1, 3])
 def test_who_is_not_heard_would_have_got_nothing(monkeypatch: pytest.MonkeyPatch, seed: int, shadows: int) -> None:

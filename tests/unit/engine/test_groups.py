@@ -62,6 +62,16 @@ def test_without_room_for_enough_groups_nothing_starts_and_fewer_are_named() -> 
     assert render(changes["FewerGroups"]) == "2 groups instead of 3 would start now"
 
 
+def test_alike_groups_that_need_more_than_there_is_are_impossible_and_fewer_are_named() -> None:
+    state = world(node("n0", 8), a=8)
+    sets = tuple(PodSet(f"r{at}", (f"{at}-0", f"{at}-1"), 2, gpu=2000, group=f"r{at}") for at in range(3))
+    state.set_workload(WorkloadSpec("x/s", "a", sets))
+    found = explain(state, 0, "x/s")
+    assert render(found.reasons[0]).startswith("impossible on this cluster even when empty")
+    assert (found.reasons[0].fits, found.reasons[0].needed) == (4, 6)
+    assert [(str(change.code), change.fits, change.needed) for change in found.changes] == [("FewerGroups", 2, 3)]
+
+
 def test_what_is_in_no_group_is_always_needed() -> None:
     state = world(node("n0", 8, cpu=0), a=8)
     state.set_workload(replicas("x/s", 1, 2, 2, router=True))

@@ -114,6 +114,7 @@ GPUS: tuple[dict[str, Any], ...] = (
     {"gpu": 1000, "gpu_models": ("A",)},
     {"gpu": 1000, "gpu_models": ("B", "A")},
     {"gpu": 2000, "gpu_models": ("A", "B")},
+    {"gpu": 1000, "gpu_models": ("A", "B"), "gpu_speeds": {"B": 0.5}},
     {"gpu": 0, "gpu_memory": 20_000, "gpu_models": ("A", "B")},
     {"gpu": 0, "mig": "1g.5gb"},
     {"gpu": 0, "mig": "2g.10gb"},

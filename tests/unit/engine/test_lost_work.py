@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from worlds import bound, node, settle, work, world
 
 from heddle.engine import Evict, PodSet, State, WorkloadSpec, schedule
@@ -43,6 +44,22 @@ def test_a_checkpoint_of_before_the_start_or_of_the_future_changes_nothing_else(
     assert victims(state, 100) == {"x/two"}, "what it resumed from is no work of this start"
     saved(state, "x/one", 1e6)
     assert victims(state, 100) == {"x/one"}, "a clock that is ahead: it loses nothing"
+
+
+def test_who_saves_by_itself_loses_what_it_did_since_the_last_interval() -> None:
+    state = world(node("n0", 2), a=2)
+    run(state, 0, work("x/saves", "a", saves_every=40), work("x/never", "a"))
+    state.set_workload(work("x/high", "a", priority=1))
+    assert victims(state, 79) == {"x/saves"}, "39 s"
+    saved(state, "x/never", 50)
+    assert victims(state, 79) == {"x/never"}, "29 s"
+    assert victims(state, 81) == {"x/saves"}, "1 s"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_an_interval_that_is_none_names_the_field(seconds: float) -> None:
+    with pytest.raises(ValueError, match=r"workload\.saves_every"):
+        work("x/w", "a", saves_every=seconds)
 
 
 def test_gpus_times_time_counts_not_the_time_alone() -> None:

@@ -25,16 +25,19 @@ times = st.one_of(st.integers(0, 10**9).map(float), st.floats(0, 1e12))
 @st.composite
 def traces(draw: st.DrawFn) -> Trace:
     jobs = []
+    paces = st.tuples(models.filter(lambda name: "=" not in name), st.floats(1e-3, 1e3))
     for name in draw(st.lists(names, max_size=6, unique=True)):
         tasks = draw(st.integers(1, 2000))
         submit = draw(times)
+        gpu = draw(st.one_of(st.integers(0, 1000), st.integers(1, 16).map(lambda whole: whole * 1000)))
+        accepted = tuple(draw(st.lists(models, max_size=3)))
         jobs.append(
             Job(
                 name,
                 submit,
                 draw(st.one_of(times, st.just(math.inf))),
                 tasks=tasks,
-                gpu=draw(st.one_of(st.integers(0, 1000), st.integers(1, 16).map(lambda whole: whole * 1000))),
+                gpu=gpu,
                 cpu=draw(st.integers(0, 10**7)),
                 memory=draw(st.one_of(st.integers(0, 2**45), st.integers(0, 512).map(lambda gib: gib << 30))),
                 queue=draw(names),
@@ -42,7 +45,8 @@ def traces(draw: st.DrawFn) -> Trace:
                 priority=draw(st.integers(-1000, 1000)),
                 preemptible=draw(st.booleans()),
                 walltime=draw(st.one_of(st.none(), st.floats(1e-3, 1e9))),
-                models=tuple(draw(st.lists(models, max_size=3))),
+                models=accepted,
+                speeds=tuple(draw(st.lists(paces, max_size=2))) if gpu and not accepted else (),
                 least=draw(st.one_of(st.none(), st.integers(1, tasks))),
                 checkpoint=draw(st.one_of(st.none(), st.floats(1e-3, 1e9))),
                 restart=draw(times),

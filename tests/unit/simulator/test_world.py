@@ -101,6 +101,19 @@ def test_an_elastic_job_runs_slower_with_fewer_tasks() -> None:
     assert slower.records["e"].end == pytest.approx(50 + 100 - 50 / 4)
 
 
+def test_a_job_runs_by_the_speed_of_the_gpus_that_it_gets() -> None:
+    machines = [NodeSpec(name, {}, (Device("g0", 0, model),)) for name, model in (("n0", "H100"), ("n1", "A100"))]
+    speeds = (("H100", 2.0), ("A100", 0.5))
+    jobs = [
+        job(name, at, 100, speeds=speeds, walltime=limit) for at, (name, limit) in enumerate([("a", 200), ("b", 50)])
+    ]
+    world = World(machines, jobs, policy("best-effort"))
+    world.run()
+    told = {name: (record.first, record.end, record.outcome) for name, record in world.records.items()}
+    assert told == {"a": (0, 50, "done"), "b": (1, 101, "timed out")}  # the faster one first; b is cut off at 50 / 0.5
+    assert World(machines, [job("c", 0, 100, speeds=(("A100", 0.5),))], policy("easy")).run()
+
+
 def test_a_walltime_ends_a_job_and_a_user_gives_up() -> None:
     world = run([job("a", 0, 100, 4, walltime=60), job("b", 1, 10, 4, cancel=30), job("c", 2, 10, 4)])
     assert {n: (r.outcome, r.end) for n, r in world.records.items()} == {

@@ -5,10 +5,11 @@ has a rule about them; without any, pods are not looked at.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
+from heddle.api.company import PodTerm
 from heddle.api.core import Namespace
 from heddle.api.pod import Pod, PodAffinityTerm, TopologySpreadConstraint
 from heddle.api.selectors import LabelSelector, Selector
@@ -152,10 +153,10 @@ class Neighbourhood:
         """Whether a pod is of one of these crowds."""
         return not crowds.isdisjoint(self._of(pod))
 
-    def learn(self, pod: Pod) -> None:
-        """A pod is there, or has changed."""
+    def learn(self, pod: Pod, near: Sequence[PodTerm] = (), apart: Sequence[PodTerm] = ()) -> None:
+        """A pod is there, or has changed; `near` and `apart` are demanded for it beside what it says itself."""
         identity = (pod.metadata.namespace, pod.metadata.name)
-        rules = _NONE if pod.finished else self._read(pod)
+        rules = _NONE if pod.finished else self._read(pod, near, apart)
         if rules is _NONE and identity not in self._rules:
             return
         for name, crowd in rules.crowds.items():
@@ -200,11 +201,12 @@ class Neighbourhood:
 
     # -- what a pod says ---------------------------------------------------------------------------
 
-    def _read(self, pod: Pod) -> _Rules:
+    def _read(self, pod: Pod, beside: Sequence[PodTerm], away: Sequence[PodTerm]) -> _Rules:
         spec = pod.spec
         ours = spec.scheduler_name == self._scheduler
         single = dict.fromkeys(claim for _, claim in claims_of(pod) if self._single(claim))
-        if not (spec.affinity or spec.topology_spread_constraints or single) or not (ours or spec.node_name):
+        silent = not (spec.affinity or spec.topology_spread_constraints or single or beside or away)
+        if silent or not (ours or spec.node_name):
             return _NONE
         crowds: dict[str, Crowd] = {}
 
@@ -216,19 +218,20 @@ class Neighbourhood:
         shunned = wish.pod_anti_affinity if wish else None
         apart = tuple(
             Apart(term.topology_key, known(Crowd((part,))))
-            for term in (shunned.required_during_scheduling_ignored_during_execution if shunned else ())
+            for term in (*(shunned.required_during_scheduling_ignored_during_execution if shunned else ()), *away)
             if (part := _part(pod, term)) is not None
         )
         apart += tuple(Apart("", known(Crowd((_Users(claim),)))) for claim in single)
         near: Near | None = None
-        sought = wish.pod_affinity if wish and ours else None
-        if sought and (terms := sought.required_during_scheduling_ignored_during_execution):
+        sought = wish.pod_affinity if wish else None
+        terms = (*(sought.required_during_scheduling_ignored_during_execution if sought else ()), *beside)
+        if ours and terms:
             parts = [_part(pod, term) for term in terms]
             # a pod counts if it is what all terms ask for; a term without a selector selects nobody
             selected = tuple(part for part in parts if part is not None)
             crowd = known(Crowd(selected)) if len(selected) == len(parts) else NOBODY
             near = Near(tuple(dict.fromkeys(term.topology_key for term in terms)), crowd)
-        wishes = [(sought, 1), (shunned if ours else None, -1)]
+        wishes = [(sought, 1), (shunned, -1)] if ours else []
         liked = tuple(
             Liked(better.pod_affinity_term.topology_key, known(Crowd((part,))), sign * better.weight)
             for side, sign in wishes
@@ -261,7 +264,7 @@ NOBODY = "pods that no selector names"
 """The crowd of a term without a selector."""
 
 
-def _part(pod: Pod, term: PodAffinityTerm) -> _Part | None:
+def _part(pod: Pod, term: PodAffinityTerm | PodTerm) -> _Part | None:
     """The pods of a term of affinity; None = nobody."""
     if term.label_selector is None:
         return None

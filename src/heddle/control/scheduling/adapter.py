@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,7 @@ from heddle.api.core import (
 )
 from heddle.api.license import LICENSE_PREFIX, License
 from heddle.api.meta import Quantity, Resources, find_condition
+from heddle.api.mig import instances_in
 from heddle.api.pod import Pod, PodToleration
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.workload import (
@@ -37,6 +39,7 @@ from heddle.api.workload import (
 )
 from heddle.control.grouping import requests
 from heddle.control.grouping.demands import meeting_both
+from heddle.control.scheduling import instances
 from heddle.engine import (
     COUNTER,
     MODEL,
@@ -157,10 +160,12 @@ def _devices(node: Node) -> tuple[Device, ...]:
             )
             for d in listed
         )  # fmt: skip
+        cut = tuple(each for device, d in zip(known, listed, strict=True) for each in _cut(device, d))
+        known = tuple(device for device, d in zip(known, listed, strict=True) if not d.get("mig"))
     except (ValueError, KeyError, TypeError, AttributeError):
-        known = ()
+        known, cut = (), ()
     if len(known) >= count:
-        return known[:count]
+        return (*known[:count], *cut)
     labels = node.metadata.labels
     memory = labels.get(GPU_MEMORY_LABEL, "")
     return tuple(
@@ -172,6 +177,15 @@ def _devices(node: Node) -> tuple[Device, ...]:
         )
         for i in range(count)
     )
+
+
+def _cut(device: Device, listed: dict[str, Any]) -> tuple[Device, ...]:
+    """A device in MIG mode, where the engine knows how it is cut."""
+    try:
+        mig = instances.mig_of(listed)
+    except (ValueError, KeyError, TypeError):
+        return ()
+    return () if mig is None else (replace(device, mig=mig),)
 
 
 def has_inventory(node: Node) -> bool:
@@ -249,6 +263,7 @@ def workload_spec(
     admitted: bool = True,
     models: frozenset[str] = frozenset(),
     sets: Mapping[str, str] | None = None,
+    picks: bool = True,
     budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
     company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
     reach_of: Callable[[Pod], list[NodeTerm]] = lambda pod: [],
@@ -261,6 +276,8 @@ def workload_spec(
     counted by model too; those of one that may use several models, once it has a place.
 
     What a pod set that is not resizable started with is its minimum from then on; before, all its pods must exist.
+
+    `picks`: heddle says which MIG instance a pod gets; else such resources are counts that nodes offer.
 
     `sets` says to which pod set a pod belongs; without it the pods' labels do. `budgets_of` names the disruption
     budgets that keep a pod, `company_of` says whom it must, or must not, run beside, `reach_of` what it demands of its
@@ -294,7 +311,8 @@ def workload_spec(
         coming = coming[: pod_set.count - len(mine)] if admitted and workload.spec.movable else []
         awaited.update(coming)
         asked = amounts(pod_set.resources)
-        chosen = tuple(pod_set.gpu_models)
+        speeds = {model: quantity.milli(speed) / 1000 for model, speed in pod_set.gpu_speeds.items()}
+        chosen = tuple(pod_set.gpu_models or sorted(speeds, key=lambda model: (-speeds[model], model)))
         if (model := pod_set.node_selector.get(GPU_PRODUCT_LABEL)) in models:
             if asked.get("gpu"):
                 asked[f"{MODEL}{model}"] = asked["gpu"]
@@ -307,6 +325,7 @@ def workload_spec(
                 min=minimum,
                 request={name: value for name, value in asked.items() if name != "gpu"},
                 gpu=asked.get("gpu", 0),
+                mig=instances.profile_of(pod_set.resources) if picks else "",
                 node_selector=dict(pod_set.node_selector),
                 tolerations=tuple(toleration(t) for p in living[:1] for t in p.spec.tolerations),
                 node_affinity=tuple(map(_term, _within(pod_set.node_affinity.required, reach_of, living))),
@@ -319,6 +338,7 @@ def workload_spec(
                 group=pod_set.group,
                 after=tuple(pod_set.after),
                 gpu_models=chosen,
+                gpu_speeds=speeds,
                 gpu_memory=mebibytes(pod_set.gpu_memory) if pod_set.gpu_memory is not None else 0,
                 step=pod_set.step,
                 budgets=budgets_of(living[0]) if living else (),
@@ -387,6 +407,8 @@ def _slices(rule: SliceRule | None) -> Slices | None:
 def orphan_spec(
     key: str,
     pods: Iterable[Pod],
+    *,
+    picks: bool = True,
     budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
     company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
 ) -> WorkloadSpec:
@@ -397,7 +419,9 @@ def orphan_spec(
         share = pod.metadata.annotations.get(GPU_SHARE_ANNOTATION)
         memory = pod.metadata.annotations.get(GPU_MEMORY_ANNOTATION)
         # what it was given is what it holds, whatever it says that it asked for
-        gpu = 0 if memory else quantity.milli(share) if share else 1000 * len(devices_of(pod)) or total.get("gpu", 0)
+        held = devices_of(pod)
+        mig = instances.profile_of(requests.resources(requests.of(pod))) if picks and instances_in(held) else ""
+        gpu = 0 if memory or mig else quantity.milli(share) if share else 1000 * len(held) or total.get("gpu", 0)
         sets.append(
             PodSet(
                 name=f"{pod.metadata.labels.get(POD_SET_LABEL, '')}/{pod.metadata.name}",
@@ -405,6 +429,7 @@ def orphan_spec(
                 min=1,
                 request={name: value for name, value in total.items() if name != "gpu"},
                 gpu=gpu,
+                mig=mig,
                 gpu_memory=mebibytes(memory) if memory else 0,
                 budgets=budgets_of(pod),
                 neighbours=company_of(pod),

@@ -27,7 +27,7 @@ from heddle.api.meta import Condition, Kind, find_condition, set_condition
 from heddle.api.pod import Pod
 from heddle.api.policy import PodDisruptionBudget
 from heddle.api.queue import Queue
-from heddle.api.registry import LICENSES, NODES, PODS, QUEUES, TOPOLOGIES, WORKLOADS
+from heddle.api.registry import LICENSES, NAMESPACES, NODES, PODS, QUEUES, TOPOLOGIES, WORKLOADS
 from heddle.api.topology import Topology
 from heddle.api.workload import (
     GROUPS_ANNOTATION,
@@ -39,7 +39,8 @@ from heddle.api.workload import (
 )
 from heddle.control.access import refusal
 from heddle.control.grouping.groups import Groups
-from heddle.control.scheduling import adapter, answers
+from heddle.control.grouping.neighbours import Neighbourhood
+from heddle.control.scheduling import adapter, answers, instances
 from heddle.control.scheduling.answers import Answer, Preview
 from heddle.control.scheduling.budgets import Budgets
 from heddle.control.scheduling.claims import ClaimBinder
@@ -91,6 +92,7 @@ class SchedulingController:
         budgets: Budgets | None = None,
         claims: ClaimBinder | None = None,
         scheduler: str = SCHEDULER_NAME,
+        picks: bool = True,
     ) -> None:
         """Schedule the Workloads of a store.
 
@@ -102,11 +104,12 @@ class SchedulingController:
             budgets: disruption budgets that evictions keep; absent: there are none.
             claims: has claims to volumes bound before their pods are; absent: such pods are no business of ours.
             scheduler: the name by which pods ask for this scheduler.
+            picks: nodes list their GPUs one by one, and heddle says which MIG instance a pod gets; False: kubelets do.
         """
         self._client = Client(informers.store)
         self._writes = writes or Writes(self._client)
         self._budget = budget or Budget()
-        self._pod_budgets, self._claims, self._scheduler = budgets, claims, scheduler
+        self._pod_budgets, self._claims, self._scheduler, self._picks = budgets, claims, scheduler, picks
         self._mirror = self._fresh_mirror()
         self._untold: set[str] = set()
         self._wake = asyncio.Event()
@@ -122,7 +125,13 @@ class SchedulingController:
         self._informers: dict[str, Informer[Any]] = {
             r.kind: informers.of(r) for r in (NODES, QUEUES, TOPOLOGIES, LICENSES, WORKLOADS, PODS)
         }
-        self._works = Works(self._informers["Workload"].objects, self._informers["Queue"].objects, groups)
+        neighbours = None
+        if groups is None:
+            spaces = informers.of(NAMESPACES)
+            spaces.on_change(lambda type_, old, new: self.space_changed((new or old).metadata.name))
+            neighbours = Neighbourhood(scheduler, spaces.objects)
+        objects, queues = self._informers["Workload"].objects, self._informers["Queue"].objects
+        self._works = Works(objects, queues, groups, neighbours)
         for kind, informer in self._informers.items():
             informer.on_change(self._handler(kind))
         if budgets is not None:
@@ -137,7 +146,11 @@ class SchedulingController:
     def _fresh_mirror(self) -> Mirror:
         budgets_of = self._pod_budgets.of if self._pod_budgets else lambda pod: ()
         return Mirror(
-            budgets_of, self._scheduler, lambda pod: self._works.company_of(pod), lambda pod: self._works.reach_of(pod)
+            budgets_of,
+            self._scheduler,
+            lambda pod: self._works.company_of(pod),
+            lambda pod: self._works.reach_of(pod),
+            picks=self._picks,
         )
 
     def _budget_changed(self, type_: str, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
@@ -315,9 +328,12 @@ class SchedulingController:
             self._mirror.licenses(licenses)
         if dirty["PodDisruptionBudget"] and self._pod_budgets is not None:
             self._mirror.state.set_disruption_budgets(self._pod_budgets.least(time.monotonic()))
-        dirty["Workload"] |= self._works.gathered()
-        for key in sorted(dirty["Workload"]):
+        for key in dirty["Workload"]:
             self._works.refresh(key)
+        for key in self._works.gathered() - dirty["Workload"]:
+            self._works.refresh(key)
+            dirty["Workload"].add(key)
+        for key in sorted(dirty["Workload"]):
             workload, fault = self._works.get(key), self._works.fault(key)
             admitted = workload is not None and not fault and not self._refusal(workload)
             try:
@@ -381,7 +397,7 @@ class SchedulingController:
 
     async def _reserve(self, action: Reserve) -> None:
         places = [
-            ReservedPlace(pod_set=p.pod_set, pod=p.task, node=p.node, devices=list(p.devices))
+            ReservedPlace(pod_set=p.pod_set, pod=p.task, node=p.node, devices=list(self._ids(p)))
             for p in action.placements
         ]
         await self._write_reservation(action.workload, places)
@@ -448,10 +464,13 @@ class SchedulingController:
             devices = f", devices {','.join(chosen)}" if (chosen := self._devices(place)) else ""
             await self._writes.event(pod, "Scheduled", f"{render(action.reason)}: node {place.node}{devices}")
 
+    def _ids(self, place: Placement) -> tuple[str, ...]:
+        return instances.ids(self._informers["Node"].objects.get(place.node), place)
+
     def _devices(self, place: Placement) -> tuple[str, ...]:
         """The devices of a place, where they are known one by one; else the kubelet chooses among its own."""
         node: Node | None = self._informers["Node"].objects.get(place.node)
-        return place.devices if node is not None and adapter.has_inventory(node) else ()
+        return self._ids(place) if node is not None and adapter.has_inventory(node) else ()
 
     # telling people
 
@@ -585,6 +604,7 @@ class SchedulingController:
             expected_start_time=None if running or verdict is None else self._expected(key),
             bound=bound + finished,
             broken_since=broken,
+            walltime_seconds=None if (limit := self._mirror.walltime(key)) is None else round(limit),
             admitted_counts=self._admitted_counts(key, workload, running=running) if bound + finished else {},
         )
 
@@ -655,9 +675,16 @@ class SchedulingController:
             BadRequest: the engine refuses it; names the field.
         """
         async with self._lock:
+            # under names that no pod can have, since there may be a job of this name
+            shown = {pod.metadata.name: _renamed(pod) for pod in pods}
+            for pod in shown.values():
+                self._works.learn(pod, obj if isinstance(obj, Workload) else None)
             self._dirty["Workload"].update(self._apply_deltas())
             copy = await asyncio.to_thread(self._copy)
             models = self._mirror.models
+            company = {name: self._works.company_of(pod) for name, pod in shown.items()}
+            for pod in shown.values():
+                self._works.forget(pod)
         now = time.time()
         try:
             if isinstance(obj, Queue):
@@ -668,10 +695,18 @@ class SchedulingController:
             if refused := self._refusal(obj):
                 answer = Answer(obj.key, False, [WorkloadReason(code="NotPermitted", message=refused)])
                 return Preview("TrainingJob", obj.key, answer)
-            job = adapter.workload_spec(obj, pods, models=models)
+            job = adapter.workload_spec(
+                obj, pods, models=models, picks=self._picks, company_of=lambda pod: company[pod.metadata.name]
+            )
             return await asyncio.to_thread(answers.preview_job, copy, job, now, self._budget)
         except ValueError as error:
             raise BadRequest(str(error)) from None
+
+
+def _renamed(pod: Pod) -> Pod:
+    return msgspec.structs.replace(
+        pod, metadata=msgspec.structs.replace(pod.metadata, name=f"(preview) {pod.metadata.name}")
+    )
 
 
 def _same_news(old: WorkloadStatus, new: WorkloadStatus) -> bool:
@@ -681,6 +716,7 @@ def _same_news(old: WorkloadStatus, new: WorkloadStatus) -> bool:
         and old.bound == new.bound
         and old.broken_since == new.broken_since
         and old.admitted_counts == new.admitted_counts
+        and old.walltime_seconds == new.walltime_seconds
         and old.observed_generation == new.observed_generation
         and [r.code for r in old.reasons] == [r.code for r in new.reasons]
     )

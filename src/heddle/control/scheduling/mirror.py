@@ -15,8 +15,9 @@ from heddle.api.queue import Queue
 from heddle.api.topology import Topology
 from heddle.api.workload import NodeTerm, Workload
 from heddle.control.grouping import requests
-from heddle.control.scheduling import adapter
+from heddle.control.scheduling import adapter, instances
 from heddle.engine import Neighbours, Placement, State
+from heddle.engine.speeds import slowness
 from heddle.engine.state import Task
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class Mirror:
         scheduler: str = SCHEDULER_NAME,
         company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
         reach_of: Callable[[Pod], list[NodeTerm]] = lambda pod: [],
+        *,
+        picks: bool = True,
     ) -> None:
         """Hold nothing yet.
 
@@ -42,7 +45,9 @@ class Mirror:
             scheduler: the name by which pods ask for this scheduler.
             company_of: says whom a pod must, or must not, run beside.
             reach_of: says what a pod demands of its node beside what its workload says.
+            picks: nodes list their GPUs one by one, and heddle says which MIG instance a pod gets; False: kubelets do.
         """
+        self._picks = picks
         self._budgets_of, self._scheduler, self._company_of = budgets_of, scheduler, company_of
         self._reach_of = reach_of
         self.state = State()
@@ -123,7 +128,9 @@ class Mirror:
             if not holding:
                 self._forget(key)
                 return
-            spec = adapter.orphan_spec(key, holding, self._budgets_of, self._company_of)
+            spec = adapter.orphan_spec(
+                key, holding, picks=self._picks, budgets_of=self._budgets_of, company_of=self._company_of
+            )
         else:
             spec = adapter.workload_spec(
                 workload,
@@ -131,6 +138,7 @@ class Mirror:
                 admitted=admitted,
                 models=self.models,
                 sets=sets,
+                picks=self._picks,
                 budgets_of=self._budgets_of,
                 company_of=self._company_of,
                 reach_of=self._reach_of,
@@ -175,6 +183,13 @@ class Mirror:
         does not know nothing else is said."""
         return key not in self._workloads or self.state.works[key].whole()
 
+    def walltime(self, key: str) -> float | None:
+        """The walltime of a workload on the models of GPUs that it got, where it names speeds."""
+        work = self.state.works.get(key)
+        if work is None or not work.paced or work.spec.walltime is None or not any(work.bound):
+            return None
+        return work.spec.walltime * slowness(work)
+
     def torn(self, key: str) -> bool:
         """Whether something of a workload runs that cannot work, for want of the rest of its gang or group."""
         return key in self._workloads and self.state.works[key].torn()
@@ -185,7 +200,7 @@ class Mirror:
             return
         bound, leaving = self._bound.setdefault(key, {}), self._leaving.setdefault(key, set())
         if pod.spec.node_name:
-            place = adapter.placement(key, pod, pod_set)
+            place = instances.placed(self._nodes.get(pod.spec.node_name), adapter.placement(key, pod, pod_set))
             held = bound.get(name)
             if held is not None and held[0] == place.node and not place.devices:
                 place = replace(place, devices=held[1])  # the kubelet has chosen: which, is all the same here
@@ -228,7 +243,10 @@ class Mirror:
     def _reserve(self, workload: Workload, part_of: Mapping[str, str]) -> None:
         key = workload.key
         places = [
-            Placement(key, part_of.get(r.pod, r.pod_set), r.pod, r.node, tuple(r.devices))
+            instances.placed(
+                self._nodes.get(r.node),
+                Placement(key, part_of.get(r.pod, r.pod_set), r.pod, r.node, tuple(r.devices)),
+            )
             for r in workload.status.reservation
             if r.pod not in self._bound.get(key, {})
         ]

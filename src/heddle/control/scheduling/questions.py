@@ -66,4 +66,4 @@ async def previewed_object(scheduling: SchedulingController, query: dict[str, st
         return await scheduling.preview(found, [])
     workload = build.workload(found)
     workload.metadata.creation_timestamp = meta.creation_timestamp
-    return await scheduling.preview(workload, [build.pod(found, index) for index in range(found.spec.nodes)])
+    return await scheduling.preview(workload, [build.pod(found, index) for index in range(found.spec.size)])

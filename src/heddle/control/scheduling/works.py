@@ -3,11 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+from heddle.api.core import SCHEDULER_NAME
 from heddle.api.meta import find_condition
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
-from heddle.api.workload import POD_GROUP_LABEL, NodeTerm, Workload
+from heddle.api.workload import POD_GROUP_LABEL, POD_SET_LABEL, NodeTerm, Workload
 from heddle.control.grouping.groups import ALONE, Group, Groups
+from heddle.control.grouping.neighbours import Neighbourhood
 from heddle.control.grouping.volumes import claims_of
 from heddle.engine import Neighbours
 
@@ -16,10 +18,16 @@ class Works:
     """Workloads by `namespace/name`, whoever speaks for them."""
 
     def __init__(
-        self, objects: Mapping[str, Workload], queues: Mapping[str, Queue], groups: Groups | None = None
+        self,
+        objects: Mapping[str, Workload],
+        queues: Mapping[str, Queue],
+        groups: Groups | None = None,
+        neighbours: Neighbourhood | None = None,
     ) -> None:
-        """Workloads are `objects`; with `groups` also what pods without one make up."""
+        """Workloads are `objects`; with `groups` also what pods without one make up. `neighbours`: whom pods must run
+        beside, where groups do not know it."""
         self._objects, self._queues, self._groups = objects, queues, groups
+        self._neighbours = groups.neighbours if groups else neighbours or Neighbourhood(SCHEDULER_NAME)
         self._pods: dict[str, dict[str, Pod]] = defaultdict(dict)
         self._key_of: dict[tuple[str, str], str] = {}
         self._owned: dict[tuple[str, str, str], set[tuple[str, str]]] = defaultdict(set)
@@ -41,8 +49,7 @@ class Works:
         self._pods[key][meta.name] = pod
         if self._groups and (owner := self._groups.owner_key(pod)):
             self._owned[owner].add(identity)
-        if self._groups:
-            self._groups.neighbours.learn(pod)
+        self.learn(pod, self._objects.get(key))
         for _, claim in claims_of(pod):
             self._claiming[claim].add(identity)
         return touched
@@ -54,8 +61,7 @@ class Works:
         if key is None:
             return set()
         self._pods[key].pop(meta.name, None)
-        if self._groups:
-            self._groups.neighbours.forget(pod)
+        self._neighbours.forget(pod)
         if self._groups and (owner := self._groups.owner_key(pod)):
             self._owned[owner].discard((meta.namespace, meta.name))
         for _, claim in claims_of(pod):
@@ -69,26 +75,39 @@ class Works:
             key = self._key_of.get(identity)
             if key is not None and (pod := self._pods[key].get(identity[1])):
                 touched.add(key)
-                if self._groups:
-                    self._groups.neighbours.learn(pod)
+                self.learn(pod, self._objects.get(key))
         return touched
 
     def gathered(self) -> set[str]:
         """Workloads of which pods are of a crowd that nobody asked about before."""
-        if self._groups is None or not (fresh := self._groups.neighbours.news()):
+        if not (fresh := self._neighbours.news()):
             return set()
-        within = self._groups.neighbours.within
+        within = self._neighbours.within
         return {key for key, pods in self._pods.items() if any(within(fresh, pod) for pod in pods.values())}
 
     def space_changed(self, namespace: str) -> set[str]:
         """The labels of a namespace changed: its pods may be of other crowds."""
-        if self._groups is None or not self._groups.neighbours.by_labels:
+        if not self._neighbours.by_labels:
             return set()
         return {key for key in self._pods if key.startswith(f"{namespace}/")}
 
     def company_of(self, pod: Pod) -> Neighbours | None:
         """Whom a pod must, or must not, run beside."""
-        return self._groups.neighbours.of(pod) if self._groups else None
+        return self._neighbours.of(pod)
+
+    def learn(self, pod: Pod, workload: Workload | None) -> None:
+        """What a pod, or the pod set that it belongs to, demands of those around."""
+        name = pod.metadata.labels.get(POD_SET_LABEL, "")
+        sets = workload.spec.pod_sets if workload is not None and not self._is_derived(workload) else ()
+        pod_set = next((one for one in sets if one.name == name), None)
+        if pod_set is not None and pod_set.seeks_company:
+            self._neighbours.learn(pod, pod_set.pod_affinity.required, pod_set.pod_anti_affinity.required)
+        else:
+            self._neighbours.learn(pod)
+
+    def forget(self, pod: Pod) -> None:
+        """It was only learned of for a while."""
+        self._neighbours.forget(pod)
 
     def owner_changed(self, kind: str, namespace: str, name: str) -> set[str]:
         """An object that says how many pods belong together came, changed or went."""
@@ -111,9 +130,12 @@ class Works:
         pods = self._pods.get(key)
         if not pods:
             self._pods.pop(key, None)
+        known = self._objects.get(key)
+        if known is not None and any(pod_set.seeks_company for pod_set in known.spec.pod_sets):
+            for pod in pods.values() if pods else ():  # it may have come after them
+                self.learn(pod, known)
         if self._groups is None:
             return
-        known = self._objects.get(key)
         group = None
         if pods and (known is None or known.derived):
             before = self._derived.get(key)

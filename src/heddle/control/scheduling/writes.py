@@ -29,7 +29,7 @@ from heddle.store.port import PatchType
 
 _FIELDS = (
     "phase", "conditions", "reasons", "position", "expectedStartTime", "bound", "brokenSince", "admittedCounts",
-    "observedGeneration", "cost", "evictions",
+    "walltimeSeconds", "observedGeneration", "cost", "evictions",
 )  # fmt: skip
 
 

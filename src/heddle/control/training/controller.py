@@ -124,6 +124,8 @@ class TrainingController:
             with contextlib.suppress(AlreadyExists):
                 await self._client.create(WORKLOADS, build.workload(job))
             return None
+        if (edits := build.edits(job, workload)) and build.owner(job) in workload.metadata.owner_references:
+            await self._client.patch(WORKLOADS, job.metadata.name, {"spec": edits}, namespace=namespace)
         mine = self._mine(job)
         await self._make_missing(job, mine)
         ended = [p for p in mine.values() if p.status.phase == "Succeeded"]
@@ -133,9 +135,10 @@ class TrainingController:
         generation = int(world.data.get("generation", "0")) if world else 0
         if failed := self._failed(mine, world, generation):
             return await self._fail(job, workload, mine, *failed)
-        left = _left(job, mine, time.time())
+        limit = workload.status.walltime_seconds if job.spec.gpu_speeds else job.spec.walltime_seconds
+        left = _left(limit, mine, time.time())
         if left is not None and left <= 0:
-            text = f"ended by its walltime of {job.spec.walltime_seconds} s"
+            text = f"ended by its walltime of {limit} s"
             return await self._end(job, workload, mine, success=False, exit_code=_TIMED_OUT, message=text)
         settling = await self._form(job, workload, mine, world, generation)
         await self._note(job, workload, mine, settling=settling is not None)
@@ -146,7 +149,7 @@ class TrainingController:
 
     def _mine(self, job: TrainingJob) -> dict[int, Pod]:
         found = {}
-        for index in range(job.spec.nodes):
+        for index in range(job.spec.size):
             pod = self._pods.objects.get(f"{job.metadata.namespace}/{build.pod_name(job, index)}")
             if pod is not None and any(o.uid == job.metadata.uid for o in pod.metadata.owner_references):
                 found[index] = pod
@@ -182,7 +185,7 @@ class TrainingController:
                 await self._client.create(PODS, build.pod(job, index, restarts_in_place=self._in_place))
 
         try:
-            await asyncio.gather(*(make(index) for index in range(job.spec.nodes) if index not in mine))
+            await asyncio.gather(*(make(index) for index in range(job.spec.size) if index not in mine))
         except (Invalid, Forbidden) as error:  # a field that a cluster needs, or a policy, or a quota of its namespace
             text = f"its pods are refused: {error}"
             if "violates PodSecurity" in text and job.spec.security_context is None:
@@ -229,7 +232,7 @@ class TrainingController:
             if other.finished:
                 with contextlib.suppress(NotFound):
                     await self._client.delete(PODS, other.metadata.name, other.metadata.namespace, grace_period=0)
-        members = [p for p in mine.values() if p.bound] if self._in_place else []
+        members = build.joined(job, [p for p in mine.values() if p.bound]) if self._in_place else []
         if len(members) < _least(job, workload):  # wait for the new pods; a world that is too small never runs
             members = []
         world = self._worlds.objects[f"{job.metadata.namespace}/{build.rendezvous_name(job)}"]
@@ -259,13 +262,11 @@ class TrainingController:
             return None
         if not self._in_place and (wait := await self._clear(mine, _restarted(world))) is not None:
             return wait
-        whole = len(members) >= _least(job, workload)
-        if not whole:
+        placed, members = len(members), build.joined(job, members)
+        if len(members) < _least(job, workload):
             members = []
-        elif workload.status.bound != len(members):
+        elif workload.status.bound != placed:
             return None  # binds or evictions of the same plan are still on their way
-        if (beyond := len(members) - job.spec.minimum) > 0:  # what is left of a step waits for the rest of it
-            members = members[: job.spec.minimum + beyond // job.spec.node_step * job.spec.node_step]
         if world is not None and world.data.get("members", "") == build.members_text(members):
             await self._restart(mine, _restarted(world) if self._in_place else _names(members), generation)
         elif world is not None or members:
@@ -353,7 +354,9 @@ class TrainingController:
         running = [p for p in mine.values() if p.status.phase == "Running" and not p.metadata.deletion_timestamp]
         trouble = "" if self._in_place else next(filter(None, map(_trouble, mine.values())), "")
         if members and len(running) + sum(p.status.phase == "Succeeded" for p in mine.values()) >= len(members):
-            text = f"{len(members)} of {job.spec.nodes} nodes"
+            text = f"{len(members)} of {job.spec.size} nodes"
+            if job.spec.groups > 1:
+                text += f", {len(members) // job.spec.nodes} of {job.spec.groups} groups"
             phase = "Running"
         elif members or trouble:
             phase, text = (job.status.phase or "Pending"), trouble or job.status.message
@@ -493,15 +496,15 @@ _ZERO = {"activeNodes": 0, "restarts": 0, "resizes": 0, "rendezvous": 0, "gpuSec
 
 def _least(job: TrainingJob, workload: Workload) -> int:
     """With how many nodes the job runs: its minimum, or what it started with where it does not resize."""
-    return max(job.spec.minimum, 0 if job.spec.resizable else workload.status.admitted_counts.get(build.POD_SET, 0))
+    return max(job.spec.least, 0 if job.spec.resizable else workload.status.admitted_counts.get(build.POD_SET, 0))
 
 
-def _left(job: TrainingJob, mine: dict[int, Pod], now: float) -> float | None:
+def _left(limit: int | None, mine: dict[int, Pod], now: float) -> float | None:
     """Seconds until the job's walltime is over, counted from its earliest pod; None where that says nothing."""
-    if job.spec.walltime_seconds is None:
+    if limit is None:
         return None
     started = min((p.scheduled_at for p in mine.values() if p.bound), default=None)
-    return None if started is None else started + job.spec.walltime_seconds - now
+    return None if started is None else started + limit - now
 
 
 def _back_off(job: TrainingJob, now: float) -> float:

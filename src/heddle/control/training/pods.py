@@ -1,6 +1,7 @@
 """What a TrainingJob is made of: its Workload, its Service, its pods and its rendezvous. Pure: objects to objects."""
 
 import re
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -42,6 +43,7 @@ from heddle.api.workload import (
 )
 
 POD_SET = "nodes"
+"""Pod set of a job with one group; of others each group is one, `group-0` and on."""
 JOB_LABEL = "heddle.dev/training-job"
 CONTAINER = "main"
 SERVICES = Resource("", "v1", "Service", "services", True)
@@ -50,6 +52,20 @@ SERVICES = Resource("", "v1", "Service", "services", True)
 def pod_name(job: TrainingJob, index: int) -> str:
     """Name of the pod with this index."""
     return f"{job.metadata.name}-{index}"
+
+
+def _set_of(job: TrainingJob, index: int) -> str:
+    return POD_SET if job.spec.groups == 1 else f"group-{index // job.spec.nodes}"
+
+
+def joined(job: TrainingJob, placed: list[Pod]) -> list[Pod]:
+    """Those of the pods with a place that make whole groups, or whole steps beyond the minimum: the others wait."""
+    spec = job.spec
+    if spec.groups > 1:
+        there = Counter(pod.metadata.labels.get(POD_SET_LABEL, "") for pod in placed)
+        return [pod for pod in placed if there[pod.metadata.labels.get(POD_SET_LABEL, "")] == spec.nodes]
+    beyond = max(0, len(placed) - spec.minimum)
+    return placed[: spec.minimum + beyond // spec.node_step * spec.node_step]
 
 
 def rendezvous_name(job: TrainingJob) -> str:
@@ -72,7 +88,7 @@ def _submitter(job: TrainingJob) -> dict[str, str]:
 def workload(job: TrainingJob) -> Workload:
     """What the scheduler places for the job."""
     spec = job.spec
-    pod_set = PodSet(
+    first = PodSet(
         name=POD_SET,
         count=spec.nodes,
         min_count=spec.min_nodes,
@@ -81,12 +97,19 @@ def workload(job: TrainingJob) -> Workload:
         resources=spec.resources_per_node,
         gpu_memory=spec.gpu_memory_per_node,
         gpu_models=spec.gpu_models,
+        gpu_speeds=spec.gpu_speeds,
         node_selector=spec.node_selector,
         node_affinity=spec.node_affinity,
+        pod_affinity=spec.pod_affinity,
+        pod_anti_affinity=spec.pod_anti_affinity,
         spread=spec.spread,
         slices=spec.slices,
         exclusive=spec.exclusive,
     )
+    pod_sets = [first]
+    if spec.groups > 1:
+        names = (_set_of(job, group * spec.nodes) for group in range(spec.groups))
+        pod_sets = [msgspec.structs.replace(first, name=name, group=name) for name in names]
     return Workload(
         metadata=ObjectMeta(
             name=job.metadata.name,
@@ -97,16 +120,26 @@ def workload(job: TrainingJob) -> Workload:
         ),
         spec=WorkloadSpec(
             queue=spec.queue,
-            pod_sets=[pod_set],
+            pod_sets=pod_sets,
+            min_groups=spec.min_groups if spec.groups > 1 else None,
             priority=spec.priority,
             preemptible=spec.preemptible,
             topology=spec.topology,
             placement=spec.placement,
             separate_gpus=spec.separate_gpus,
+            gang_grace_seconds=spec.gang_grace_seconds,
             walltime_seconds=spec.walltime_seconds,
             movable=spec.movable and spec.preemptible and spec.checkpoint is not None,
         ),
     )
+
+
+def edits(job: TrainingJob, made: Workload) -> dict[str, Any]:
+    """What of a workload's spec the job says otherwise by now, as a merge patch: pods stay what they are made of."""
+    new, old = (msgspec.to_builtins(spec) for spec in (workload(job).spec, made.spec))
+    return {
+        name: new.get(name) for name in sorted({*new, *old}) if name != "podSets" and new.get(name) != old.get(name)
+    }
 
 
 def service(job: TrainingJob) -> dict[str, Any] | None:
@@ -148,7 +181,12 @@ def pod(job: TrainingJob, index: int, *, restarts_in_place: bool = True) -> Pod:
         metadata=ObjectMeta(
             name=name,
             namespace=job.metadata.namespace,
-            labels={POD_GROUP_LABEL: job.metadata.name, POD_SET_LABEL: POD_SET, JOB_LABEL: job.metadata.name},
+            labels={
+                **spec.pod_labels,
+                POD_GROUP_LABEL: job.metadata.name,
+                POD_SET_LABEL: _set_of(job, index),
+                JOB_LABEL: job.metadata.name,
+            },
             annotations=annotations,
             owner_references=[owner(job)],
         ),
@@ -246,6 +284,9 @@ def _environment(job: TrainingJob, name: str) -> list[EnvVar]:
     }
     if job.spec.checkpoint:
         fixed["HEDDLE_CHECKPOINT_DIR"] = job.spec.checkpoint.path
+    groups = []
+    if job.spec.groups > 1:
+        groups = [world("HEDDLE_GROUPS", "groups"), world("HEDDLE_GROUP_RANK", f"group-rank.{name}")]
     pod_field = EnvVarSource(field_ref=FieldRef(field_path="metadata.name"))
     return [
         EnvVar(name="HEDDLE_POD", value_from=pod_field),
@@ -262,6 +303,7 @@ def _environment(job: TrainingJob, name: str) -> list[EnvVar]:
         world("JAX_COORDINATOR_ADDRESS", "coordinator"),
         world("JAX_NUM_PROCESSES", "nodes"),
         world("JAX_PROCESS_ID", f"node-rank.{name}"),
+        *groups,
     ]
 
 
@@ -282,10 +324,12 @@ def rendezvous(
             "coordinator": f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
             "nodes": str(len(members)),
             "processes": str(len(members) * processes),
+            "groups": str(max(1, len(members) // job.spec.nodes)),
         }
     for rank, member in enumerate(members):
         data[f"node-rank.{member.metadata.name}"] = str(rank)
         data[f"rank.{member.metadata.name}"] = str(rank * processes)
+        data[f"group-rank.{member.metadata.name}"] = str(rank // job.spec.nodes)
     return ConfigMap(
         metadata=ObjectMeta(
             name=rendezvous_name(job),

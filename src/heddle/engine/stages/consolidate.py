@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from heddle.engine.asks import Tried
 from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle
+from heddle.engine.movers import Movers
 from heddle.engine.moves import Moves
 from heddle.engine.placement import Need
 from heddle.engine.queues import Queue
@@ -35,51 +37,62 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
     state = cycle.state
     if not state.movable or cycle.moves_left <= 0:
         return
-    turns = Turns(cycle)
+    movers = _movers(cycle)
+    turns = Turns(cycle, heard=cycle.may_gather())
     for queue, name in turns:
         work = state.works[name]
         need = cycle.open_need(work) if cycle.moves_left > 0 and name not in cycle.barred else None
         if need is None or not cycle.active(queue) or work.arranged or work.spec.awaited or work.spec.gentle:
             turns.give_up(queue, work, alike=False)
             continue
-        if first_choice(work, need, partial(_try, cycle, work, queue, need, within=within)):
+        doubts = cycle.doubts
+        if first_choice(work, need, partial(_try, cycle, work, queue, need, movers, within=within)):
             cycle.shadows.pop(name, None)
             turns.done(queue)
             turns.restack()
         else:
+            tried = not within or state.tree.within(queue, cycle.demand(work, need), "share")
+            if tried and cycle.doubts == doubts and cycle.untouched():
+                state.asks.in_vain(Tried.GATHER, queue.name, turns.kind(queue), cycle.held_stamp)
             turns.give_up(queue, work)
 
 
-def _try(cycle: Cycle, work: Work, queue: Queue, need: Need, *, within: bool) -> bool:
+def _try(cycle: Cycle, work: Work, queue: Queue, need: Need, movers: Movers, *, within: bool) -> bool:
     demand, tree = cycle.demand(work, need), cycle.state.tree
     fixed, user = not work.spec.preemptible, work.spec.user
     return (
         cycle.gathers(work, need, demand)
         and (not within or tree.within(queue, demand, "share"))
         and tree.stopped_by(queue, demand, fixed=fixed, user=user, land=True) is None
-        and _move_others(cycle, work, queue, need, demand)
+        and _move_others(cycle, work, queue, need, demand, movers)
     )
 
 
-def _move_others(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int]) -> bool:
-    started = {task.work for task in cycle.bind_reason}  # in this very cycle
-    movable = [
-        other
-        for other in map(cycle.state.works.__getitem__, sorted(cycle.state.movable))
-        if other is not work
-        and not other.arranged  # one task of it cannot be looked at by itself
-        and other.whole()  # a broken gang would start nowhere: its promise could not be kept
-        and any(other.bound)
-        and not other.held
-        and other.queue is not None
-        and cycle.active(other.queue)
-        and other.name not in cycle.gainers
-        and other not in started
-    ]
+def _movers(cycle: Cycle) -> Movers:
+    """Whoever may be moved; who got a place in this cycle, or moves already, may not."""
+
+    def movable(work: Work) -> bool:
+        return (
+            work.name in cycle.state.movable
+            and not work.arranged  # one task of it cannot be looked at by itself
+            and work.whole()  # a broken gang would start nowhere: its promise could not be kept
+            and not work.held
+            and work.queue is not None
+            and cycle.active(work.queue)
+            and work.name not in cycle.gainers
+            and not any(map(cycle.placed_now, work.tasks.values()))
+        )
+
+    return Movers(cycle.placer, movable, cycle.budget.victim_nodes)
+
+
+def _move_others(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: list[int], movers: Movers) -> bool:
     point = cycle.state.checkpoint()
-    moves = Moves(cycle.placer, work, need, movable, cycle.now, most=cycle.moves_left, nodes=cycle.budget.victim_nodes)
+    moves = Moves(movers, work, need, cycle.now, most=cycle.moves_left)
     if not moves.run():
+        cycle.doubts += moves.tried  # who steps aside first is a matter of time
         return False
+    cycle.doubts += 1
     if would_be_taken_back(cycle, work, queue, demand) or not cycle.leaves_room(work, queue, demand, held_places(work)):
         cycle.state.rollback(point)
         return False

@@ -10,8 +10,7 @@ from heddle.engine.state import TaskState
 def drain_stopped_queues(cycle: Cycle) -> None:
     """Evicts preemptible work below queues that say HoldAndDrain, before anybody else is asked to leave."""
     state = cycle.state
-    for name in sorted(state.tree.queues):
-        queue = state.tree.queues[name]
+    for queue in state.tree.halted:
         drained = next((at for at in queue.path if at.spec.stop_policy == "HoldAndDrain"), None)
         if drained is None:
             continue

@@ -11,7 +11,7 @@ def step_back_behind_the_head(cycle: Cycle) -> None:
     """Takes back what was started behind the head of a strict line, unless others left for it or it was promised."""
     state = cycle.state
     before = state.touched or {}
-    for queue in state.tree.queues.values():
+    for queue in state.tree.strict:
         head = cycle.head(queue)
         if head is None:
             continue

@@ -7,13 +7,17 @@ without them an evicted gang would win its old place back and be evicted again.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
+from heddle.engine.asks import Tried
 from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle
 from heddle.engine.placement import Fence, Need
 from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
+from heddle.engine.shadow import Shadow
+from heddle.engine.speeds import slowness
 from heddle.engine.state import Task, TaskState, Work
 from heddle.engine.turns import Turns
 
@@ -57,7 +61,8 @@ _ROUNDS = 16
 def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     works = cycle.state.works
     everyone = cycle.may_keep_ahead if not grow else _nobody
-    turns = Turns(cycle, grow=grow, idle=cycle.idle(), everyone=everyone)
+    turns = Turns(cycle, grow=grow, heard=cycle.may_be_placed(), everyone=everyone)
+    narrow = not grow and cycle.few_rows_freed()
     for queue, name in turns:
         work = works[name]
         if grow:
@@ -73,11 +78,30 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
         held = _lift(cycle, work) if work.held else []
         if first_choice(work, need, partial(_start, cycle, work, queue, need, grow=False, within=within)):
             turns.done(queue)
+            if narrow:
+                turns.only(cycle.may_be_placed())
             continue
-        first_choice(work, need, partial(cycle.keep_ahead, work, queue, need, within=within))
+        _keep_ahead(cycle, work, queue, need, within=within)
         for task, row, devices in held:
             cycle.state.hold(task, row, devices)
         turns.give_up(queue, work)
+
+
+def _keep_ahead(cycle: Cycle, work: Work, queue: Queue, need: Need, *, within: bool) -> None:
+    """Keeps room on the first model for which that helps; where speeds are known, on the one with which it ends
+    first."""
+    walltime, found = work.spec.walltime, dict[float, Shadow]()
+
+    def keep() -> bool:
+        kept = cycle.keep_ahead(work, queue, need, within=within)
+        if not kept or walltime is None or not work.paced:
+            return kept
+        shadow = cycle.shadows.pop(work.name)
+        found.setdefault(math.inf if shadow.drains else shadow.at + walltime * slowness(work), shadow)
+        return False
+
+    if not first_choice(work, need, keep) and found:
+        cycle.shadows[work.name] = found[min(found)]
 
 
 def _nobody() -> bool:
@@ -99,7 +123,10 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, *, grow: bool, wi
     if within and not within_share:
         return False
     fixed = not work.spec.preemptible
+    alike = work.kind is not None and len(work.kind) > 1 and not work.chooses
     if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, user=work.spec.user, land=False):
+        if alike and cycle.at_start():
+            cycle.state.asks.in_vain(Tried.CAP, queue.name, work.kind or (), cycle.state.freed)
         return False
     groups = work.groups
     new_group = groups is not None and not all(
@@ -110,9 +137,8 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, *, grow: bool, wi
         return False
     placed = cycle.placer.place(work, need, fence=Fence(kept, cycle.state.nodes) if kept else None)
     if placed is None:
-        alike = work.kind is not None and len(work.kind) > 1 and not work.chooses
         if alike and not kept and cycle.at_start():
-            queue.asks.found_none(work.kind or (), cycle.state.freed)
+            cycle.state.asks.in_vain(Tried.ROOM, queue.name, work.kind or (), cycle.state.freed)
         return False
     for shadow in kept:
         shadow.charge(queue, demand, fixed=fixed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from heddle.engine.asks import Heard, Tried
 from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle, Place
 from heddle.engine.kinds import Kind
@@ -24,6 +25,8 @@ from heddle.engine.victims import RoomSearch
 _MANY = 64
 """Evictions in one cycle after which only the play of the next round (`aftermath`) asks whether they last: to ask
 for each anew costs their square."""
+_KINDS = 64
+"""Of more kinds of claims those are picked anew that may gain, each time that one of them did; fewer are all heard."""
 _SWEEPS = 3
 """Room made for a later claim can help an earlier one that found none: so all are tried again, a few
 times."""
@@ -46,7 +49,7 @@ def _anybody_yields(cycle: Cycle) -> bool:
     """Whether there is anything to be had beside what is idle: room that is being left or promised, lower priority in
     the queue of a claim, or another queue in which anything runs."""
     state = cycle.state
-    if state.holders or state.nodes.releasing.any():
+    if state.holders or state.nodes.leaving:
         return True
     live = [queue for queue in state.tree.queues.values() if queue.live]
     for queue in cycle.lines:
@@ -61,9 +64,11 @@ def _sweep(cycle: Cycle) -> bool:
     tried: set[tuple[str, Kind]] = set()
     gained = False
     again = True
+    many = len(cycle.state.asks) > _KINDS
+    heard: Heard | None = cycle.may_gain()
     while again:
         again = False
-        turns = Turns(cycle, without=tried)
+        turns = Turns(cycle, without=tried, heard=heard)
         for queue, name in turns:
             work = cycle.state.works[name]
             need = cycle.open_need(work)
@@ -78,6 +83,7 @@ def _sweep(cycle: Cycle) -> bool:
                 continue
             cycle.searches += 1
             loosened, cycle.loosened = cycle.loosened, False
+            doubts = cycle.doubts
             if make_room(cycle, work, queue, need):
                 gained = True
                 displaced, cycle.loosened = cycle.loosened, loosened or cycle.loosened
@@ -85,13 +91,20 @@ def _sweep(cycle: Cycle) -> bool:
                     cycle.loosened = True  # what was kept for it may serve others now
                 if displaced:
                     cycle.reopen()
+                    heard = cycle.may_gain() if many else None
                     again = True  # begin a new order: who was displaced claims again
+                    break
+                if heard is not None:  # others may gain now
+                    heard = cycle.may_gain() if many else None
+                    again = True
                     break
                 if cycle.open_need(work) is None:
                     turns.done(queue)
                 turns.restack()  # standings of others changed too
                 continue
             cycle.loosened = loosened
+            if cycle.doubts == doubts and cycle.untouched():
+                cycle.state.asks.in_vain(Tried.GAIN, queue.name, kind, cycle.stamp)
             if name not in cycle.barred:
                 tried.add((queue.name, kind))
             turns.give_up(queue, work, alike=name not in cycle.barred)
@@ -116,6 +129,7 @@ def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
         within = cycle.state.tree.within(queue, demand, "share")
         if cycle.placer.place(work, need, land=True) is None:
             return False
+        cycle.doubts += 1
         gained = within and cycle.leaves_room(work, queue, demand, held_places(work))
         if gained:
             cycle.gainers.add(work.name)
@@ -134,6 +148,7 @@ def _evict_for(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
     for rule in rules_for(cycle, work, queue, need) if work.name not in cycle.barred else ():
         point = cycle.state.checkpoint()
         if RoomSearch(cycle, work, queue, need, rule).run():
+            cycle.doubts += 1
             if would_be_taken_back(cycle, work, queue, demand) or not cycle.leaves_room(
                 work, queue, demand, held_places(work)
             ):

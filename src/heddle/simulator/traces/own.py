@@ -86,6 +86,13 @@ def _models(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split("|") if name.strip())
 
 
+def _speeds(text: str) -> tuple[tuple[str, float], ...]:
+    pairs = [name.partition("=") for name in _models(text)]
+    if not all(speed for _, _, speed in pairs):
+        raise ValueError("write MODEL=SPEED, as H100=1|A100=0.45")
+    return tuple((model.strip(), float(speed)) for model, _, speed in pairs)
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column: the field of a job that it holds, and how it is read and written."""
@@ -114,6 +121,7 @@ COLUMNS = (
     Column("preemptible", "preemptible", _truth, lambda value: str(value).lower()),
     Column("walltime_s", "walltime", seconds, _decimal),
     Column("models", "models", _models, "|".join),
+    Column("speeds", "speeds", _speeds, lambda speeds: "|".join(f"{model}={speed!r}" for model, speed in speeds)),
     Column("least", "least", whole),
     Column("checkpoint_s", "checkpoint", seconds, _decimal),
     Column("restart_s", "restart", seconds, _decimal),
