@@ -22,6 +22,8 @@ from heddle.engine.state import Task
 
 _log = logging.getLogger(__name__)
 
+_SHORT = " without its devices: "
+"""Between a workload and a pod of it: no object can have this name."""
 _Place = tuple[str, tuple[str, ...]]
 """Node and devices."""
 
@@ -60,6 +62,7 @@ class Mirror:
         self._bound: dict[str, dict[str, _Place]] = {}
         self._leaving: dict[str, set[str]] = {}
         self._stranded: dict[str, set[str]] = {}
+        self._short: dict[str, set[str]] = {}
         self._nodes: dict[str, Node] = {}
         self._ports: frozenset[str] = frozenset()
         self._uids: dict[str, dict[str, str]] = {}
@@ -76,7 +79,7 @@ class Mirror:
         for key, task in lost:
             self._lost(key, task)
         stranded = self._stranded.pop(name, set()) if node is not None else set()
-        return {workload for workload, _ in lost} | stranded
+        return {workload.partition(_SHORT)[0] for workload, _ in lost} | stranded
 
     def _lost(self, key: str, task: str) -> None:
         """A task has no place any more."""
@@ -121,6 +124,8 @@ class Mirror:
         to which pod set a pod belongs, where its label does not.
         """
         self._offer(pods)
+        for name in self._short.pop(key, ()):
+            self.state.remove_workload(name)
         holding = [p for p in pods if p.spec.node_name and not p.finished]
         if workload is not None and workload.status.phase == "Finished":
             admitted = False
@@ -214,6 +219,7 @@ class Mirror:
                 except ValueError as error:  # its node or device is gone, or is not there yet
                     self._stranded.setdefault(place.node, set()).add(key)
                     _log.warning("pod %s of %s: %s", name, key, error)
+                    self._count_rest(key, pod)
                     return
                 bound[name] = (place.node, place.devices)
                 leaving.discard(name)
@@ -222,6 +228,26 @@ class Mirror:
             if pod.metadata.deletion_timestamp and name not in leaving:
                 self.state.mark_releasing(key, name)
                 leaving.add(name)
+
+    def _count_rest(self, key: str, pod: Pod) -> None:
+        """A pod whose devices are not all there takes the rest of what it asks for all the same, as a workload by
+        itself: its own may still have to find a place."""
+        node = pod.spec.node_name
+        if node not in self._nodes:
+            return
+        name = f"{key}{_SHORT}{pod.metadata.name}"
+        spec = adapter.orphan_spec(
+            name, [pod], picks=self._picks, budgets_of=self._budgets_of, company_of=self._company_of
+        )
+        (part,) = spec.pod_sets
+        given, there = adapter.devices_of(pod), self.state.unused_devices(node)
+        found = tuple(device for device in there if not given or device in given)[: part.gpu // 1000]
+        part = replace(part, gpu=1000 * len(found), mig="", gpu_memory=0)
+        self.state.set_workload(replace(spec, pod_sets=(part,)))
+        self._short.setdefault(key, set()).add(name)
+        self.state.bind(Placement(name, part.name, pod.metadata.name, node, found), since=pod.scheduled_at)
+        if pod.metadata.deletion_timestamp:
+            self.state.mark_releasing(name, pod.metadata.name)
 
     def _with_devices(self, place: Placement, *, land: bool = False, without: Collection[str] = ()) -> Placement:
         """A place with devices of its node, as many as it needs, where nobody says which they are.
