@@ -1,6 +1,8 @@
 """Python's search for cyclic garbage, kept out of the way of processes that hold many objects."""
 
+import contextlib
 import gc
+from collections.abc import Iterator
 
 _YOUNG, _MIDDLE, _OLD = 50_000, 10, 10
 """Objects made and kept before the young are looked at; and how many such looks before the next older are."""
@@ -16,3 +18,25 @@ def relax() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
+
+
+def keep() -> None:
+    """What is there now stays: it is never looked at again, until `release`."""
+    gc.freeze()
+
+
+def release() -> None:
+    """What was to stay may go."""
+    gc.unfreeze()
+
+
+@contextlib.contextmanager
+def paused() -> Iterator[None]:
+    """No search meanwhile: it stops everything for up to a quarter of a second."""
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searching:
+            gc.enable()

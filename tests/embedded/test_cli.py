@@ -133,6 +133,14 @@ spec: {command: ["true"], queue: default, volumes: [{mountPath: /data, claim: da
 """
 
 
+ACCOUNT = """
+apiVersion: heddle.dev/v1alpha1
+kind: TrainingJob
+metadata: {name: account}
+spec: {command: ["true"], queue: default, serviceAccountName: trainer, securityContext: {runAsUser: 1000}}
+"""
+
+
 @pytest.mark.parametrize(
     ("arguments", "given", "code", "words"),
     [
@@ -149,9 +157,14 @@ spec: {command: ["true"], queue: default, volumes: [{mountPath: /data, claim: da
         (("run", "--upload", ".", "--", "true"), "", 1, ["--upload: this is for clusters", "leave it out"]),
         (("run", "--volume", "data:/data", "--", "true"), "", 1, ["--volume: this is for clusters"]),
         (("run", "--shm", "1Gi", "--", "true"), "", 1, ["--shm: this is for clusters"]),
+        (("run", "--user", "1000:100", "--", "true"), "", 1, ["--user: this is for clusters", "leave it out"]),
+        (("run", "--service-account", "a", "--", "true"), "", 1, ["--service-account: this is for clusters"]),
+        (("run", "--image-pull-secret", "a", "--", "true"), "", 1, ["--image-pull-secret: this is for clusters"]),
+        (("run", "--secret-env", "A=B", "--", "true"), "", 1, ["--secret-env 'A=B': write NAME=SECRET:KEY"]),
         (("run", "--grace", "soon", "--", "true"), "", 2, ["--grace:"]),
         (("run", "--gang-grace", "5", "--", "true"), "", 2, ["--gang-grace: '5' is no span of time"]),
         (("apply", "-f", "-"), MOUNTS, 1, ["spec.volumes: embedded heddle runs programs of this machine"]),
+        (("apply", "-f", "-"), ACCOUNT, 1, ["spec.serviceAccountName: embedded heddle runs programs as the user who"]),
         (("run", "--name", "Bad_Name", "--", "true"), "", 1, ["metadata.name", "lower case"]),
         (("up", "--simulate", "2xH100"), "", 2, ["2x8xH100"]),
         (("up", "--simulate", "1x1xH100:9g.90gb"), "", 2, ["do not fit on one H100", "3g.40gb"]),

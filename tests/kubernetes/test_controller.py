@@ -14,7 +14,7 @@ from clusters import BUDGETS, JOBS, Cluster, answer
 
 from heddle.api.clock import to_seconds
 from heddle.api.registry import EVENTS, NAMESPACES, PODS, WORKLOADS
-from heddle.cluster.process import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
+from heddle.control.scheduling.claims import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
 from heddle.store.port import PatchType
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
@@ -97,6 +97,26 @@ async def test_pods_that_shun_each_other_have_a_node_each_and_the_others_learn_w
         return len(set(await cluster.bound()) - {leaver}) == 2
 
     await cluster.until(followed)
+
+
+async def test_pods_that_would_rather_be_apart_are_while_there_is_room_and_start_all_the_same(
+    cluster: Cluster, bed: Any
+) -> None:
+    await cluster.nodes(bed.gpu_nodes(3))
+    await cluster.queue("default", 24)
+    like = {"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "kubernetes.io/hostname"}
+    wishes = [
+        {"topologySpreadConstraints": [{**like, "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway"}]},
+        {"affinity": {"podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": like}]
+        }}},
+    ]  # fmt: skip
+    cluster.start()
+    for at in range(6):
+        await cluster.pod(f"web-{at}", {"app": "web"}, gpus=3, **wishes[at % 2])
+        await cluster.until_bound(at + 1)
+        nodes = list((await cluster.bound()).values())
+        assert len(set(nodes)) == min(at + 1, 3), "no node has a second one while another has none"
 
 
 async def test_a_waiting_pod_says_its_place_and_when_it_is_expected_to_start(cluster: Cluster, bed: Any) -> None:

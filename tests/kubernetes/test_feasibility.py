@@ -2,7 +2,8 @@
 
 Of each pair there are two copies, far from all others: a pod pinned to a node by name for kube-scheduler, and the same
 pod and node again for heddle. Each says of its own whether the pod may be there. A pair of a second kind is a pod and a
-few nodes with other pods on them, whom it must or must not be beside.
+few nodes with other pods on them, whom it must or must not be beside; one of a third kind a pod with claims to volumes,
+and a few nodes with disks.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import pytest
 from clusters import Cluster
 
 from heddle.api.registry import NAMESPACES, NODES, PODS
+from heddle.control.scheduling.claims import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, STORAGECLASSES
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(240)]
 
@@ -228,6 +230,70 @@ class Company(Draw):
         return found
 
 
+class Disks(Draw):
+    """Random pods with claims that wait for their pod's node, each with a few nodes of its own, called CELL, and the
+    disks that are there, of a class of CELL's own."""
+
+    def cell(self) -> dict[str, Any]:
+        """Nodes, disks, claims, and the pod."""
+        pick = self._random
+        count = pick.choice([1, 2, 3])
+        claims = [self._claim(at) for at in range(pick.choice([1, 1, 2]))]
+        size = {"cpu": "8", "memory": "32Gi", "pods": "110"}
+        nodes = [
+            {
+                "metadata": {"name": f"CELL-{at}", "labels": {"cell": "CELL", "zone": f"CELL-{pick.choice('ab')}"}},
+                "spec": {}, "status": {"allocatable": size, "capacity": size},
+            }
+            for at in range(count)
+        ]  # fmt: skip
+        volumes = [
+            {"name": f"v{at}", "persistentVolumeClaim": {"claimName": f"CELL-{at}"}} for at in range(len(claims))
+        ]
+        asked = {"requests": {"cpu": "100m", "memory": "1Mi"}}
+        spec = {
+            "nodeSelector": {"cell": "CELL"}, "terminationGracePeriodSeconds": 0, "volumes": volumes,
+            "containers": [{"name": "main", "image": "none", "resources": asked}],
+        }  # fmt: skip
+        return {
+            "nodes": nodes,
+            "disks": [self._disk(at, pick.randrange(count)) for at in range(pick.choice([1, 2, 3]))],
+            "claims": claims,
+            "pod": {"metadata": {"name": "CELL"}, "spec": spec},
+        }
+
+    def _claim(self, at: int) -> dict[str, Any]:
+        pick = self._random
+        spec: dict[str, Any] = {
+            "storageClassName": "CELL",
+            "accessModes": [pick.choice(["ReadWriteOnce", "ReadWriteOnce", "ReadWriteMany"])],
+            "resources": {"requests": {"storage": pick.choice(["1Gi", "2Gi", "1500Mi"])}},
+        }  # fmt: skip
+        if self._maybe(0.15):
+            spec["volumeMode"] = "Block"
+        if self._maybe(0.3):
+            spec["selector"] = {"matchLabels": {"tier": pick.choice("ab")}}
+        return {"metadata": {"name": f"CELL-{at}"}, "spec": spec}
+
+    def _disk(self, at: int, node: int) -> dict[str, Any]:
+        pick = self._random
+        spec: dict[str, Any] = {
+            "storageClassName": "CELL", "capacity": {"storage": pick.choice(["1Gi", "2Gi", "3Gi"])},
+            "accessModes": pick.choice([["ReadWriteOnce"], ["ReadWriteOnce", "ReadWriteMany"]]),
+            "persistentVolumeReclaimPolicy": "Retain", "csi": {"driver": "disks.example.com", "volumeHandle": "x"},
+        }  # fmt: skip
+        if self._maybe(0.15):
+            spec["volumeMode"] = "Block"
+        terms = [{"key": "cell", "operator": "In", "values": ["CELL"]}]
+        if self._maybe(0.7):
+            zone = {"key": "zone", "operator": pick.choice(["In", "NotIn"]), "values": [f"CELL-{pick.choice('ab')}"]}
+            terms.append(zone)
+        if self._maybe(0.9):
+            spec["nodeAffinity"] = {"required": {"nodeSelectorTerms": [{"matchExpressions": terms}]}}
+        labels = {"tier": pick.choice("ab")} if self._maybe(0.7) else {}
+        return {"metadata": {"name": f"CELL-{at}", "labels": labels}, "spec": spec}
+
+
 def renamed(value: Any, old: str, new: str) -> Any:
     """A copy with one name in place of another."""
     if isinstance(value, dict):
@@ -239,8 +305,11 @@ def renamed(value: Any, old: str, new: str) -> Any:
 
 @pytest.fixture(scope="module")
 def plane(bed: Any) -> Iterator[Any]:
-    controllers = ("garbage-collector-controller", "namespace-controller", "node-lifecycle-controller")
-    plane = bed.start(controllers=",".join(controllers))  # the last takes the taint of nodes that were not ready yet
+    controllers = (
+        "garbage-collector-controller", "namespace-controller", "persistentvolume-binder-controller",
+        "node-lifecycle-controller",  # takes the taint of nodes that were not ready yet
+    )  # fmt: skip
+    plane = bed.start(controllers=",".join(controllers))
     try:
         plane.start_kwok()
         plane.start_scheduler()
@@ -312,6 +381,39 @@ async def test_they_agree_about_neighbours(cluster: Cluster, bed: Any) -> None:
         await cluster.store.delete(NAMESPACES, other)
 
 
+async def test_they_agree_about_volumes(cluster: Cluster, bed: Any) -> None:
+    draw, count = Disks(SEED), max(PAIRS // 4, 20)
+    (form,) = bed.gpu_nodes(1)
+    made: dict[Any, list[dict[str, Any]]] = {
+        kind: [] for kind in (NODES, STORAGECLASSES, PERSISTENTVOLUMES, PERSISTENTVOLUMECLAIMS, PODS)
+    }
+    late = {"provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"}
+    for number in range(count):
+        text = json.dumps(draw.cell())
+        for side in "kh":
+            cell = json.loads(text.replace("CELL", f"{side}-{number}"))
+            made[NODES] += [{**form, **n, "metadata": {**form["metadata"], **n["metadata"]}} for n in cell["nodes"]]
+            made[STORAGECLASSES].append({"metadata": {"name": f"{side}-{number}"}, **late})
+            made[PERSISTENTVOLUMES] += cell["disks"]
+            made[PERSISTENTVOLUMECLAIMS] += cell["claims"]
+            cell["pod"]["spec"]["schedulerName"] = "heddle" if side == "h" else "default-scheduler"
+            made[PODS].append(cell["pod"])
+    await cluster.nodes(made[NODES])
+    await settled(cluster)
+    await cluster.queue("default", 0)
+
+    async def looked_at() -> bool:
+        page = await cluster.store.list(PERSISTENTVOLUMES)
+        return all(json.loads(blob)["status"].get("phase") == "Available" for blob in page.items)
+
+    for kind in (STORAGECLASSES, PERSISTENTVOLUMES, PERSISTENTVOLUMECLAIMS):
+        await asyncio.gather(*(cluster.store.create(kind, obj, cluster.namespace) for obj in made[kind]))
+    await cluster.until(looked_at)
+    cluster.start()
+    await asyncio.gather(*(cluster.store.create(PODS, pod, cluster.namespace) for pod in made[PODS]))
+    await agree(cluster, [pod["metadata"]["name"] for pod in made[PODS]], count)
+
+
 async def settled(cluster: Cluster) -> None:
     """Nodes lose the taint of those that were not ready yet."""
 
@@ -336,7 +438,7 @@ async def agree(cluster: Cluster, names: list[str], pairs: int) -> None:
             if pod["spec"].get("nodeName"):
                 assert name in (pod["spec"]["nodeName"], pod["spec"]["nodeName"].rpartition("-")[0])
                 verdicts[name] = True
-            elif scheduled.get("message"):
+            elif scheduled.get("message") and "until its volumes are there" not in scheduled["message"]:
                 verdicts[name], told[name] = False, scheduled["message"]
         return len(verdicts) == len(names)
 

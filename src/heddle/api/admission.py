@@ -50,14 +50,17 @@ def admit(resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], o
 
 def _only_on_clusters(resource: Resource, new: dict[str, Any]) -> None:
     """A field that nothing here would heed is refused, not ignored."""
-    if resource.kind == "TrainingJob" and new.get("spec", {}).get("volumes"):
-        remedy = "embedded heddle runs programs of this machine, which see its files: leave it out, or use a cluster"
+    spec = new.get("spec") or {}
+    given = [name for name in ONLY_ON_CLUSTERS if spec.get(name)] if resource.kind == "TrainingJob" else []
+    if given:
+        remedies = {f"spec.{name}": f"{ONLY_ON_CLUSTERS[name]}: leave it out, or use a cluster" for name in given}
         raise Invalid(
-            f"TrainingJob {new['metadata'].get('name')!r} is invalid: spec.volumes: {remedy}",
+            f"TrainingJob {new['metadata'].get('name')!r} is invalid: "
+            + ", ".join(f"{field}: {remedy}" for field, remedy in remedies.items()),
             kind=resource.kind,
             group=resource.group,
             name=new["metadata"].get("name", ""),
-            causes=[StatusCause(reason="FieldValueForbidden", message=remedy, field="spec.volumes")],
+            causes=[StatusCause(reason="FieldValueForbidden", message=r, field=f) for f, r in remedies.items()],
         )
 
 
@@ -132,6 +135,16 @@ def _defaults(resource: Resource, new: dict[str, Any]) -> None:
             new.setdefault("type", "Opaque")
         case _:
             pass
+
+
+_OWN_USER = "embedded heddle runs programs as the user who started it"
+ONLY_ON_CLUSTERS = {
+    "volumes": "embedded heddle runs programs of this machine, which see its files",
+    "serviceAccountName": _OWN_USER,
+    "imagePullSecrets": "embedded heddle pulls no images",
+    "securityContext": _OWN_USER,
+}
+"""Fields of a TrainingJob that mean nothing on one machine, and why."""
 
 
 def _immutable(resource: Resource, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from msgspec import Meta, field
 
 from heddle.api.clock import to_seconds
 from heddle.api.meta import Condition, Kind, LocalObjectReference, Quantity, Resources, Struct, find_condition
+from heddle.api.security import PodSecurityContext, SecurityContext
 from heddle.api.selectors import Selector
 
 
@@ -88,6 +89,7 @@ class Container(Struct):
     restart_policy: str = ""
     volume_mounts: list[VolumeMount] = []
     termination_message_policy: str = ""
+    security_context: SecurityContext | None = None
 
 
 class NodeSelectorRequirement(Struct):
@@ -136,11 +138,18 @@ class PodAffinityTerm(Struct):
     mismatch_label_keys: list[str] = []
 
 
+class WeightedPodAffinityTerm(Struct):
+    """Pods whose company makes a node better (or worse)."""
+
+    weight: int = 1
+    pod_affinity_term: PodAffinityTerm = field(default_factory=PodAffinityTerm)
+
+
 class PodAffinity(Struct):
     """Pods that a pod must, or should, be near to (or away from)."""
 
     required_during_scheduling_ignored_during_execution: list[PodAffinityTerm] = []
-    preferred_during_scheduling_ignored_during_execution: list[Any] = []
+    preferred_during_scheduling_ignored_during_execution: list[WeightedPodAffinityTerm] = []
 
 
 class Affinity(Struct):
@@ -251,6 +260,9 @@ class PodSpec(Struct):
     volumes: list[Volume] = []
     resource_claims: list[Any] = []
     resources: ResourceRequirements | None = None
+    service_account_name: str = ""
+    image_pull_secrets: list[LocalObjectReference] = []
+    security_context: PodSecurityContext | None = None
 
 
 class ContainerStateRunning(Struct):

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from heddle.api.company import Company
-from heddle.api.meta import Condition, Count, Kind, Positive, Quantity, Resources, Struct
-from heddle.api.pod import EnvVar, PodToleration
+from heddle.api.meta import Condition, Count, Kind, LocalObjectReference, Positive, Quantity, Resources, Struct
+from heddle.api.pod import EnvFromSource, EnvVar, PodToleration
 from heddle.api.queue import GROUP_VERSION
+from heddle.api.security import RunAs
 from heddle.api.workload import NodeAffinity, PlacementStrategy, SliceRule, SpreadRule, TopologyWish
 
 DEFAULT_QUEUE = "default"
@@ -60,6 +61,18 @@ class TrainingJobSpec(Struct):
     image: Annotated[str, Meta(description="Container image (embedded mode: see docs/embedded.md).")] = ""
     working_dir: Annotated[str, Meta(description="Directory in which the command runs.")] = ""
     env: Annotated[list[EnvVar], Meta(description="Additional environment.")] = []
+    env_from: Annotated[
+        list[EnvFromSource],
+        Meta(description="ConfigMaps and Secrets of which all keys are environment; env comes before.", max_length=16),
+    ] = []
+    service_account_name: Annotated[
+        str, Meta(description="On a cluster: as which account of its namespace its pods run.", max_length=253)
+    ] = ""
+    image_pull_secrets: Annotated[
+        list[LocalObjectReference],
+        Meta(description="On a cluster: Secrets by which its image is pulled.", max_length=16),
+    ] = []
+    security_context: Annotated[RunAs | None, Meta(description="On a cluster: as whom its programs run.")] = None
     queue: Annotated[str, Meta(description="Queue that pays for it.", min_length=1, max_length=253)] = DEFAULT_QUEUE
     priority: Annotated[
         int, Meta(description="Higher goes first in its queue.", ge=-1_000_000_000, le=1_000_000_000)

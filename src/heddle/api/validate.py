@@ -28,7 +28,7 @@ from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.registry import Resource
 from heddle.api.status import StatusCause
 from heddle.api.topology import Topology
-from heddle.api.trainingjob import JobVolume, TrainingJob
+from heddle.api.trainingjob import JobVolume, TrainingJob, TrainingJobSpec
 from heddle.api.workload import NodeAffinity, PodSet, SliceRule, SpreadRule, Workload
 
 
@@ -481,12 +481,28 @@ def _volumes(volumes: list[JobVolume]) -> Iterator[Fault]:
                 yield Fault(f"{where}.{field}", "FieldValueInvalid", path, "give a path below the volume, without ..")
 
 
+def _identity_of(spec: TrainingJobSpec) -> Iterator[Fault]:
+    for i, source in enumerate(spec.env_from):
+        named = [ref.name for ref in (source.config_map_ref, source.secret_ref) if ref is not None]
+        if len(named) != 1 or not named[0]:
+            remedy = "give exactly one of configMapRef and secretRef, with a name"
+            yield Fault(f"spec.envFrom[{i}]", "FieldValueInvalid", " and ".join(named), remedy)
+    for i, reference in enumerate(spec.image_pull_secrets):
+        if not reference.name:
+            yield Fault(f"spec.imagePullSecrets[{i}].name", "FieldValueRequired", "", "name a Secret of the namespace")
+    user = spec.security_context
+    if user is not None and user.run_as_non_root and user.run_as_user == 0:
+        remedy = "0 is root; give another user, or leave out runAsNonRoot"
+        yield Fault("spec.securityContext.runAsUser", "FieldValueInvalid", 0, remedy)
+
+
 _MOST_PODS = 100_000
 
 
 def _training_job(job: TrainingJob) -> Iterator[Fault]:
     spec = job.spec
     yield from _volumes(spec.volumes)
+    yield from _identity_of(spec)
     if spec.minimum > spec.nodes:
         yield Fault("spec.minNodes", "FieldValueInvalid", spec.min_nodes, f"give at most nodes ({spec.nodes})")
     elastic = spec.nodes - spec.minimum

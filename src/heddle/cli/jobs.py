@@ -55,6 +55,18 @@ def run(
         bool, typer.Option("--non-preemptible", help="Never evicted; only within quota.")
     ] = False,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE. Repeatable.")] = None,
+    secret_env: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=SECRET:KEY, or SECRET for all that it holds: from a Secret. Repeatable."),
+    ] = None,
+    service_account: Annotated[str, typer.Option(help="On a cluster: as which account its pods run.")] = "",
+    image_pull_secret: Annotated[
+        list[str] | None, typer.Option(help="On a cluster: Secret by which the image is pulled. Repeatable.")
+    ] = None,
+    user: Annotated[
+        str,
+        typer.Option(help="On a cluster: UID or UID:GID as whom it runs; Pod Security restricted takes any but 0."),
+    ] = "",
     checkpoint: Annotated[
         str, typer.Option(help="Directory of checkpoints (HEDDLE_CHECKPOINT_DIR); on a cluster, one of a --volume.")
     ] = "",
@@ -124,6 +136,10 @@ def run(
             priority=priority,
             preemptible=not non_preemptible,
             env=pairs,
+            secret_env=secret_env or (),
+            service_account=service_account,
+            image_pull_secrets=image_pull_secret or (),
+            user=user,
             checkpoint=checkpoint,
             volumes=volume or (),
             shared_memory=shm or None,

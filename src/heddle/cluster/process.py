@@ -12,10 +12,10 @@ from typing import Any
 
 import prometheus_client as prometheus
 
+from heddle import collector
 from heddle.api.pod import Pod
-from heddle.api.registry import NAMESPACES, Resource
+from heddle.api.registry import NAMESPACES
 from heddle.api.trainingjob import TrainingJob
-from heddle.api.volumes import PersistentVolume, PersistentVolumeClaim
 from heddle.cluster.lease import LeaseKeeper
 from heddle.cluster.owners import Owners
 from heddle.cluster.questions import Questions
@@ -23,9 +23,9 @@ from heddle.cluster.reviews import Reviews
 from heddle.cluster.web import Web
 from heddle.control.grouping.groups import Groups
 from heddle.control.grouping.kinds import OwnerKind
-from heddle.control.grouping.volumes import Volumes
 from heddle.control.scheduling.afterwards import Afterwards
 from heddle.control.scheduling.budgets import PODDISRUPTIONBUDGETS, Budgets
+from heddle.control.scheduling.claims import ClaimBinder
 from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.scheduling.writes import ClusterWrites
 from heddle.control.training.controller import TrainingController
@@ -35,10 +35,6 @@ from heddle.store.kubernetes import KubernetesStore
 
 _log = logging.getLogger(__name__)
 
-PERSISTENTVOLUMES = Resource("", "v1", "PersistentVolume", "persistentvolumes", False, PersistentVolume)
-PERSISTENTVOLUMECLAIMS = Resource(
-    "", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True, PersistentVolumeClaim
-)
 LEASE = "heddle-controller"
 RENDEZVOUS_PORT = 29400
 """Where the first process of a training job listens, as torchrun does by default."""
@@ -102,25 +98,29 @@ class ClusterHeddle:
             await self._run(store, lease, Reviews(reviewing))
         finally:
             lease.stop()
+            collector.release()
             await reviewing.close()
             await store.close()
 
     async def _run(self, store: KubernetesStore, lease: LeaseKeeper, reviews: Reviews) -> None:
         informers = Informers(store)
         owners = Owners(store, informers, self._kinds)
-        claims, volumes = informers.of(PERSISTENTVOLUMECLAIMS), informers.of(PERSISTENTVOLUMES)
+        claims = ClaimBinder(informers)
         spaces = informers.of(NAMESPACES)
-        reachable = Volumes(claims.objects, volumes.objects)
-        groups = Groups(self._scheduler, self._kinds, owners.get, reachable, spaces.objects)
+        groups = Groups(self._scheduler, self._kinds, owners.get, claims.volumes, spaces.objects)
         after = Afterwards()
         budgets = Budgets(informers.of(PODDISRUPTIONBUDGETS))
         writes = ClusterWrites(Client(store), after, spaces.objects, budgets.of)
         scheduling = SchedulingController(
-            informers, writes=writes, groups=groups, budgets=budgets, scheduler=self._scheduler, picks=False
+            informers,
+            writes=writes,
+            groups=groups,
+            budgets=budgets,
+            claims=claims,
+            scheduler=self._scheduler,
+            picks=False,
         )
         owners.on_change(scheduling.owner_changed)
-        claims.on_change(lambda type_, old, new: scheduling.claim_changed((new or old).key))
-        volumes.on_change(lambda type_, old, new: scheduling.claim_changed())
         spaces.on_change(lambda type_, old, new: scheduling.space_changed((new or old).metadata.name))
         training = TrainingController(informers, meet_at_first, restarts_in_place=False)
         leader = prometheus.Gauge("heddle_leader", "1 in the process that leads.", registry=scheduling.metrics.registry)
@@ -133,18 +133,20 @@ class ClusterHeddle:
         async with asyncio.TaskGroup() as group:
             group.create_task(web.run())
             group.create_task(questions.run())
-            group.create_task(informers.run())
-            await owners.find()
-            group.create_task(owners.run())
-            group.create_task(after.run())
-            group.create_task(scheduling.run(leading))
-            await scheduling.synced()
-            await claims.synced()
-            await volumes.synced()
-            await spaces.synced()
-            self._problem = ""
-            lease.start()
-            _log.info("standing by as %s", self._identity)
+            with collector.paused():
+                group.create_task(informers.run())
+                await owners.find()
+                group.create_task(owners.run())
+                group.create_task(after.run())
+                group.create_task(scheduling.run(leading))
+                await scheduling.synced()
+                await claims.synced()
+                await spaces.synced()
+                self._problem = ""
+                lease.start()
+                _log.info("standing by as %s", self._identity)
+                await scheduling.ready()
+            collector.keep()
             await lease.gained()
             _log.info("leading as %s", self._identity)
             leading.set()

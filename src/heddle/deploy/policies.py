@@ -182,6 +182,27 @@ def _volumes() -> Iterable[Rule]:
     )
 
 
+def _identity() -> Iterable[Rule]:
+    sources, user = "object.spec.envFrom", "object.spec.securityContext"
+    named = " + ".join(f"(has(e.{name}) ? (e.{name}.?name.orValue('') != '' ? 1 : 2) : 0)" for name in _SOURCES)
+    yield Rule(
+        f"!has({sources}) || {sources}.all(e, {named} == 1)",
+        "envFrom: give exactly one of configMapRef and secretRef, with a name",
+    )
+    secrets = "object.spec.imagePullSecrets"
+    yield Rule(
+        f"!has({secrets}) || {secrets}.all(s, s.?name.orValue('') != '')",
+        "imagePullSecrets: name Secrets of the namespace",
+    )
+    yield Rule(
+        f"!has({user}) || !({user}.?runAsNonRoot.orValue(false) && {user}.?runAsUser.orValue(1) == 0)",
+        "securityContext: user 0 is root; give another runAsUser, or leave out runAsNonRoot",
+    )
+
+
+_SOURCES = ("configMapRef", "secretRef")
+
+
 def _of_each_pod_set() -> Iterable[Rule]:
     for expression, remedy in _pod_set("p", "resources", "gpuMemory", "step", "count", "minCount"):
         yield Rule(f"object.spec.podSets.all(p, {expression})", f"podSets: {remedy.removeprefix('p.')}")
@@ -230,6 +251,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "podLabels: values have letters, digits, '-', '_' and '.', 63 at most",
         ),
         *_volumes(),
+        *_identity(),
     ),
     "workloads": (
         Rule(f"{_SETS}.all(p, {_SETS}.exists_one(q, q.name == p.name))", "podSets: each needs a name of its own"),

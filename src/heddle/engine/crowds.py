@@ -1,8 +1,8 @@
-"""Who is where: the tasks of each crowd by row, and where the rules of :class:`Neighbours` let a task go.
+"""Who is where: the tasks of each crowd by row, where the rules of :class:`Neighbours` let a task go, and where it
+would rather go.
 
-Like ``requiredDuringScheduling`` of Kubernetes' inter-pod affinity and its topology spread constraints with
-``DoNotSchedule``: looked at when a task is placed, of no account for what runs. Nothing here is asked, nor counted,
-for workloads of which no pod set names a crowd or a rule.
+Like Kubernetes' inter-pod affinity and its topology spread constraints: looked at when a task is placed, of no account
+for what runs. Nothing here is asked, nor counted, for workloads of which no pod set names a crowd or a rule.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heddle.engine.eligible import EligibleRows, Where
-from heddle.engine.model import Apart, Even, Near, Neighbours, Toleration
+from heddle.engine.model import Apart, Even, Liked, Near, Neighbours, Toleration
 from heddle.engine.nodes import Bools, Ints, Nodes
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _ANY_TAINT = (Toleration(""),)
 _NO_WISH = Neighbours()
+GLAD = 63
+"""The most that a wish is worth, as much as all preferences of nodes together."""
 _NOBODY: Ints = np.zeros(0, np.int64)
 
 
@@ -240,7 +242,7 @@ class Crowds:
     def _even(self, work: Work, part: int, wish: Neighbours, rule: Even, *, land: bool) -> Bools:
         label = self.label(rule.level)
         size = len(label.number) + 1
-        inside = self._counted(wish, rule, work.parts[part].key.where)
+        inside = self._counted(wish.even, rule, work.parts[part].key.where)
         rows, numbers = self._of(rule.crowd).counts(Presence.RUNS)
         runs = np.bincount(label.domain[rows] + 1, weights=numbers * inside[rows], minlength=size)
         rows, numbers = self._of(rule.crowd).counts(Presence.HELD)
@@ -255,17 +257,61 @@ class Crowds:
         found: Bools = (label.domain >= 0) & (held[label.domain + 1] + own - low <= rule.skew)
         return found
 
-    def _counted(self, wish: Neighbours, rule: Even, demand: Where) -> Bools:
-        """Rows whose values, and whose tasks, are counted for a rule."""
+    def _counted(self, rules: tuple[Even, ...], rule: Even, demand: Where) -> Bools:
+        """Rows whose values, and whose tasks, are counted for one of some rules."""
         if rule.admitted:
             asked = Where(demand.selector, demand.tolerations if rule.tolerated else _ANY_TAINT, demand.affinity)
         else:
             asked = Where((), demand.tolerations if rule.tolerated else _ANY_TAINT)
         # a cordoned node counts as one with a taint
         found = self.eligible.of(asked).copy() if rule.tolerated else self.eligible.if_open(asked)
-        for other in wish.even:
+        for other in rules:
             found &= self.label(other.level).domain >= 0
         return found
+
+    # -- where it would rather go ------------------------------------------------------------------
+
+    def liking(self, work: Work, part: int, rows: Ints, *, land: bool) -> Ints | None:
+        """How glad a task of a pod set would be of each of some rows, for those who are there: from 0 to :data:`GLAD`
+        for whom it likes and dislikes, and as much again for evenness; None = it is all the same.
+
+        Scaled as by kube-scheduler (plugins InterPodAffinity and PodTopologySpread): company between the least and the
+        most that one of the rows offers, evenness by how much fewer there are than where there are most.
+        """
+        wish = work.spec.pod_sets[part].neighbours
+        if wish is None or not wish.wishful or not rows.size:
+            return None
+        found = np.zeros(rows.size, np.int64)
+        if wish.liked:
+            there = _THEN if land else _NOW
+            points = sum(one.weight * self._around(one, rows, self._of(one.crowd).counts(*there)) for one in wish.liked)
+            low, high = np.min(points), np.max(points)
+            if high > low:
+                found += np.floor(GLAD * (points - low) / (high - low)).astype(np.int64)
+        if wish.evened:
+            crowded, outside = np.zeros(rows.size), np.zeros(rows.size, np.bool_)
+            for rule in wish.evened:
+                inside = self._counted(wish.evened, rule, work.parts[part].key.where)
+                at, numbers = self._of(rule.crowd).counts(Presence.RUNS, Presence.HELD)
+                domain = self.label(rule.level).domain[rows]
+                outside |= domain < 0
+                many = np.log(np.unique(domain[domain >= 0]).size + 2)  # a crowd over few values weighs less
+                crowded += many * self._around(rule, rows, (at, numbers * inside[at]))
+            known = crowded[~outside]
+            if known.size and (most := known.max()) > 0:
+                glad = np.floor(GLAD * (most + known.min() - crowded) / most).astype(np.int64)
+                found += np.where(outside, 0, glad)
+            else:
+                found += np.where(outside, 0, GLAD)
+        return found
+
+    def _around(self, rule: Liked | Even, rows: Ints, counts: tuple[Ints, Ints]) -> Ints:
+        """How many there are where each of some rows is, by what is counted at rows."""
+        label = self.label(rule.level)
+        at, numbers = counts
+        found = np.bincount(label.domain[at] + 1, weights=numbers, minlength=len(label.number) + 1)
+        found[0] = 0
+        return found[label.domain[rows] + 1]
 
     def first_domains(self, rule: Near) -> list[tuple[tuple[str, ...], Ints]]:
         """Where the first of a crowd might go so that others can join it: rows that have the same values of all its

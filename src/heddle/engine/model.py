@@ -528,6 +528,27 @@ class Even:
 
 
 @dataclass(frozen=True, slots=True)
+class Liked:
+    """Makes nodes better, or worse, by how many of a crowd are where they are.
+
+    Attributes:
+        level: label of nodes: those of a crowd count that are on a node of the same value.
+        crowd: who is counted.
+        weight: of each of them against others that are liked; below 0 they are disliked.
+    """
+
+    level: str
+    crowd: str
+    weight: int
+
+    def __post_init__(self) -> None:
+        _name("liked.level", self.level)
+        _name("liked.crowd", self.crowd)
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int) or not self.weight:
+            raise _fault("liked.weight", self.weight, "give a whole number other than 0")
+
+
+@dataclass(frozen=True, slots=True)
 class Neighbours:
     """Where the tasks of a pod set may be, by the tasks that are there already, of whatever workload.
 
@@ -538,12 +559,16 @@ class Neighbours:
         near: whose company they need.
         apart: whose company they shun.
         even: over which labels whom they keep even.
+        liked: whose company makes a node better for them, or worse.
+        evened: where they would rather keep even; how much more than that is too much (``skew``) is of no account.
     """
 
     crowds: tuple[str, ...] = ()
     near: Near | None = None
     apart: tuple[Apart, ...] = ()
     even: tuple[Even, ...] = ()
+    liked: tuple[Liked, ...] = ()
+    evened: tuple[Even, ...] = ()
 
     def __post_init__(self) -> None:
         if not all(self.crowds) or list(self.crowds) != sorted(set(self.crowds)):
@@ -553,6 +578,11 @@ class Neighbours:
     def ruled(self) -> bool:
         """Whether its tasks have any rule of their own."""
         return bool(self.near or self.apart or self.even)
+
+    @property
+    def wishful(self) -> bool:
+        """Whether it is not all the same to its tasks who is where they may be."""
+        return bool(self.liked or self.evened)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 from heddle.engine.model import WHOLE, Slices
 from heddle.engine.nodes import Bools, Ints, Nodes
 from heddle.engine.rankings import draw, draw_device
-from heddle.engine.scores import RequestClass
+from heddle.engine.scores import RequestClass, preferred
 from heddle.engine.slices import divide
 from heddle.engine.spreading import Spreading
 from heddle.engine.state import State, Task, TaskState, Work
@@ -164,7 +164,10 @@ class Placer:
                     scores = np.where(company, scores, -1)
                     if spreading is not None:
                         spreading.anew()  # each task may bar more than its own domain to the next
-                row = spreading.choose(scores, rows) if spreading is not None else _highest(scores, rows)
+                if spreading is not None:
+                    row = spreading.choose(scores, rows)
+                else:
+                    row = _highest(scores, self._gladly(work, part, scores, rows, land=land))
             if row < 0:
                 return False
             if spreading is not None:
@@ -219,9 +222,31 @@ class Placer:
             scores = self._scores(work, cls, land=land)
             at = draw(f"{task.work.name}/{task.name}", (scores if rows is None else scores[rows]) >= 0)
             return at if rows is None or at < 0 else int(rows[at])
+        if _wishful(work, part):
+            scores = self._scores(work, cls, land=land)
+            return _highest(scores, self._gladly(work, part, scores, rows, land=land))
         if rows is None and not cls.key.separate:
             return self.state.cache.best(cls, land=land)
         return _highest(self._scores(work, cls, land=land), rows)
+
+    def _gladly(self, work: Work, part: int, scores: Ints, rows: Ints | None, *, land: bool) -> Ints | None:
+        """Of some rows (None = all) those that a task would rather be on for who is there, where it minds.
+
+        After soft taints, and beside what it prefers of labels: one is worth as much as the other.
+        """
+        if not _wishful(work, part):
+            return rows
+        found: Ints = np.flatnonzero(scores >= 0) if rows is None else rows[scores[rows] >= 0]
+        if not found.size:
+            return found
+        clean, _ = preferred(scores[found])
+        found = found[clean == clean.max()]
+        liking = self.state.crowds.liking(work, part, found, land=land)
+        if liking is None:
+            return found
+        glad = liking + preferred(scores[found])[1]
+        best: Ints = found[glad == glad.max()]
+        return best
 
     def company(self, work: Work, part: int, *, land: bool) -> Bools | None:
         """Of each row, whether those who are there leave a task of a pod set in; None = anywhere."""
@@ -511,7 +536,13 @@ def _nowhere(label: str, size: int) -> Level:
 def _ruled(work: Work, part: int) -> bool:
     """Whether where one task of a pod set goes may decide where the next one may go."""
     wish = work.spec.pod_sets[part].neighbours if work.social else None
-    return wish is not None and wish.ruled
+    return wish is not None and (wish.ruled or wish.wishful)
+
+
+def _wishful(work: Work, part: int) -> bool:
+    """Whether a pod set would rather be with some, or without."""
+    wish = work.spec.pod_sets[part].neighbours if work.social else None
+    return wish is not None and wish.wishful
 
 
 def leaves(task: Task) -> bool:

@@ -24,6 +24,7 @@ from heddle.engine.model import (
     Device,
     Even,
     LabelMatch,
+    Liked,
     Mig,
     Near,
     Neighbours,
@@ -326,6 +327,8 @@ def _neighbours(wish: Data) -> Neighbours:
         Near(tuple(near["levels"]), near["crowd"]) if near else None,
         tuple(Apart(**rule) for rule in wish.get("apart", ())),
         tuple(Even(**rule) for rule in wish.get("even", ())),
+        tuple(Liked(**rule) for rule in wish.get("liked", ())),
+        tuple(Even(**rule) for rule in wish.get("evened", ())),
     )
 
 

@@ -34,6 +34,13 @@ _NONE = 1 << 40
 _NO_HINT = (-1, 0, 0)
 
 
+def preferred(scores: Ints) -> tuple[Ints, Ints]:
+    """What is in the scores of rows that have room: first how few soft taints (0 to 3), then how many of the preferred
+    labels (0 to 63) they have."""
+    top = scores >> _SHIFT + _COST_BITS
+    return top >> 6, top & 63
+
+
 @dataclass(frozen=True, slots=True)
 class ClassKey:
     """What two tasks must have in common to be interchangeable for placement."""

@@ -815,14 +815,23 @@ class State:
         Raises:
             ValueError: the node is not known, or has not so many.
         """
+        found = [name for name in self.unused_devices(node, land=land) if name not in without]
+        if len(found) < count:
+            raise ValueError(f"node: {node} has {len(found)} free devices, {count} are asked for; release some first")
+        return tuple(found[:count])
+
+    def unused_devices(self, node: str, *, land: bool = False) -> tuple[str, ...]:
+        """All devices of a node of which nothing is in use, in its own numbering; ``land``: nor will be, once all who
+        leave have left.
+
+        Raises:
+            ValueError: the node is not known.
+        """
         row = self.nodes.row.get(node)
         if row is None:
             raise ValueError(f"node: {node!r} is not known; set the node first")
         free = self.nodes.dev_land[row] if land else self.nodes.dev_bind[row]
-        found = [name for name, at in self.nodes.device_index[row].items() if free[at] >= WHOLE and name not in without]
-        if len(found) < count:
-            raise ValueError(f"node: {node} has {len(found)} free devices, {count} are asked for; release some first")
-        return tuple(found[:count])
+        return tuple(name for name, at in self.nodes.device_index[row].items() if free[at] >= WHOLE)
 
     def place_of(self, task: Task, row: int, devices: tuple[int, ...]) -> Placement:
         """A place in the words of callers."""

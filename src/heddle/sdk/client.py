@@ -23,14 +23,14 @@ import msgspec
 
 from heddle.api.core import ConfigMap
 from heddle.api.errors import ApiError, BadRequest, Expired, NotFound, Unavailable
-from heddle.api.meta import ObjectMeta, Resources
+from heddle.api.meta import LocalObjectReference, ObjectMeta, Resources
 from heddle.api.mig import resource_of
-from heddle.api.pod import EnvVar
+from heddle.api.pod import EnvFromSource, EnvVar
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, Resource, by_kind, find
 from heddle.api.trainingjob import Checkpoint, JobVolume, TrainingJob, TrainingJobSpec
 from heddle.control.training import ledger
 from heddle.control.training.pods import JOB_LABEL, owner
-from heddle.sdk import caller, mounted
+from heddle.sdk import caller, identity, mounted
 from heddle.sdk.asking import Asking
 from heddle.sdk.connection import connect
 from heddle.sdk.upload import MOUNT, Upload, pack
@@ -247,6 +247,10 @@ class Client:
         priority: int = 0,
         preemptible: bool = True,
         env: dict[str, str] | None = None,
+        secret_env: Sequence[str] = (),
+        service_account: str = "",
+        image_pull_secrets: Sequence[str] = (),
+        user: str = "",
         working_dir: str | Path = "",
         checkpoint: str = "",
         volumes: Sequence[str] = (),
@@ -288,6 +292,11 @@ class Client:
             priority: higher goes first in its queue.
             preemptible: False: never evicted for others, and only within quota.
             env: additional environment.
+            secret_env: "NAME=SECRET:KEY" for a variable from a Secret of the namespace, "SECRET" for all that it holds.
+            service_account: as which account of the namespace pods on a cluster run.
+            image_pull_secrets: Secrets by which a cluster pulls the image.
+            user: as whom programs on a cluster run, "UID" or "UID:GID"; whoever is not root also gets no way to become
+                it, as Pod Security "restricted" asks.
             working_dir: where the command runs.
             checkpoint: directory that a restart resumes from; on a cluster, one of a volume.
             volumes: what pods on a cluster mount: "CLAIM:/path" of a PersistentVolumeClaim, or "/directory:/path" of
@@ -314,6 +323,13 @@ class Client:
                 f"{option}: this is for clusters; embedded heddle runs programs on this machine, which see its files: "
                 "leave it out"
             )
+        if here and (service_account or image_pull_secrets or user):
+            option = "--user" if user else "--service-account" if service_account else "--image-pull-secret"
+            raise BadRequest(
+                f"{option}: this is for clusters; embedded heddle runs programs of this machine, as the user who "
+                "started it: leave it out"
+            )
+        from_secrets = [identity.secret(text) for text in secret_env]
         mounts = [mounted.parsed(text) for text in volumes]
         if shared_memory:
             mounts.append(JobVolume(mount_path="/dev/shm", memory=shared_memory))  # noqa: S108 - where programs look
@@ -357,7 +373,12 @@ class Client:
                 separate_gpus=separate_gpus,
                 priority=priority,
                 preemptible=preemptible,
-                env=[EnvVar(name=k, value=caller.literal(v)) for k, v in given.items()],
+                env=[EnvVar(name=k, value=caller.literal(v)) for k, v in given.items()]
+                + [one for one in from_secrets if isinstance(one, EnvVar)],
+                env_from=[one for one in from_secrets if isinstance(one, EnvFromSource)],
+                service_account_name=service_account,
+                image_pull_secrets=[LocalObjectReference(name=one) for one in image_pull_secrets],
+                security_context=identity.user(user) if user else None,
                 working_dir=caller.directory(working_dir) if here else str(working_dir),
                 checkpoint=Checkpoint(path=checkpoint) if checkpoint else None,
                 volumes=mounts,

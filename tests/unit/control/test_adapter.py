@@ -8,7 +8,7 @@ from heddle.api.core import Node
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
 from heddle.api.trainingjob import TrainingJob
-from heddle.api.workload import ReservedPlace, Workload
+from heddle.api.workload import CHECKPOINT_ANNOTATION, ReservedPlace, Workload
 from heddle.control.scheduling import adapter
 from heddle.control.training import pods
 from heddle.engine import LabelMatch, NodePreference, Slices, Spread, Taint, Toleration
@@ -164,6 +164,18 @@ def test_a_checkpoint_reaches_the_engine_where_it_can_be_read() -> None:
         found = workload()
         found.status.checkpoint_time = stamp
         assert adapter.workload_spec(found, []).checkpointed == at
+
+
+def test_the_newest_checkpoint_that_the_owner_or_a_pod_tells_of_counts() -> None:
+    found = workload()
+    found.status.checkpoint_time = "1970-01-01T00:00:10Z"
+
+    def told(*stamps: str) -> float | None:
+        pods = [msgspec.convert({"metadata": {"annotations": {CHECKPOINT_ANNOTATION: stamp}}}, Pod) for stamp in stamps]
+        return adapter.workload_spec(found, pods).checkpointed
+
+    assert told("1970-01-01T00:00:05Z", "soon") == 10
+    assert told("1970-01-01T00:00:05Z", "1970-01-01T01:00:30+01:00") == 30
 
 
 def test_minimum_runtimes_of_a_queue_reach_the_engine_and_absent_is_not_0() -> None:

@@ -6,6 +6,7 @@ import msgspec
 
 from heddle.api.core import Node
 from heddle.api.pod import Pod
+from heddle.api.workload import DEVICES_ANNOTATION
 from heddle.control.scheduling.mirror import Mirror
 
 
@@ -20,8 +21,8 @@ def node(gpus: int) -> Node:
     return msgspec.convert(form, Node)
 
 
-def pod(name: str) -> Pod:
-    limits = {"resources": {"limits": {"cpu": "1", "nvidia.com/gpu": "2"}}}
+def pod(name: str, gpus: int = 2) -> Pod:
+    limits = {"resources": {"limits": {"cpu": "1", "nvidia.com/gpu": str(gpus)}}}
     form: dict[str, Any] = {
         "metadata": {"name": name, "namespace": "ns", "uid": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"nodeName": "n", "containers": [{"name": "c", **limits}]},
@@ -31,8 +32,14 @@ def pod(name: str) -> Pod:
 
 def used(mirror: Mirror) -> int:
     """GPUs in use on the node."""
-    row = mirror.state.nodes.row["n"]
-    return int(mirror.state.nodes.capacity[row, 0] - mirror.state.nodes.land[row, 0]) // 1000
+    return taken(mirror, "gpu") // 1000
+
+
+def taken(mirror: Mirror, resource: str) -> int:
+    """How much of a resource is in use on the node."""
+    nodes, at = mirror.state.nodes, mirror.state.column[resource]
+    row = nodes.row["n"]
+    return int(nodes.capacity[row, at] - nodes.land[row, at])
 
 
 def told(mirror: Mirror, pods: list[Pod]) -> None:
@@ -69,3 +76,37 @@ def test_a_pod_is_known_before_its_node() -> None:
     assert mirror.node("n", node(8)) == {"ns/a"}
     told(mirror, pods)
     assert used(mirror) == 2
+
+
+def test_a_pod_on_a_node_with_too_few_gpus_takes_all_else_and_those_that_are_free() -> None:
+    mirror, pods = Mirror(), [pod("a"), pod("b", 4)]
+    mirror.node("n", node(3))
+    told(mirror, pods)
+    assert (used(mirror), taken(mirror, "cpu"), taken(mirror, "pods")) == (3, 2000, 2)
+    told(mirror, pods)  # it is not counted twice
+    assert (used(mirror), taken(mirror, "cpu"), taken(mirror, "pods")) == (3, 2000, 2)
+    mirror.workload("ns/b", None, [])
+    assert (used(mirror), taken(mirror, "cpu"), taken(mirror, "pods")) == (2, 1000, 1)
+
+
+def test_devices_that_went_keep_nothing_else_of_their_users_from_counting() -> None:
+    mirror, pods = Mirror(), [pod("a"), pod("b")]
+    mirror.node("n", node(8))
+    told(mirror, pods)
+    assert mirror.node("n", node(0)) == {"ns/a", "ns/b"}
+    told(mirror, pods)
+    assert (used(mirror), taken(mirror, "cpu"), taken(mirror, "pods")) == (0, 2000, 2)
+    assert mirror.node("n", None) == {"ns/a", "ns/b"}
+    told(mirror, pods)
+    assert mirror.node("n", node(8)) == {"ns/a", "ns/b"}
+    told(mirror, pods)
+    assert (used(mirror), taken(mirror, "cpu"), taken(mirror, "pods")) == (4, 2000, 2)
+
+
+def test_a_pod_that_names_its_devices_takes_no_others_in_their_place() -> None:
+    mirror, one = Mirror(), pod("a")
+    one.metadata.annotations[DEVICES_ANNOTATION] = "n/1,n/5"
+    mirror.node("n", node(4))
+    told(mirror, [one])
+    assert (used(mirror), taken(mirror, "cpu")) == (1, 1000)
+    assert mirror.state.unused_devices("n") == ("n/0", "n/2", "n/3")

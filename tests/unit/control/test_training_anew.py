@@ -10,10 +10,12 @@ import msgspec
 import pytest
 
 from heddle.api.admission import admit
-from heddle.api.meta import ObjectMeta
+from heddle.api.meta import LocalObjectReference, ObjectMeta
+from heddle.api.pod import EnvFromSource, EnvVar, EnvVarSource, KeySelector
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
+from heddle.api.security import RunAs
 from heddle.api.trainingjob import Checkpoint, JobVolume, TrainingJob, TrainingJobSpec, VolumeFile
-from heddle.api.workload import RESTART_ANNOTATION
+from heddle.api.workload import CHECKPOINT_ANNOTATION, RESTART_ANNOTATION, Workload
 from heddle.control.training import controller as module
 from heddle.control.training import pods as build
 from heddle.control.training.controller import TrainingController
@@ -177,6 +179,24 @@ async def test_a_member_that_is_deleted_costs_no_restart(client: Client) -> None
     assert (await job_with(client, lambda found: found.status.phase == "Running")).status.restarts == 0
 
 
+async def test_a_program_says_by_an_annotation_of_its_pod_when_it_saved(client: Client) -> None:
+    await client.create(TRAININGJOBS, job(nodes=2))
+    pods = await present(client, 2)
+    await bind(client, *pods, bound=2)
+    await world(client, 1)
+    await runs(client, *pods)
+    saved = {"metadata": {"annotations": {CHECKPOINT_ANNOTATION: "2026-01-31T10:00:00Z"}}}
+    await client.patch(PODS, "job-1", saved, "default")
+    told = await job_with(client, lambda found: found.status.checkpoint_time is not None)
+    assert told.status.checkpoint_time == "2026-01-31T10:00:00Z"
+
+    async def passed_on() -> bool:
+        found: Workload = await client.get(WORKLOADS, "job", "default")
+        return found.status.checkpoint_time == "2026-01-31T10:00:00Z"
+
+    await until(passed_on)
+
+
 async def test_a_job_grows_by_one_world_and_not_by_two(client: Client) -> None:
     await client.create(TRAININGJOBS, job(nodes=3, min_nodes=1, checkpoint=Checkpoint(path="/kept")))
     first = await present(client, 3)
@@ -262,6 +282,37 @@ def test_a_job_whose_name_is_none_in_dns_has_no_service() -> None:
     dotted.metadata.name = "a.b"
     assert build.service(dotted) is None
     assert build.pod(dotted, 0, restarts_in_place=False).spec.hostname == ""
+
+
+def test_pods_run_as_whom_the_job_says_and_have_its_secrets() -> None:
+    made = build.pod(
+        job(
+            env=[EnvVar(name="KEY", value_from=EnvVarSource(secret_key_ref=KeySelector(name="hub", key="token")))],
+            env_from=[EnvFromSource(secret_ref=LocalObjectReference(name="s3"))],
+            service_account_name="trainer",
+            image_pull_secrets=[LocalObjectReference(name="registry")],
+            security_context=RunAs(run_as_user=1000, run_as_group=100, fs_group=100),
+        ),
+        0,
+        restarts_in_place=False,
+    )
+    spec = json.loads(msgspec.json.encode(made.spec))
+    (container,) = spec["containers"]
+    assert {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}} in container["env"]
+    assert container["envFrom"] == [{"secretRef": {"name": "s3"}}]
+    assert (spec["serviceAccountName"], spec["imagePullSecrets"]) == ("trainer", [{"name": "registry"}])
+    assert spec["securityContext"] == {
+        "runAsUser": 1000, "runAsGroup": 100, "fsGroup": 100, "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }  # fmt: skip
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+@pytest.mark.parametrize("user", [None, RunAs(), RunAs(run_as_user=0, fs_group=100)])
+def test_root_keeps_what_it_may(user: RunAs | None) -> None:
+    spec = build.pod(job(security_context=user), 0, restarts_in_place=False).spec
+    assert spec.containers[0].security_context is None
+    assert spec.security_context is None or spec.security_context.seccomp_profile is None
 
 
 def test_volumes_of_a_job_are_those_of_its_pods() -> None:

@@ -10,6 +10,7 @@ from worlds import bound, codes, node, settle, work, world
 from heddle.engine import (
     Bind,
     Evict,
+    Placement,
     Plan,
     PodSet,
     QueueSpec,
@@ -103,6 +104,33 @@ def test_the_last_group_beyond_the_minimum_leaves_whole_before_the_workload_is_b
     state.set_workload(work("x/higher", "a", 1, 6, priority=2))
     plan = schedule(state, 0)
     assert evicted(plan) == ["l0", "l1", "w0-0", "w1-0"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "gone"),
+    [((3, 2), ["l1", "w1-0"]), ((2, 3), ["l0", "w0-0"]), ((2, 2), ["l0", "w0-0"])],
+    ids=["the-last-is-smaller", "the-first-is-smaller", "alike"],
+)
+def test_the_node_where_least_has_to_leave_decides_which_group_goes(sizes: tuple[int, int], gone: list[str]) -> None:
+    gpus = [2 * size - 1 for size in sizes]
+    state = world(*(node(f"n{at}", count) for at, count in enumerate(gpus)), a=sum(gpus))
+    state.set_workload(replicas("x/s", 1, *sizes))
+    for task in list(state.works["x/s"].tasks.values()):  # each group fills a node
+        name, home = task.work.spec.pod_sets[task.part].name, f"n{task.name[1]}"
+        devices = state.unused_devices(home)[: 1 if task.name.startswith("l") else 2]
+        state.bind(Placement("x/s", name, task.name, home, devices))
+    state.set_workload(work("x/high", "a", priority=1))
+    assert evicted(schedule(state, 0)) == gone
+
+
+def test_where_a_limit_and_no_node_decides_the_last_group_goes() -> None:
+    state = world(node("n0", 3), node("n1", 3), a=6)
+    state.set_workload(replicas("x/s", 1, 2, 2))
+    settle(state, schedule(state, 0))
+    state.set_queue(QueueSpec("a", quota={"gpu": 6000}, limit={"gpu": 6000}))
+    state.set_node(node("n2", 1))
+    state.set_workload(work("x/high", "a", priority=1))  # it has room, and is over the limit
+    assert evicted(schedule(state, 0)) == ["l1", "w1-0"]
 
 
 def test_a_single_elastic_task_leaves_before_a_group() -> None:

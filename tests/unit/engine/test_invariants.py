@@ -20,6 +20,7 @@ from heddle.engine import (
     Even,
     Evict,
     LabelMatch,
+    Liked,
     Mig,
     Near,
     Neighbours,
@@ -102,6 +103,8 @@ CROWDS: tuple[Neighbours, ...] = (
     Neighbours(("x",), even=(Even("name", "x", 1),)),
     Neighbours(("y",), even=(Even("rack", "y", 1), Even("zone", "x", 2, 2, admitted=False, tolerated=True))),
     Neighbours(("z",), Near(("zone",), "z"), even=(Even("name", "z", 1, 3),)),
+    Neighbours(("y",), liked=(Liked("zone", "x", 5), Liked("name", "y", -2))),
+    Neighbours(("x",), apart=(Apart("rack", "z"),), evened=(Even("zone", "x", 1), Even("name", "x", 1))),
 )
 """What tasks of random worlds demand of others; none of this is looked at in worlds without."""
 GPUS: tuple[dict[str, Any], ...] = (

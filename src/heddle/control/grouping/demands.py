@@ -7,7 +7,7 @@ import msgspec
 
 from heddle.api.core import NODE_NAME_FIELD
 from heddle.api.meta import Resources
-from heddle.api.pod import NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinity, PodSpec
+from heddle.api.pod import NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec
 from heddle.api.workload import (
     GPU_MEMORY_ANNOTATION,
     GPU_SHARE_ANNOTATION,
@@ -17,7 +17,8 @@ from heddle.api.workload import (
     PreferredNodes,
 )
 from heddle.control.grouping import requests
-from heddle.control.grouping.volumes import Terms, Where
+from heddle.control.grouping.matching import Terms
+from heddle.control.grouping.volumes import Where
 
 _FIELDS = {"metadata.name": NODE_NAME_FIELD}
 _NOWHERE = NodeTerm(match_expressions=[LabelExpression(key=NODE_NAME_FIELD, operator="DoesNotExist")])
@@ -35,8 +36,6 @@ class Demand:
     node_affinity: NodeAffinity
     faults: tuple[str, ...]
     """Fields that heddle does not support, with the reason: the pod waits."""
-    ignored: tuple[str, ...]
-    """Preferences that heddle does not weigh: the pod starts without them."""
 
 
 class Demands:
@@ -55,6 +54,12 @@ class Demands:
         if found is None:
             found = self._known[shape] = _demand(pod, shape, where, faults)
         return found
+
+    def reach(self, pod: Pod) -> tuple[list[NodeTerm], tuple[str, ...]]:
+        """What the volumes alone of a pod demand (nothing: any node will do), and why it must wait for them."""
+        where, waits = self._volumes.of(pod) if pod.spec.volumes else ((), ())
+        faults: list[str] = []
+        return _reached([], where, faults), (*faults, *waits)
 
 
 def _shape(pod: Pod, where: tuple[Terms, ...], faults: tuple[str, ...]) -> bytes:
@@ -75,16 +80,13 @@ def _shape(pod: Pod, where: tuple[Terms, ...], faults: tuple[str, ...]) -> bytes
 def _demand(pod: Pod, shape: bytes, where: tuple[Terms, ...], waits: tuple[str, ...]) -> Demand:
     spec = pod.spec
     required, preferred, faults = _affinity(spec)
-    for terms in where:
-        reached = [_term(term, "nodeAffinity of a volume", faults) or _NOWHERE for term in terms]
-        required = [_both(one, other) for one in required for other in reached] if required else reached
+    required = _reached(required, where, faults)
     return Demand(
         shape=shape,
         resources=requests.resources(requests.of(pod)),
         node_selector=dict(spec.node_selector),
         node_affinity=NodeAffinity(required=required, preferred=preferred),
         faults=(*faults, *waits, *_unsupported(pod)),
-        ignored=tuple(_ignored(spec)),
     )
 
 
@@ -115,8 +117,18 @@ def _term(term: NodeSelectorTerm, where: str, faults: list[str]) -> NodeTerm | N
     return NodeTerm(match_expressions=found) if found else None
 
 
-def _both(one: NodeTerm, other: NodeTerm) -> NodeTerm:
-    return NodeTerm(match_expressions=[*one.match_expressions, *other.match_expressions])
+def _reached(required: list[NodeTerm], where: tuple[Terms, ...], faults: list[str]) -> list[NodeTerm]:
+    for terms in where:
+        reached = [_term(term, "nodeAffinity of a volume", faults) or _NOWHERE for term in terms]
+        required = meeting_both(required, reached)
+    return required
+
+
+def meeting_both(one: list[NodeTerm], other: list[NodeTerm]) -> list[NodeTerm]:
+    """Terms of nodes that meet a term of each; without terms any node will do."""
+    if not one or not other:
+        return one or other
+    return [NodeTerm(match_expressions=[*a.match_expressions, *b.match_expressions]) for a in one for b in other]
 
 
 def _expression(m: NodeSelectorRequirement, key: str) -> LabelExpression:
@@ -130,19 +142,3 @@ def _unsupported(pod: Pod) -> Iterator[str]:
     for name in (GPU_SHARE_ANNOTATION, GPU_MEMORY_ANNOTATION):
         if name in pod.metadata.annotations:
             yield f"annotation {name}: shares of a GPU are not supported on Kubernetes yet"
-
-
-def _near(spec: PodSpec) -> Iterator[tuple[str, PodAffinity]]:
-    """What a pod wishes of the pods around it, by the name of the field."""
-    if spec.affinity and spec.affinity.pod_affinity:
-        yield "podAffinity", spec.affinity.pod_affinity
-    if spec.affinity and spec.affinity.pod_anti_affinity:
-        yield "podAntiAffinity", spec.affinity.pod_anti_affinity
-
-
-def _ignored(spec: PodSpec) -> Iterator[str]:
-    for name, wish in _near(spec):
-        if wish.preferred_during_scheduling_ignored_during_execution:
-            yield f"spec.affinity.{name}.preferredDuringSchedulingIgnoredDuringExecution"
-    if any(c.when_unsatisfiable == "ScheduleAnyway" for c in spec.topology_spread_constraints):
-        yield "spec.topologySpreadConstraints with whenUnsatisfiable: ScheduleAnyway"

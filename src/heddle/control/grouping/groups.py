@@ -22,6 +22,7 @@ from heddle.api.workload import (
     QUEUE_LABEL,
     WORKLOAD_SIZE_LABEL,
     NodeAffinity,
+    NodeTerm,
     PodSet,
     ReservedPlace,
     Workload,
@@ -58,8 +59,6 @@ class Group:
     """Name of a pod to its pod set."""
     fault: str = ""
     """Why heddle does not place them: names the fields that it does not support, or that contradict each other."""
-    ignored: tuple[str, ...] = ()
-    """Preferences that are not weighed."""
 
 
 class Groups:
@@ -154,8 +153,7 @@ class Groups:
             ),
             status=WorkloadStatus(reservation=_promised(members, sets)) if status is None else status,
         )
-        ignored = dict.fromkeys(name for demand in demands.values() for name in demand.ignored)
-        return Group(workload, tuple(members), sets, "; ".join(faults), tuple(ignored))
+        return Group(workload, tuple(members), sets, "; ".join(faults))
 
     def _kind(self, pod: Pod) -> OwnerKind | None:
         if self._marks.isdisjoint(pod.metadata.labels):
@@ -182,6 +180,10 @@ class Groups:
             other = zlib.crc32(shape + (repr(wish).encode() if wish else b""))
             found[pod.metadata.name] = part if usual else f"{part}-{other:08x}"
         return found
+
+    def reach(self, pod: Pod) -> tuple[list[NodeTerm], tuple[str, ...]]:
+        """What the volumes of a pod demand of its node, and why it must wait for them."""
+        return self._demands.reach(pod)
 
     def forget(self, key: str) -> None:
         """A group is gone."""

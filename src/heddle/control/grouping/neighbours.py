@@ -1,4 +1,4 @@
-"""Whom pods must, or must not, run beside: their affinity, spread constraints and claims, as the engine takes them.
+"""Whom pods must, should, or must not, run beside: affinity, spread constraints and claims, as the engine takes them.
 
 A crowd is the pods that one rule of some pod selects, by namespace and labels. Crowds are known for as long as some pod
 has a rule about them; without any, pods are not looked at.
@@ -14,7 +14,7 @@ from heddle.api.core import Namespace
 from heddle.api.pod import Pod, PodAffinityTerm, TopologySpreadConstraint
 from heddle.api.selectors import LabelSelector, Selector
 from heddle.control.grouping.volumes import claims_of
-from heddle.engine import Apart, Even, Near, Neighbours
+from heddle.engine import Apart, Even, Liked, Near, Neighbours
 
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
 """Label that every namespace has: its name."""
@@ -107,10 +107,12 @@ class _Rules:
     near: Near | None
     apart: tuple[Apart, ...]
     even: tuple[Even, ...]
+    liked: tuple[Liked, ...]
+    evened: tuple[Even, ...]
     crowds: dict[str, Crowd]
 
 
-_NONE = _Rules(None, (), (), {})
+_NONE = _Rules(None, (), (), (), (), {})
 
 
 class Neighbourhood:
@@ -187,7 +189,7 @@ class Neighbourhood:
         crowds = self._of(pod) if self._crowds else ()
         if rules is _NONE and not crowds:
             return None
-        return Neighbours(crowds, rules.near, rules.apart, rules.even)
+        return Neighbours(crowds, rules.near, rules.apart, rules.even, rules.liked, rules.evened)
 
     def _of(self, pod: Pod) -> tuple[str, ...]:
         found: dict[str, Crowd] = {}
@@ -202,7 +204,8 @@ class Neighbourhood:
     def _read(self, pod: Pod, beside: Sequence[PodTerm], away: Sequence[PodTerm]) -> _Rules:
         spec = pod.spec
         ours = spec.scheduler_name == self._scheduler
-        silent = not (spec.affinity or spec.topology_spread_constraints or spec.volumes or beside or away)
+        single = dict.fromkeys(claim for _, claim in claims_of(pod) if self._single(claim))
+        silent = not (spec.affinity or spec.topology_spread_constraints or single or beside or away)
         if silent or not (ours or spec.node_name):
             return _NONE
         crowds: dict[str, Crowd] = {}
@@ -218,8 +221,7 @@ class Neighbourhood:
             for term in (*(shunned.required_during_scheduling_ignored_during_execution if shunned else ()), *away)
             if (part := _part(pod, term)) is not None
         )
-        claims = dict.fromkeys(claim for _, claim in claims_of(pod) if self._single(claim))
-        apart += tuple(Apart("", known(Crowd((_Users(claim),)))) for claim in claims)
+        apart += tuple(Apart("", known(Crowd((_Users(claim),)))) for claim in single)
         near: Near | None = None
         sought = wish.pod_affinity if wish else None
         terms = (*(sought.required_during_scheduling_ignored_during_execution if sought else ()), *beside)
@@ -229,19 +231,33 @@ class Neighbourhood:
             selected = tuple(part for part in parts if part is not None)
             crowd = known(Crowd(selected)) if len(selected) == len(parts) else NOBODY
             near = Near(tuple(dict.fromkeys(term.topology_key for term in terms)), crowd)
-        even = tuple(
-            Even(
-                rule.topology_key,
-                known(Crowd((part,))) if (part := _spread(pod, rule)) is not None else "",
-                rule.max_skew,
-                rule.min_domains or 1,
-                admitted=rule.node_affinity_policy != "Ignore",
-                tolerated=rule.node_taints_policy == "Honor",
-            )
-            for rule in spec.topology_spread_constraints
-            if ours and rule.when_unsatisfiable != "ScheduleAnyway"
+        wishes = [(sought, 1), (shunned, -1)] if ours else []
+        liked = tuple(
+            Liked(better.pod_affinity_term.topology_key, known(Crowd((part,))), sign * better.weight)
+            for side, sign in wishes
+            for better in (side.preferred_during_scheduling_ignored_during_execution if side else ())
+            if (part := _part(pod, better.pod_affinity_term)) is not None
         )
-        return _Rules(near, apart, even, crowds) if near or apart or even else _NONE
+        even: list[Even] = []
+        evened: list[Even] = []
+        for rule in spec.topology_spread_constraints if ours else ():
+            part = _spread(pod, rule)
+            soft = rule.when_unsatisfiable == "ScheduleAnyway"
+            if soft and part is None:
+                continue
+            (evened if soft else even).append(
+                Even(
+                    rule.topology_key,
+                    known(Crowd((part,))) if part is not None else "",
+                    rule.max_skew,
+                    rule.min_domains or 1,
+                    admitted=rule.node_affinity_policy != "Ignore",
+                    tolerated=rule.node_taints_policy == "Honor",
+                )
+            )
+        if not (near or apart or even or liked or evened):
+            return _NONE
+        return _Rules(near, apart, tuple(even), liked, tuple(evened), crowds)
 
 
 NOBODY = "pods that no selector names"

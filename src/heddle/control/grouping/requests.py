@@ -41,7 +41,8 @@ def of(pod: Pod) -> Amounts:
         total |= _asked(spec.resources)
     _add(total, _milli(spec.overhead))
     total[PODS] = 1000
-    total |= dict.fromkeys(ports(pod), 1000)
+    if has_ports(pod):
+        total |= dict.fromkeys(ports(pod), 1000)
     return {name: value for name, value in total.items() if value}
 
 
@@ -58,6 +59,12 @@ def ports(pod: Pod) -> set[str]:
         for port in container.ports
         if port.host_port
     }
+
+
+def has_ports(pod: Pod) -> bool:
+    """Whether any of its containers names ports: most do not."""
+    spec = pod.spec
+    return any(c.ports for c in spec.containers) or any(c.ports for c in spec.init_containers)
 
 
 def resources(amounts: Amounts) -> Resources:

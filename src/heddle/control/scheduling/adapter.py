@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from heddle.api import quantity
@@ -25,6 +26,7 @@ from heddle.api.mig import instances_in
 from heddle.api.pod import Pod, PodToleration
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.workload import (
+    CHECKPOINT_ANNOTATION,
     DEVICES_ANNOTATION,
     GPU_MEMORY_ANNOTATION,
     GPU_SHARE_ANNOTATION,
@@ -36,6 +38,7 @@ from heddle.api.workload import (
     Workload,
 )
 from heddle.control.grouping import requests
+from heddle.control.grouping.demands import meeting_both
 from heddle.control.scheduling import instances
 from heddle.engine import (
     COUNTER,
@@ -263,6 +266,7 @@ def workload_spec(
     picks: bool = True,
     budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
     company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
+    reach_of: Callable[[Pod], list[NodeTerm]] = lambda pod: [],
 ) -> WorkloadSpec:
     """A workload for the engine, made of the pods of it that exist.
 
@@ -276,8 +280,8 @@ def workload_spec(
     `picks`: heddle says which MIG instance a pod gets; else such resources are counts that nodes offer.
 
     `sets` says to which pod set a pod belongs; without it the pods' labels do. `budgets_of` names the disruption
-    budgets that keep a pod, `company_of` says whom it must, or must not, run beside: those of a pod set are its first
-    pod's.
+    budgets that keep a pod, `company_of` says whom it must, or must not, run beside, `reach_of` what it demands of its
+    node beside what the workload says: those of a pod set are its first pod's.
 
     A pod of a movable workload that has a place reserved but does not exist is on its way there: its owner makes it
     anew, and its place is kept meanwhile.
@@ -324,7 +328,7 @@ def workload_spec(
                 mig=instances.profile_of(pod_set.resources) if picks else "",
                 node_selector=dict(pod_set.node_selector),
                 tolerations=tuple(toleration(t) for p in living[:1] for t in p.spec.tolerations),
-                node_affinity=tuple(_term(term) for term in pod_set.node_affinity.required),
+                node_affinity=tuple(map(_term, _within(pod_set.node_affinity.required, reach_of, living))),
                 node_preferences=tuple(
                     NodePreference(p.weight, _term(p.preference)) for p in pod_set.node_affinity.preferred
                 ),
@@ -361,14 +365,31 @@ def workload_spec(
         min_groups=spec.min_groups,
         gang_grace=spec.gang_grace_seconds,
         separate_gpus=spec.separate_gpus,
-        checkpointed=readable(workload.status.checkpoint_time),
+        checkpointed=_checkpointed(workload, pods),
         gentle=any(pod.spec.preemption_policy == "Never" for pod in pods),
     )
 
 
 def toleration(t: PodToleration) -> Toleration:
     """A pod's toleration, as Kubernetes reads it: Exists takes any value, no key any taint, no effect any effect."""
-    return Toleration(t.key, None if t.operator == "Exists" else t.value, t.effect or None)
+    return _toleration(t.key, None if t.operator == "Exists" else t.value, t.effect or None)
+
+
+_toleration = lru_cache(maxsize=1024)(Toleration)  # nearly all pods of a cluster have the same two
+
+
+def _checkpointed(workload: Workload, pods: Iterable[Pod]) -> float | None:
+    """When it last saved, as its owner or any of its pods says."""
+    latest = readable(workload.status.checkpoint_time)
+    for pod in pods:
+        if CHECKPOINT_ANNOTATION in pod.metadata.annotations:
+            at = readable(pod.metadata.annotations[CHECKPOINT_ANNOTATION])
+            latest = at if latest is None or (at is not None and at > latest) else latest
+    return latest
+
+
+def _within(required: list[NodeTerm], reach_of: Callable[[Pod], list[NodeTerm]], living: list[Pod]) -> list[NodeTerm]:
+    return meeting_both(required, reach_of(living[0])) if living else required
 
 
 def _term(term: NodeTerm) -> Term:

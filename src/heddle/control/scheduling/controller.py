@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from heddle import collector
 from heddle.api.clock import to_text
 from heddle.api.core import SCHEDULER_NAME, Node
 from heddle.api.errors import ApiError, BadRequest, NotFound
@@ -42,6 +43,7 @@ from heddle.control.grouping.neighbours import Neighbourhood
 from heddle.control.scheduling import adapter, answers, instances
 from heddle.control.scheduling.answers import Answer, Preview
 from heddle.control.scheduling.budgets import Budgets
+from heddle.control.scheduling.claims import ClaimBinder
 from heddle.control.scheduling.costs import Costs, told
 from heddle.control.scheduling.forecasts import Forecasts
 from heddle.control.scheduling.metrics import Metrics
@@ -88,6 +90,7 @@ class SchedulingController:
         writes: Writes | None = None,
         groups: Groups | None = None,
         budgets: Budgets | None = None,
+        claims: ClaimBinder | None = None,
         scheduler: str = SCHEDULER_NAME,
         picks: bool = True,
     ) -> None:
@@ -99,16 +102,18 @@ class SchedulingController:
             writes: how decisions reach the objects.
             groups: makes workloads of pods that have none; absent: such pods only hold what they hold.
             budgets: disruption budgets that evictions keep; absent: there are none.
+            claims: has claims to volumes bound before their pods are; absent: such pods are no business of ours.
             scheduler: the name by which pods ask for this scheduler.
             picks: nodes list their GPUs one by one, and heddle says which MIG instance a pod gets; False: kubelets do.
         """
         self._client = Client(informers.store)
         self._writes = writes or Writes(self._client)
         self._budget = budget or Budget()
-        self._pod_budgets, self._scheduler, self._picks = budgets, scheduler, picks
+        self._pod_budgets, self._claims, self._scheduler, self._picks = budgets, claims, scheduler, picks
         self._mirror = self._fresh_mirror()
         self._untold: set[str] = set()
         self._wake = asyncio.Event()
+        self._ready = asyncio.Event()
         self._lock = asyncio.Lock()
         self._dirty: dict[str, set[str]] = defaultdict(set)
         self._told: dict[str, tuple[str, ...]] = {}
@@ -132,13 +137,21 @@ class SchedulingController:
         if budgets is not None:
             self._informers["PodDisruptionBudget"] = budgets.informer
             budgets.informer.on_change(self._budget_changed)
+        if claims is not None:
+            claims.on_news(self.claim_changed)
         self.metrics = Metrics()
         self._costs = Costs()
         self._forecasts = Forecasts(self._copied, self._foreseen, self._budget)
 
     def _fresh_mirror(self) -> Mirror:
         budgets_of = self._pod_budgets.of if self._pod_budgets else lambda pod: ()
-        return Mirror(budgets_of, self._scheduler, lambda pod: self._works.company_of(pod), picks=self._picks)
+        return Mirror(
+            budgets_of,
+            self._scheduler,
+            lambda pod: self._works.company_of(pod),
+            lambda pod: self._works.reach_of(pod),
+            picks=self._picks,
+        )
 
     def _budget_changed(self, type_: str, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
         budget = new or old
@@ -193,10 +206,9 @@ class SchedulingController:
             self._dirty["Workload"] |= touched
             self._wake.set()
 
-    def claim_changed(self, claim: str = "") -> None:
-        """A claim to a volume (`namespace/name`; without it: any) came, changed or went."""
-        claims = [claim] if claim else self._works.claims_of_all()
-        if touched := set().union(*map(self._works.claim_changed, claims)):
+    def claim_changed(self, claim: str) -> None:
+        """A claim to a volume (`namespace/name`), or what it can be bound to, came, changed or went."""
+        if touched := self._works.claim_changed(claim):
             self._dirty["Workload"] |= touched
             self._wake.set()
 
@@ -211,6 +223,10 @@ class SchedulingController:
         for informer in self._informers.values():
             await informer.synced()
 
+    async def ready(self) -> None:
+        """Wait until `run` has made the state of all objects."""
+        await self._ready.wait()
+
     async def run(self, leading: asyncio.Event | None = None) -> None:
         """Schedule until cancelled; the informers are run by their owner.
 
@@ -218,6 +234,8 @@ class SchedulingController:
         begin at once.
         """
         await self.synced()
+        self._untold |= self._apply_deltas()
+        self._ready.set()
         while leading is not None and not leading.is_set():
             self._wake.clear()
             self._untold |= self._apply_deltas()
@@ -264,9 +282,11 @@ class SchedulingController:
             asked = None if len(waiting) <= _REFRESH_AT_ONCE else touched | self._broken | fresh
             begun = time.monotonic()
             plan = await asyncio.to_thread(schedule, self._mirror.state, now, self._budget, asked)
+            if self._claims is not None:
+                plan = self._claims.hold(plan, self._works.pod, self._mirror.promised)
             self.metrics.planned(plan, time.monotonic() - begun)
             planned = time.monotonic()
-            with self._writes.urgent():
+            with self._writes.urgent(), collector.paused():  # those of a gang are bound within moments of each other
                 await self._commit(plan, now)
             if plan.actions:
                 _log.info(
@@ -359,6 +379,8 @@ class SchedulingController:
         evicts = [a for a in plan.actions if isinstance(a, Evict)]
         binds = [a for a in plan.actions if isinstance(a, Bind)]
         await asyncio.gather(*(self._reserve(action) for action in reserves))
+        if self._claims is not None:
+            await self._claims.write()
         await asyncio.gather(*(self._evict(action, now) for action in evicts))
         for action in reserves:  # a task that is moved must be leaving first
             self._mirror.state.set_reservation(action.workload, action.placements)
@@ -545,6 +567,8 @@ class SchedulingController:
             reasons = [WorkloadReason(code="NotPermitted", message=refused)]
         elif problem := self._mirror.problems.get(key):
             reasons = [WorkloadReason(code="Refused", message=problem)]
+        elif awaited := self._awaited(key) if not running else "":
+            reasons = [WorkloadReason(code="VolumesPending", message=awaited)]
         elif running or verdict is None:
             reasons = []
         else:
@@ -584,6 +608,10 @@ class SchedulingController:
             admitted_counts=self._admitted_counts(key, workload, running=running) if bound + finished else {},
         )
 
+    def _awaited(self, key: str) -> str:
+        """The claims to volumes that a workload with a place waits for, in words; "" = none."""
+        return self._claims.waiting.get(key, "") if self._claims is not None else ""
+
     def _expected(self, key: str) -> str | None:
         start = self._forecasts.start_of(key)
         return None if start is None else to_text(start)
@@ -621,6 +649,8 @@ class SchedulingController:
             self._dirty["Workload"].update(self._apply_deltas())  # the next cycle tells of them
             if problem := self._mirror.problems.get(key):
                 return Answer(key, False, [WorkloadReason(code="Refused", message=problem)])
+            if awaited := self._awaited(key):
+                return Answer(key, False, [WorkloadReason(code="VolumesPending", message=awaited)])
             if not self._mirror.knows(key):
                 return Answer(key, False, [WorkloadReason(code="MembersMissing", message="it has no pods yet")])
             copy = await asyncio.to_thread(self._copy)

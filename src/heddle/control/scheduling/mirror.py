@@ -13,7 +13,7 @@ from heddle.api.license import License
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
 from heddle.api.topology import Topology
-from heddle.api.workload import Workload
+from heddle.api.workload import NodeTerm, Workload
 from heddle.control.grouping import requests
 from heddle.control.scheduling import adapter, instances
 from heddle.engine import Neighbours, Placement, State
@@ -22,6 +22,8 @@ from heddle.engine.state import Task
 
 _log = logging.getLogger(__name__)
 
+_SHORT = " without its devices: "
+"""Between a workload and a pod of it: no object can have this name."""
 _Place = tuple[str, tuple[str, ...]]
 """Node and devices."""
 
@@ -34,6 +36,7 @@ class Mirror:
         budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
         scheduler: str = SCHEDULER_NAME,
         company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
+        reach_of: Callable[[Pod], list[NodeTerm]] = lambda pod: [],
         *,
         picks: bool = True,
     ) -> None:
@@ -43,10 +46,12 @@ class Mirror:
             budgets_of: names the disruption budgets that keep a pod.
             scheduler: the name by which pods ask for this scheduler.
             company_of: says whom a pod must, or must not, run beside.
+            reach_of: says what a pod demands of its node beside what its workload says.
             picks: nodes list their GPUs one by one, and heddle says which MIG instance a pod gets; False: kubelets do.
         """
         self._picks = picks
         self._budgets_of, self._scheduler, self._company_of = budgets_of, scheduler, company_of
+        self._reach_of = reach_of
         self.state = State()
         self.problems: dict[str, str] = {}
         """Workload, queue or node to why the engine refuses it."""
@@ -57,6 +62,7 @@ class Mirror:
         self._bound: dict[str, dict[str, _Place]] = {}
         self._leaving: dict[str, set[str]] = {}
         self._stranded: dict[str, set[str]] = {}
+        self._short: dict[str, set[str]] = {}
         self._nodes: dict[str, Node] = {}
         self._ports: frozenset[str] = frozenset()
         self._uids: dict[str, dict[str, str]] = {}
@@ -73,7 +79,7 @@ class Mirror:
         for key, task in lost:
             self._lost(key, task)
         stranded = self._stranded.pop(name, set()) if node is not None else set()
-        return {workload for workload, _ in lost} | stranded
+        return {workload.partition(_SHORT)[0] for workload, _ in lost} | stranded
 
     def _lost(self, key: str, task: str) -> None:
         """A task has no place any more."""
@@ -118,6 +124,8 @@ class Mirror:
         to which pod set a pod belongs, where its label does not.
         """
         self._offer(pods)
+        for name in self._short.pop(key, ()):
+            self.state.remove_workload(name)
         holding = [p for p in pods if p.spec.node_name and not p.finished]
         if workload is not None and workload.status.phase == "Finished":
             admitted = False
@@ -138,6 +146,7 @@ class Mirror:
                 picks=self._picks,
                 budgets_of=self._budgets_of,
                 company_of=self._company_of,
+                reach_of=self._reach_of,
             )
         part_of = {task: pod_set.name for pod_set in spec.pod_sets for task in pod_set.tasks}
         # a pod that went and was made anew between two looks is another one: the place was the first one's
@@ -153,13 +162,13 @@ class Mirror:
             if pod.metadata.name in part_of:
                 self._pod(key, pod, part_of[pod.metadata.name])
         if workload is not None and admitted and workload.status.reservation:
-            self._reserve(workload)
+            self._reserve(workload, part_of)
 
     def _offer(self, pods: Iterable[Pod]) -> None:
         """Each node has one of each port that pods ask for."""
-        more = frozenset().union(*(requests.ports(pod) for pod in pods)) - self._ports
-        if more:
-            self._ports |= more
+        asked = {port for pod in pods if requests.has_ports(pod) for port in requests.ports(pod)}
+        if not asked <= self._ports:
+            self._ports |= asked
             for node in self._nodes.values():
                 self.state.set_node(adapter.node_spec(node, self.models, self._ports, self._scheduler))
 
@@ -210,6 +219,7 @@ class Mirror:
                 except ValueError as error:  # its node or device is gone, or is not there yet
                     self._stranded.setdefault(place.node, set()).add(key)
                     _log.warning("pod %s of %s: %s", name, key, error)
+                    self._count_rest(key, pod)
                     return
                 bound[name] = (place.node, place.devices)
                 leaving.discard(name)
@@ -218,6 +228,26 @@ class Mirror:
             if pod.metadata.deletion_timestamp and name not in leaving:
                 self.state.mark_releasing(key, name)
                 leaving.add(name)
+
+    def _count_rest(self, key: str, pod: Pod) -> None:
+        """A pod whose devices are not all there takes the rest of what it asks for all the same, as a workload by
+        itself: its own may still have to find a place."""
+        node = pod.spec.node_name
+        if node not in self._nodes:
+            return
+        name = f"{key}{_SHORT}{pod.metadata.name}"
+        spec = adapter.orphan_spec(
+            name, [pod], picks=self._picks, budgets_of=self._budgets_of, company_of=self._company_of
+        )
+        (part,) = spec.pod_sets
+        given, there = adapter.devices_of(pod), self.state.unused_devices(node)
+        found = tuple(device for device in there if not given or device in given)[: part.gpu // 1000]
+        part = replace(part, gpu=1000 * len(found), mig="", gpu_memory=0)
+        self.state.set_workload(replace(spec, pod_sets=(part,)))
+        self._short.setdefault(key, set()).add(name)
+        self.state.bind(Placement(name, part.name, pod.metadata.name, node, found), since=pod.scheduled_at)
+        if pod.metadata.deletion_timestamp:
+            self.state.mark_releasing(name, pod.metadata.name)
 
     def _with_devices(self, place: Placement, *, land: bool = False, without: Collection[str] = ()) -> Placement:
         """A place with devices of its node, as many as it needs, where nobody says which they are.
@@ -236,10 +266,13 @@ class Mirror:
         held = self._bound.get(key, {}).get(pod)
         return held is not None and held[0] == node
 
-    def _reserve(self, workload: Workload) -> None:
+    def _reserve(self, workload: Workload, part_of: Mapping[str, str]) -> None:
         key = workload.key
         places = [
-            instances.placed(self._nodes.get(r.node), Placement(key, r.pod_set, r.pod, r.node, tuple(r.devices)))
+            instances.placed(
+                self._nodes.get(r.node),
+                Placement(key, part_of.get(r.pod, r.pod_set), r.pod, r.node, tuple(r.devices)),
+            )
             for r in workload.status.reservation
             if r.pod not in self._bound.get(key, {})
         ]
@@ -288,6 +321,12 @@ class Mirror:
     def has_place(self, key: str, pod: str) -> bool:
         """Whether a pod is bound, or was a moment ago by us, and is not leaving: one that is moved has yet to land."""
         return pod in self._bound.get(key, {}) and pod not in self._leaving.get(key, ())
+
+    def promised(self, key: str) -> dict[str, Placement]:
+        """Places that are promised to a workload, by pod."""
+        work = self.state.works.get(key)
+        held = work.tasks.values() if work is not None and work.held else ()
+        return {task.name: self.state.place_of(task, *task.hold) for task in held if task.hold}
 
     def counts(self, key: str) -> dict[str, int]:
         """Pods of a workload that have a place and are not leaving, by pod set."""

@@ -7,7 +7,7 @@ from heddle.api.core import SCHEDULER_NAME
 from heddle.api.meta import find_condition
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
-from heddle.api.workload import POD_GROUP_LABEL, POD_SET_LABEL, Workload
+from heddle.api.workload import POD_GROUP_LABEL, POD_SET_LABEL, NodeTerm, Workload
 from heddle.control.grouping.groups import ALONE, Group, Groups
 from heddle.control.grouping.neighbours import Neighbourhood
 from heddle.control.grouping.volumes import claims_of
@@ -77,10 +77,6 @@ class Works:
                 touched.add(key)
                 self.learn(pod, self._objects.get(key))
         return touched
-
-    def claims_of_all(self) -> list[str]:
-        """All claims that pods use."""
-        return list(self._claiming)
 
     def gathered(self) -> set[str]:
         """Workloads of which pods are of a crowd that nobody asked about before."""
@@ -167,7 +163,16 @@ class Works:
     def fault(self, key: str) -> str:
         """Why the pods of this name are not placed; "" = nothing is wrong with them."""
         group = self._derived.get(key)
-        return group.fault if group else ""
+        if group or self._groups is None:
+            return group.fault if group else ""
+        waiting = (pod for pod in self._pods.get(key, {}).values() if pod.spec.volumes and not pod.spec.node_name)
+        return "; ".join(dict.fromkeys(fault for pod in waiting for fault in self._groups.reach(pod)[1]))
+
+    def reach_of(self, pod: Pod) -> list[NodeTerm]:
+        """What the volumes of a pod of a Workload object demand; where pods make up a workload, its spec says it."""
+        if self._groups is None or not pod.spec.volumes or self.key(pod) in self._derived:
+            return []
+        return self._groups.reach(pod)[0]
 
     def sets(self, key: str) -> Mapping[str, str] | None:
         """Pods to pod sets, where their labels do not say it."""

@@ -27,7 +27,7 @@ from heddle.api.meta import Condition, set_condition
 from heddle.api.pod import ContainerStateTerminated, Pod, run_generation
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
 from heddle.api.trainingjob import TrainingJob, TrainingJobStatus
-from heddle.api.workload import RESTART_ANNOTATION, Workload
+from heddle.api.workload import CHECKPOINT_ANNOTATION, RESTART_ANNOTATION, Workload
 from heddle.control.events import EventRecorder
 from heddle.control.training import ledger
 from heddle.control.training import pods as build
@@ -142,7 +142,7 @@ class TrainingController:
             return await self._end(job, workload, mine, success=False, exit_code=_TIMED_OUT, message=text)
         settling = await self._form(job, workload, mine, world, generation)
         await self._note(job, workload, mine, settling=settling is not None)
-        look = await self._look_at_checkpoint(job, workload)
+        look = await self._look_at_checkpoint(job, workload, mine.values())
         return min((wait for wait in (settling, look, left) if wait is not None), default=None)
 
     # parts of a reconcile
@@ -188,6 +188,8 @@ class TrainingController:
             await asyncio.gather(*(make(index) for index in range(job.spec.size) if index not in mine))
         except (Invalid, Forbidden) as error:  # a field that a cluster needs, or a policy, or a quota of its namespace
             text = f"its pods are refused: {error}"
+            if "violates PodSecurity" in text and job.spec.security_context is None:
+                text += " (say as whom it runs: spec.securityContext, heddle run --user UID:GID)"
             if job.status.message != text:
                 await self._status(job, phase=job.status.phase or "Pending", message=text)
                 await self._events.record(job, "PodsRefused", text, warning=True)
@@ -365,18 +367,24 @@ class TrainingController:
             phase, text = "Pending", reasons
         await self._status(job, phase=phase, message=text, active_nodes=len(members))
 
-    async def _look_at_checkpoint(self, job: TrainingJob, workload: Workload) -> float | None:
-        """Tell the scheduler when the job last saved; returns seconds until the next look, None where there is none."""
-        if self._saved is None or job.spec.checkpoint is None or not self._world_members(job):
+    async def _look_at_checkpoint(self, job: TrainingJob, workload: Workload, mine: Iterable[Pod]) -> float | None:
+        """Tell the scheduler when the job last saved; returns seconds until the next look, None where there is none.
+
+        Files are looked at where they can be seen; a program says it by an annotation of its pod.
+        """
+        said = [readable(pod.metadata.annotations.get(CHECKPOINT_ANNOTATION)) for pod in mine]
+        told = max((at for at in said if at is not None), default=None)
+        look = self._saved if job.spec.checkpoint is not None else None
+        if (look is None and told is None) or not self._world_members(job):
             return None
         now = time.monotonic()
         if (wait := self._looked.get(job.key, -math.inf) + _LOOK_EVERY - now) > 0:
             return wait
         self._looked[job.key] = now
-        at = await asyncio.to_thread(self._saved, job)
-        if at is None:
+        seen = await asyncio.to_thread(look, job) if look is not None else None
+        if (at := max((t for t in (seen, told) if t is not None), default=None)) is None:
             return _LOOK_EVERY
-        stamp = to_text(at)
+        stamp = to_text(min(at, time.time()))
         await self._status(job, checkpoint_time=stamp)
         if to_seconds(stamp) > (
             readable(workload.status.checkpoint_time) or 0
@@ -385,7 +393,7 @@ class TrainingController:
             patch = {"status": {"checkpointTime": stamp}}
             with contextlib.suppress(NotFound):
                 await self._client.patch(WORKLOADS, meta.name, patch, namespace=meta.namespace, subresource="status")
-        return _LOOK_EVERY
+        return _LOOK_EVERY if look is not None else None
 
     async def _end(
         self,

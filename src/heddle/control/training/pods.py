@@ -27,6 +27,7 @@ from heddle.api.pod import (
     VolumeMount,
 )
 from heddle.api.registry import Resource
+from heddle.api.security import Capabilities, PodSecurityContext, RunAs, SeccompProfile, SecurityContext
 from heddle.api.trainingjob import JobVolume, TrainingJob
 from heddle.api.workload import (
     GPU_MEMORY_ANNOTATION,
@@ -197,10 +198,12 @@ def pod(job: TrainingJob, index: int, *, restarts_in_place: bool = True) -> Pod:
                     command=spec.command,
                     working_dir=spec.working_dir,
                     env=[*_environment(job, name), *spec.env],
+                    env_from=spec.env_from,
                     resources=ResourceRequirements(requests=whole, limits=whole),
                     volume_mounts=[_mount(f"volume-{i}", volume) for i, volume in enumerate(spec.volumes)],
                     # the end of its log says why, also once the pod is gone
                     termination_message_policy="" if restarts_in_place else "FallbackToLogsOnError",
+                    security_context=_contained(spec.security_context),
                 )
             ],
             volumes=[_volume(f"volume-{i}", volume) for i, volume in enumerate(spec.volumes)],
@@ -211,8 +214,31 @@ def pod(job: TrainingJob, index: int, *, restarts_in_place: bool = True) -> Pod:
             node_selector=spec.node_selector,
             tolerations=spec.tolerations,
             termination_grace_period_seconds=spec.termination_grace_period_seconds,
+            service_account_name=spec.service_account_name,
+            image_pull_secrets=spec.image_pull_secrets,
+            security_context=_user(spec.security_context),
         ),
     )
+
+
+def _user(wish: RunAs | None) -> PodSecurityContext | None:
+    if wish is None:
+        return None
+    return PodSecurityContext(
+        run_as_user=wish.run_as_user,
+        run_as_group=wish.run_as_group,
+        fs_group=wish.fs_group,
+        run_as_non_root=wish.run_as_non_root or wish.root_is_out or None,
+        seccomp_profile=SeccompProfile(type="RuntimeDefault") if wish.root_is_out else None,
+    )
+
+
+def _contained(wish: RunAs | None) -> SecurityContext | None:
+    """Who is not root loses nothing by what Pod Security *restricted* asks for. Root would: its programs could no
+    longer write to volumes of other users, nor install packages."""
+    if wish is None or not wish.root_is_out:
+        return None
+    return SecurityContext(allow_privilege_escalation=False, capabilities=Capabilities(drop=["ALL"]))
 
 
 def _mount(name: str, volume: JobVolume) -> VolumeMount:

@@ -119,13 +119,6 @@ def test_what_is_not_supported_is_named(spec: dict[str, Any], field: str) -> Non
     assert field in World().of(pod("a", **spec)).fault
 
 
-def test_preferences_that_are_not_weighed_are_told_and_do_not_hold_a_pod() -> None:
-    spread = [{"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}]
-    group = World().of(pod("a", topologySpreadConstraints=spread))
-    assert not group.fault
-    assert "ScheduleAnyway" in group.ignored[0]
-
-
 @pytest.mark.parametrize(
     ("labels", "fault"),
     [

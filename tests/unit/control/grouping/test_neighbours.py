@@ -127,7 +127,27 @@ def test_spread_constraints() -> None:
     assert (first.level, first.crowd) == ("zone", "pods with app=web,hash=7 of namespace a")
     assert (first.skew, first.values, first.admitted, first.tolerated) == (2, 3, False, True)
     assert (second.level, second.crowd, second.skew) == ("rack", "", 1)
-    assert rules.crowds == (first.crowd,)
+    (soft,) = rules.evened
+    assert (soft.level, soft.crowd) == ("rack", WEB_OF_A)
+    assert rules.crowds == (WEB_OF_A, first.crowd)
+
+
+def test_preferred_affinity_is_company_that_is_liked_or_disliked_by_its_weight() -> None:
+    def terms(weight: int, **term: Any) -> dict[str, Any]:
+        wish = {"weight": weight, "podAffinityTerm": {"topologyKey": "zone", **term}}
+        return {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}
+
+    wish = {"podAffinity": terms(7, labelSelector=WEB), "podAntiAffinity": terms(30, labelSelector={"matchLabels": {}})}
+    rules = learned(mine := pod("mine", {"app": "web"}, affinity=wish)).of(mine)
+    assert rules is not None
+    assert [(one.level, one.crowd, one.weight) for one in rules.liked] == [
+        ("zone", WEB_OF_A, 7), ("zone", "pods of namespace a", -30)
+    ]  # fmt: skip
+    assert not rules.ruled
+    nobody = pod("other", affinity={"podAffinity": terms(7)})
+    assert learned(nobody).of(nobody) is None
+    stranger = pod("x", affinity=wish, schedulerName="other", nodeName="n")
+    assert learned(stranger).of(stranger) is None
 
 
 def test_of_pods_of_others_only_counts_whom_they_shun_once_they_have_a_node() -> None:

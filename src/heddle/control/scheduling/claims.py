@@ -1,0 +1,282 @@
+"""Has the claims of pods bound before the pods are, where their class waits for a pod's node.
+
+A plan says where pods go; of those whose claims have no volume yet the place is promised, not taken. For that node a
+volume is chosen for each claim, or the provisioner is asked to make one, and once all claims of all pods that start
+together are bound, the promise is kept. What is under way is in the objects, so that whoever leads next goes on.
+"""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from heddle.api.core import NODE_NAME_FIELD, Node
+from heddle.api.errors import ApiError, Conflict, NotFound
+from heddle.api.pod import Pod
+from heddle.api.registry import NODES, Resource
+from heddle.api.volumes import (
+    BOUND_BY_CONTROLLER_ANNOTATION,
+    SELECTED_NODE_ANNOTATION,
+    CSIDriver,
+    CSIStorageCapacity,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    StorageClass,
+)
+from heddle.control.grouping import matching
+from heddle.control.grouping.volumes import Volumes
+from heddle.engine import Action, Bind, Placement, Plan, Reserve
+from heddle.store.client import Client
+from heddle.store.informer import Informers
+
+_log = logging.getLogger(__name__)
+
+_GROUP = "storage.k8s.io"
+PERSISTENTVOLUMES = Resource("", "v1", "PersistentVolume", "persistentvolumes", False, PersistentVolume)
+PERSISTENTVOLUMECLAIMS = Resource(
+    "", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True, PersistentVolumeClaim
+)
+STORAGECLASSES = Resource(_GROUP, "v1", "StorageClass", "storageclasses", False, StorageClass)
+CSIDRIVERS = Resource(_GROUP, "v1", "CSIDriver", "csidrivers", False, CSIDriver)
+CSISTORAGECAPACITIES = Resource(_GROUP, "v1", "CSIStorageCapacity", "csistoragecapacities", True, CSIStorageCapacity)
+
+_PATIENCE = 600.0
+"""Seconds that room is held for a claim to be bound, as by kube-scheduler."""
+_PAUSE = 60.0
+"""Seconds in which a node is not tried again for a claim that could have no volume there."""
+
+
+@dataclass(slots=True)
+class _Choice:
+    """What is to become of the claims of pods that start together."""
+
+    given: list[tuple[PersistentVolumeClaim, PersistentVolume]] = field(default_factory=list)
+    made: list[tuple[PersistentVolumeClaim, str]] = field(default_factory=list)
+    """Claims with the node for which their volume is to be made."""
+    refused: list[tuple[PersistentVolumeClaim, list[str]]] = field(default_factory=list)
+    """Claims with the nodes on which there is no volume for them, after all."""
+
+
+class ClaimBinder:
+    """Follows claims, volumes and classes, and brings claims and volumes together."""
+
+    def __init__(self, informers: Informers) -> None:
+        """Follow those of a cluster."""
+        self._client = Client(informers.store)
+        self._claims, self._volumes = informers.of(PERSISTENTVOLUMECLAIMS), informers.of(PERSISTENTVOLUMES)
+        self._classes, self._drivers = informers.of(STORAGECLASSES), informers.of(CSIDRIVERS)
+        self._capacities = informers.of(CSISTORAGECAPACITIES)
+        self._nodes: Mapping[str, Node] = informers.of(NODES).objects
+        self.volumes = Volumes(
+            self._claims.objects, self._volumes.objects, self._classes.objects, self._drivers.objects,
+            self._capacities.objects,
+        )  # fmt: skip
+        self._since: dict[str, float] = {}
+        self._written: set[str] = set()  # claims of which the write of ours has not come back yet
+        self._due: list[_Choice] = []
+        self._news: Callable[[str], None] = lambda claim: None
+        self.waiting: dict[str, str] = {}
+        """Workloads whose places wait for claims, to what they wait for; of the last plan."""
+        self._claims.on_change(self._claim_changed)
+        self._volumes.on_change(self._volume_changed)
+        self._classes.on_change(lambda type_, old, new: self._class_changed((new or old).metadata.name))
+        self._capacities.on_change(lambda type_, old, new: self._class_changed((new or old).storage_class_name))
+
+    def on_news(self, told: Callable[[str], None]) -> None:
+        """Call this with a claim (`namespace/name`) of which something has changed for its pods."""
+        self._news = told
+
+    async def synced(self) -> None:
+        """Wait until all is known."""
+        for informer in (self._claims, self._volumes, self._classes, self._drivers, self._capacities):
+            await informer.synced()
+
+    def _claim_changed(self, type_: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+        claim = new or old
+        assert claim is not None
+        self._written.discard(claim.key)
+        if self.volumes.claim_changed(old, new):
+            self._pause(claim.key)
+        if new is None or not self.volumes.under_way(new):
+            self._since.pop(claim.key, None)
+        self._news(claim.key)
+
+    def _volume_changed(self, type_: str, old: PersistentVolume | None, new: PersistentVolume | None) -> None:
+        for claim in self.volumes.volume_changed(old, new):
+            self._written.discard(claim)
+            self._news(claim)
+
+    def _class_changed(self, name: str) -> None:
+        for claim in self.volumes.class_changed(name):
+            self._news(claim)
+
+    def _pause(self, claim: str) -> None:
+        def again() -> None:
+            self._written.discard(claim)
+            self.volumes.forgive(claim)
+            self._news(claim)
+
+        asyncio.get_running_loop().call_later(_PAUSE, again)
+
+    # -- a plan ------------------------------------------------------------------------------------
+
+    def hold(
+        self, plan: Plan, pod_of: Callable[[str, str], Pod | None], promised: Callable[[str], Mapping[str, Placement]]
+    ) -> Plan:
+        """A plan with promises in the place of binds that have to wait for claims.
+
+        Args:
+            plan: it.
+            pod_of: the pod of a workload by name.
+            promised: what is promised to a workload already, by pod.
+        """
+        self.waiting, self._due = {}, []
+        starts: dict[str, list[tuple[Pod, Bind]]] = defaultdict(list)
+        for action in plan.actions:
+            if isinstance(action, Bind):
+                pod = pod_of(action.placement.workload, action.placement.task)
+                if pod is not None:
+                    starts[action.placement.workload].append((pod, action))
+        held = {
+            key: pods
+            for key, pods in starts.items()
+            if any(pod.spec.volumes and self.volumes.unbound(pod) for pod, _ in pods)
+        }
+        if not held:
+            return plan
+        actions: list[Action] = []
+        promises = {action.workload: action for action in plan.actions if isinstance(action, Reserve)}
+        for action in plan.actions:
+            name = action.placement.workload if isinstance(action, Bind) else action.workload
+            if name not in held or not isinstance(action, Bind | Reserve):
+                actions.append(action)
+        for key, pods in held.items():
+            before = promised(key)
+            others = promises[key].placements if key in promises else tuple(before.values())
+            places = {place.task: place for place in others} | {b.placement.task: b.placement for _, b in pods}
+            if not self._prepare(key, [(pod, bind.placement.node) for pod, bind in pods]):
+                places = {}
+            if {task: place.node for task, place in places.items()} != {t: p.node for t, p in before.items()}:
+                actions.append(Reserve(key, tuple(places.values())))
+        return replace(plan, actions=tuple(actions))
+
+    def _prepare(self, key: str, places: list[tuple[Pod, str]]) -> bool:
+        """Choose for all claims of a workload; False = some can have no volume where its pods were to go."""
+        users: dict[str, list[str]] = defaultdict(list)
+        claims: dict[str, PersistentVolumeClaim] = {}
+        for pod, node in places:
+            for claim in self.volumes.unbound(pod):
+                claims[claim.key] = claim
+                users[claim.key].append(node)
+        fresh = [c for c in claims.values() if c.key not in self._written and not self.volumes.under_way(c)]
+        choice = self._choose(fresh, users)
+        if choice.refused:
+            for _, volume in choice.given:
+                self.volumes.taken.pop(volume.metadata.name, None)
+            for claim, nodes in choice.refused:
+                self.volumes.shun(claim.key, nodes)
+                self._pause(claim.key)
+                self._news(claim.key)
+            return False
+        late = [name for name in claims if self._is_late(name)]
+        for name in late:
+            self.volumes.give_up(name)
+            self._news(name)
+        if late:
+            return False
+        self._due.append(choice)
+        self._written.update(claim.key for claim, _ in (*choice.given, *choice.made))
+        self.waiting[key] = self._told(claims.values(), users)
+        return True
+
+    def _choose(self, claims: Iterable[PersistentVolumeClaim], users: Mapping[str, list[str]]) -> _Choice:
+        choice = _Choice()
+        for claim in sorted(claims, key=lambda claim: (matching.size_of(claim), claim.key)):
+            nodes = list(dict.fromkeys(users[claim.key]))
+            reached = [
+                (volume, {node for node in nodes if self._meets(node, matching.reached_from(volume))})
+                for volume in self.volumes.candidates(claim)
+            ]
+            volume = next((volume for volume, there in reached if there == set(nodes)), None)
+            made = self.volumes.made_on(claim)
+            able = [n for n in nodes if self._meets(n, made) and n not in self.volumes.shunned(claim.key)]
+            if volume is not None:
+                self.volumes.taken[volume.metadata.name] = claim.key
+                choice.given.append((claim, volume))
+            elif able:
+                choice.made.append((claim, able[0]))
+            else:  # pods that share it go where one volume reaches
+                best = next((there for _, there in reached if nodes[0] in there), set())
+                choice.refused.append((claim, [node for node in nodes if node not in best]))
+        return choice
+
+    def _meets(self, node: str, terms: matching.Terms | None) -> bool:
+        found = self._nodes.get(node)
+        return found is not None and matching.meets({**found.metadata.labels, NODE_NAME_FIELD: node}, terms)
+
+    def _is_late(self, claim: str) -> bool:
+        now = time.monotonic()
+        if claim not in self._since:
+            self._since[claim] = now
+            asyncio.get_running_loop().call_later(_PATIENCE + 1, self._news, claim)
+        return now - self._since[claim] >= _PATIENCE
+
+    def _told(self, claims: Iterable[PersistentVolumeClaim], users: Mapping[str, list[str]]) -> str:
+        """What is waited for, for people."""
+        parts = []
+        for claim in claims:
+            who = self.volumes.provisioner(claim)
+            by = f" (provisioner {who})" if who and not claim.spec.volume_name else ""
+            parts.append(f"claim {claim.metadata.name} on node {claim.selected_node or users[claim.key][0]}{by}")
+        return f"its room is reserved until its volumes are there: {', '.join(sorted(parts))}"
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    async def write(self) -> None:
+        """Write what was chosen for the last plan; what fails is planned anew."""
+        due, self._due = self._due, []
+        await asyncio.gather(
+            *(self._give(claim, volume) for choice in due for claim, volume in choice.given),
+            *(self._ask(claim, node) for choice in due for claim, node in choice.made),
+        )
+
+    async def _give(self, claim: PersistentVolumeClaim, volume: PersistentVolume) -> None:
+        """Name a claim in a volume; Kubernetes' volume controller then binds the claim to it."""
+        meta = claim.metadata
+        reference = {
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": meta.namespace, "name": meta.name,
+            "uid": meta.uid, "resourceVersion": meta.resource_version,
+        }  # fmt: skip
+        patch = {
+            "metadata": {
+                "resourceVersion": volume.metadata.resource_version,
+                "annotations": {BOUND_BY_CONTROLLER_ANNOTATION: "yes"},
+            },
+            "spec": {"claimRef": reference},
+        }
+        try:
+            await self._client.patch(PERSISTENTVOLUMES, volume.metadata.name, patch)
+        except ApiError as error:
+            self.volumes.taken.pop(volume.metadata.name, None)
+            self._failed(claim, error)
+
+    async def _ask(self, claim: PersistentVolumeClaim, node: str) -> None:
+        """Ask the provisioner for a volume that a node reaches."""
+        meta = claim.metadata
+        patch = {
+            "metadata": {"resourceVersion": meta.resource_version, "annotations": {SELECTED_NODE_ANNOTATION: node}}
+        }
+        try:
+            await self._client.patch(PERSISTENTVOLUMECLAIMS, meta.name, patch, meta.namespace)
+        except ApiError as error:
+            self._failed(claim, error)
+
+    def _failed(self, claim: PersistentVolumeClaim, error: ApiError) -> None:
+        if isinstance(error, Conflict | NotFound):  # it has changed meanwhile: the change is on its way to us
+            self._written.discard(claim.key)
+            self._news(claim.key)
+        else:
+            _log.warning("claim %s: %s", claim.key, error)
+            self._pause(claim.key)
