@@ -1,11 +1,12 @@
 """Claims are bound before their pods are: the scheduling controller over a store of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from heddle.api.admission import admit
 from heddle.api.meta import ObjectMeta
@@ -49,14 +50,6 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await store.close()
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(20):
-        while True:
-            if found := await look():
-                return found
-            await asyncio.sleep(0.01)
 
 
 async def claim(client: Client, name: str, kind: str, **spec: Any) -> None:

@@ -1,11 +1,12 @@
 """Jobs that must, or must not, run beside others: the fields of TrainingJobs and Workloads, in embedded mode."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until, workload_with
 
 from heddle.api.admission import admit
 from heddle.api.company import Company, PodTerm
@@ -15,7 +16,6 @@ from heddle.api.queue import Queue
 from heddle.api.registry import NAMESPACES, NODES, PODS, QUEUES, WORKLOADS
 from heddle.api.selectors import Selector
 from heddle.api.trainingjob import TrainingJob, TrainingJobSpec
-from heddle.api.workload import Workload
 from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.training import pods as build
 from heddle.embedded.machine import simulated_nodes
@@ -68,23 +68,6 @@ async def submit(client: Client, made: TrainingJob, *, pods_first: bool = False)
         await client.create(WORKLOADS, build.workload(made))
 
 
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(20):
-        while True:
-            if found := await look():
-                return found
-            await asyncio.sleep(0.01)
-
-
-async def told(client: Client, name: str, holds: Callable[[Workload], Any], space: str = "default") -> Workload:
-    async def look() -> Workload | None:
-        found: Workload = await client.get(WORKLOADS, name, space)
-        return found if holds(found) else None
-
-    found: Workload = await until(look)
-    return found
-
-
 async def node_of(client: Client, pod: str, space: str = "default") -> str:
     async def look() -> str:
         return str((await client.get(PODS, pod, space)).spec.node_name)
@@ -100,7 +83,7 @@ Scheduling = tuple[Client, SchedulingController]
 async def test_a_job_runs_where_the_pods_are_that_it_seeks(scheduling: Scheduling, pods_first: bool) -> None:
     client, _ = scheduling
     await submit(client, job("alone", pod_affinity=beside("server")), pods_first=pods_first)
-    waits = await told(client, "alone", lambda w: w.status.reasons)
+    waits = await workload_with(client, "alone", lambda w: w.status.reasons)
     assert waits.status.reasons[0].code == "NoMatchingNeighbour"
     await submit(client, job("server", pod_labels={"app": "server"}, node_selector={HOST: "sim-1"}))
     assert await node_of(client, "server-0") == "sim-1"
@@ -114,10 +97,10 @@ async def test_pods_that_shun_each_other_are_on_different_nodes_whoever_came_fir
     await submit(client, job("second", pod_anti_affinity=beside("loud"), pod_labels={"app": "quiet"}))
     assert await node_of(client, "second-0") != there
     await submit(client, job("third", pod_labels={"app": "loud"}, nodes=9))
-    await told(client, "third", lambda w: [r.code for r in w.status.reasons][:1] == ["KeptAway"])
+    await workload_with(client, "third", lambda w: [r.code for r in w.status.reasons][:1] == ["KeptAway"])
     own = beside("self")
     await submit(client, job("apart", nodes=3, pod_labels={"app": "self"}, pod_anti_affinity=own))
-    await told(client, "apart", lambda w: [r.code for r in w.status.reasons][:1] == ["AntiAffinity"])
+    await workload_with(client, "apart", lambda w: [r.code for r in w.status.reasons][:1] == ["AntiAffinity"])
 
 
 async def test_pods_of_another_namespace_count_where_its_labels_are_asked_for(scheduling: Scheduling) -> None:
@@ -125,10 +108,10 @@ async def test_pods_of_another_namespace_count_where_its_labels_are_asked_for(sc
     await client.create(NAMESPACES, Namespace(metadata=ObjectMeta(name="served")))
     spaces = Selector(match_labels={"tier": "serving"})
     await submit(client, job("client", pod_affinity=beside("server", namespace_selector=spaces)))
-    await told(client, "client", lambda w: w.status.reasons)
+    await workload_with(client, "client", lambda w: w.status.reasons)
     await submit(client, job("server", "served", pod_labels={"app": "server"}))
     there = await node_of(client, "server-0", "served")
-    await told(client, "client", lambda w: w.status.reasons[0].code == "NoMatchingNeighbour")
+    await workload_with(client, "client", lambda w: w.status.reasons[0].code == "NoMatchingNeighbour")
     await client.patch(NAMESPACES, "served", {"metadata": {"labels": {"tier": "serving"}}})
     assert await node_of(client, "client-0") == there
 

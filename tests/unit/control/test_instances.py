@@ -1,11 +1,11 @@
 """MIG instances of listed nodes: one a pod, by id, and the same after everything is told anew."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from waiting import until, workload_with
 
 from heddle.api.admission import admit
 from heddle.api.errors import Invalid
@@ -67,41 +67,24 @@ async def submit(client: Client, name: str, count: int, profile: str = HALF) -> 
         await client.create(PODS, pod)
 
 
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(20):
-        while True:
-            if found := await look():
-                return found
-            await asyncio.sleep(0.01)
-
-
-async def told(client: Client, name: str, holds: Callable[[Workload], Any]) -> Workload:
-    async def look() -> Workload | None:
-        found: Workload = await client.get(WORKLOADS, name, "default")
-        return found if holds(found) else None
-
-    found: Workload = await until(look)
-    return found
-
-
 async def test_each_pod_gets_an_instance_by_its_id_and_no_other_fits(client: Client) -> None:
     await submit(client, "two", 2)
-    await told(client, "two", lambda w: w.status.phase == "Running")
+    await workload_with(client, "two", lambda w: w.status.phase == "Running")
     ids = [pod.metadata.annotations[DEVICES_ANNOTATION] for pod in await client.list(PODS, "default")]
     assert len(set(ids)) == 2
     assert all(one.startswith("MIG-") for one in ids)
     await submit(client, "third", 1)
-    waits = await told(client, "third", lambda w: w.status.reasons)
+    waits = await workload_with(client, "third", lambda w: w.status.reasons)
     assert waits.status.reasons[0].code == "NoRoom"
     assert waits.status.reasons[0].message == "0 of 1 tasks fit now; each asks for a MIG instance 3g.40gb"
     await submit(client, "none", 1, "nvidia.com/mig-7g.80gb")
-    assert (await told(client, "none", lambda w: w.status.reasons)).status.reasons[0].code == "NoGpuMatches"
+    assert (await workload_with(client, "none", lambda w: w.status.reasons)).status.reasons[0].code == "NoGpuMatches"
     await submit(client, "slip", 1, "nvidia.com/mig-3g.40g")
-    refused = (await told(client, "slip", lambda w: w.status.reasons)).status.reasons[0]
+    refused = (await workload_with(client, "slip", lambda w: w.status.reasons)).status.reasons[0]
     assert refused.code == "Refused"
     assert refused.message.endswith("did you mean nvidia.com/mig-3g.40gb?")
     await submit(client, "whole", 1, "nvidia.com/gpu")
-    assert (await told(client, "whole", lambda w: w.status.reasons)).status.reasons[0].code == "Impossible"
+    assert (await workload_with(client, "whole", lambda w: w.status.reasons)).status.reasons[0].code == "Impossible"
 
     async def counted() -> bool:
         usage = (await client.get(QUEUES, "team")).status.usage
@@ -112,7 +95,7 @@ async def test_each_pod_gets_an_instance_by_its_id_and_no_other_fits(client: Cli
 
 async def test_what_runs_is_on_the_same_instances_for_the_next_scheduler(client: Client) -> None:
     await submit(client, "one", 1)
-    await told(client, "one", lambda w: w.status.phase == "Running")
+    await workload_with(client, "one", lambda w: w.status.phase == "Running")
     mirror = Mirror()
     mirror.queue("team", await client.get(QUEUES, "team"))
     mirror.node("sim-0", await client.get(NODES, "sim-0"))

@@ -1,11 +1,12 @@
 """The scheduling controller over a store of its own: gangs, reasons, access."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until, workload_with
 
 from heddle.api.admission import admit
 from heddle.api.clock import to_text
@@ -80,23 +81,6 @@ async def submit(
         spec = PodSpec(containers=[Container(name="main", command=["true"])], scheduler_name="heddle")
         meta = ObjectMeta(name=f"{name}-{index}", namespace="default", labels=labels)
         await client.create(PODS, Pod(metadata=meta, spec=spec))
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(20):
-        while True:
-            if found := await look():
-                return found
-            await asyncio.sleep(0.01)
-
-
-async def workload_with(client: Client, name: str, holds: Callable[[Workload], Any]) -> Workload:
-    async def look() -> Workload | None:
-        found: Workload = await client.get(WORKLOADS, name, "default")
-        return found if holds(found) else None
-
-    found: Workload = await until(look)
-    return found
 
 
 async def nodes_of(client: Client, name: str) -> list[str]:

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from waiting import until
 
 from heddle.api.admission import admit
 from heddle.api.meta import LocalObjectReference, ObjectMeta
@@ -46,14 +47,6 @@ async def _served(job: TrainingJob) -> bool:
 def job(**spec: Any) -> TrainingJob:
     spec = {"command": ["true"], "queue": "default", "image": "trainer"} | spec
     return TrainingJob(metadata=ObjectMeta(name="job", namespace="default", uid="u"), spec=TrainingJobSpec(**spec))
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(20):
-        while True:
-            if found := await look():
-                return found
-            await asyncio.sleep(0.01)
 
 
 async def present(client: Client, count: int, without: dict[str, str] | None = None) -> dict[str, str]:

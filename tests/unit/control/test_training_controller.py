@@ -3,11 +3,12 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from heddle.api.admission import admit
 from heddle.api.clock import to_text
@@ -40,14 +41,6 @@ async def submit(client: Client, **spec: Any) -> None:
     spec = {"command": ["true"], "queue": "default"} | spec
     job = TrainingJob(metadata=ObjectMeta(name="job", namespace="default"), spec=TrainingJobSpec(**spec))
     await client.create(TRAININGJOBS, job)
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(20):
-        while True:
-            if found := await look():
-                return found
-            await asyncio.sleep(0.01)
 
 
 async def pods(client: Client, count: int) -> list[Pod]:
