@@ -16,6 +16,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = Path("heddle/engine")
+_MYPY = ("--strict", "--ignore-missing-imports", "--follow-imports=silent", "--config-file=")
+"""The engine alone is looked at: what others need is not there while a wheel is built."""
 AS_THEY_ARE = {
     "__init__.py",
     "explain.py",
@@ -51,7 +53,7 @@ def compile_engine(src: Path, into: Path) -> list[Path]:
         os.chdir(src)  # module names follow from paths
         try:
             extensions = mypycify(
-                ["--strict", "--ignore-missing-imports", "--config-file=", f"--cache-dir={temporary}", *sources(src)],
+                [*_MYPY, f"--cache-dir={temporary}", *sources(src)],
                 target_dir=temporary,
                 group_name="heddle_engine",
                 opt_level="2",
@@ -71,7 +73,8 @@ class CompileHook(BuildHookInterface[Any]):
 
     def dependencies(self) -> list[str]:
         """What compiling needs of the build's environment."""
-        return ["mypy>=1.14", "setuptools"] if _wanted() else []
+        types = [each for each in self.metadata.core.dependencies if each.startswith("numpy")]
+        return ["mypy>=1.14", "setuptools", *types] if _wanted() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called by hatchling before it collects files."""
