@@ -84,7 +84,7 @@ def test_the_api_server_finds_no_fault_in_the_policies(cluster: Cluster) -> None
     while not all(policy.get("status", {}).get("observedGeneration") for policy in policies()):
         assert time.monotonic() < end, "types are not checked"
         time.sleep(0.2)
-    assert len(policies()) == 7
+    assert len(policies()) == 5
     warned = {p["metadata"]["name"]: p["status"].get("typeChecking", {}).get("expressionWarnings") for p in policies()}
     assert {name: warnings for name, warnings in warned.items() if warnings} == {}
 
