@@ -58,6 +58,7 @@ class Cycle:
         self._timed: dict[Work, None] = {}  # of known walltime, and placed in this cycle
         self.barren: dict[tuple[object, ...], set[int]] = {}  # rows on which a kind of search found nobody to evict
         self.searches = 0  # for work to evict, so far
+        self.near = 0  # of these, those that failed by how tasks or gains fit: a lower priority might fare better
         self.loosened = False  # room fell free at once while room was made: it may serve others yet
         self.moves_left = budget.moves
         self.shadows: dict[str, Shadow] = {}  # room kept ahead of time, by workload

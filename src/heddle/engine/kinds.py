@@ -87,6 +87,18 @@ def apart_from_time(kind: Kind) -> tuple[Kind, float] | None:
     return (*kind[:5], *kind[6:]), walltime if isinstance(walltime, float | int) else math.inf
 
 
+def apart_from_priority(kind: Kind) -> tuple[Kind, int] | None:
+    """What those of a kind ask for, whatever their priority, and that priority; None = nobody is like them, or they do
+    not wait for their start.
+
+    Of claims that ask for the same in one queue, whoever yields to the lower priority yields to the higher one too.
+    """
+    if len(kind) == 1 or kind[0] != START:
+        return None
+    priority = kind[4]
+    return ((*kind[:4], *kind[5:]), priority) if isinstance(priority, int) else None
+
+
 def may_be_timed(kind: Kind) -> bool:
     """Whether those of a kind wait for their start and may have a walltime."""
     return len(kind) == 1 or (kind[0] == START and kind[5] is not None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import IntEnum
 
 from heddle.engine.asks import Asks
@@ -531,6 +532,9 @@ class State:
             return ()
         if old is not None and (old.held or any(old.bound) or any(old.leaving)):
             self.placed += 1
+        if old is not None and old.spec.priority != spec.priority and replace(old.spec, priority=spec.priority) == spec:
+            self._rank(old, spec)
+            return ()
         self._learn(*[pod_set.request for pod_set in spec.pod_sets])
         self.settle()
         work = Work(spec)
@@ -569,6 +573,17 @@ class State:
                 self.hold(task, *hold)
         self._index(work)
         return tuple(lost)
+
+    def _rank(self, work: Work, spec: WorkloadSpec) -> None:
+        """Takes up a spec with another priority: places stay as they are, so no room has become free by it."""
+        self.settle()
+        live = work.queue.live if work.queue is not None and work.name in work.queue.live else None
+        if live is not None:
+            live.discard(work)
+        work.spec = spec
+        if live is not None:
+            live.add(work)
+        self._index(work)
 
     def _arrive(self, work: Work, sign: int) -> None:
         """Counts a workload's tasks into (or out of) the mix that fragmentation learns, and the budgets they are of."""

@@ -119,7 +119,9 @@ class RoomSearch:
         if not (alone or (self.victims and self._could_ever_fit())):
             return False
         point = self.state.checkpoint()
-        if self._lift_caps() and self._find_places():
+        found = self._lift_caps() and self._find_places()
+        self.cycle.near += found or not alone or self.work.arranged or self.work.social
+        if found:
             self._put_back()
             if not self._stands() or not self.rule.holds([victim for victim, tasks, _ in self.gone if tasks]):
                 self.state.rollback(point)
@@ -348,6 +350,8 @@ class RoomSearch:
         """Evicts candidates on a row, cheapest first, until the task fits there; then puts needless ones
         back."""
         state, placer = self.state, self.cycle.placer
+        if not self._could_fit_on(task, row, ranks):
+            return False
         mark = len(self.gone)
         in_order = sorted(ranks, key=lambda v: (ranks[v], v.name))
         for victim, shrink in (*((v, True) for v in in_order if _may_shrink(v)), *((v, False) for v in in_order)):
@@ -368,6 +372,18 @@ class RoomSearch:
             else:
                 state.rollback(point)
         return True
+
+    def _could_fit_on(self, task: Task, row: int, ranks: Ranks) -> bool:
+        """Cheap and never wrongly False: whether a task fits on a row, by amounts, once some have left it."""
+        state, cls = self.state, task.work.parts[task.part]
+        room = state.nodes.land[row].tolist()
+        running = (t for t in state.on_row.get(row, ()) if t.state is TaskState.BOUND and t.work in ranks)
+        promised = (t for t in state.holds_on_row.get(row, ()) if t.work in ranks)
+        for other in (*running, *promised):
+            needs = other.cls.at(row).needs
+            for column in cls.fit:
+                room[column] += needs[column]
+        return all(room[column] >= cls.least[column] for column in cls.fit)
 
     # -- units -------------------------------------------------------------------------------------
 

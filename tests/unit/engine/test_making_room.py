@@ -131,3 +131,29 @@ def test_a_spent_budget_is_said() -> None:
     plan = schedule(state, 0, Budget(victim_searches=0))
     assert not plan.actions
     assert "BudgetSpent" in codes(plan, "x/high")
+
+
+def test_who_finds_nobody_to_evict_speaks_for_all_of_lower_priority_that_ask_for_the_same() -> None:
+    from heddle.engine import Budget
+
+    state = world(node("n0"), a=4)
+    full(state, "x/fixed", "a", 1, gpus=2, preemptible=False)
+    full(state, "x/low", "a", 1, gpus=2)
+    for priority in range(2, 20):
+        state.set_workload(work(f"x/large{priority}", "a", 1, 4, priority=priority))
+    state.set_workload(work("x/small", "a", 1, 2, priority=1))
+    plan = schedule(state, 0, Budget(victim_searches=3))
+    assert evicted(plan) == {"x/low": 1}, "one search for all of the large, one for the small, and the large once more"
+    assert not any("BudgetSpent" in codes(plan, f"x/large{priority}") for priority in range(2, 20))
+
+
+def test_another_priority_changes_who_yields_and_frees_no_room() -> None:
+    state = world(node("n0"), a=4)
+    full(state, "x/runs", "a", 1, gpus=4)
+    before = state.freed
+    state.set_workload(work("x/runs", "a", 1, 4, priority=5))
+    assert state.freed == before
+    state.set_workload(work("x/waits", "a", 1, 4, priority=3))
+    assert not schedule(state, 0).actions
+    state.set_workload(work("x/waits", "a", 1, 4, priority=6))
+    assert evicted(schedule(state, 0)) == {"x/runs": 1}

@@ -12,7 +12,7 @@ from functools import partial
 from heddle.engine.asks import Heard, Tried
 from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle, Place
-from heddle.engine.kinds import Kind
+from heddle.engine.kinds import Kind, apart_from_priority
 from heddle.engine.placement import Need, arrangement
 from heddle.engine.queues import Queue
 from heddle.engine.rules import rules_for
@@ -66,6 +66,8 @@ def _sweep(cycle: Cycle) -> bool:
     again = True
     many = len(cycle.state.asks) > _KINDS
     heard: Heard | None = cycle.may_gain()
+    # (queue, what was asked for in vain since somebody last gained) -> the priority, and whether that may be remembered
+    lost: dict[tuple[str, Kind], tuple[int, bool]] = {}
     while again:
         again = False
         turns = Turns(cycle, without=tried, heard=heard)
@@ -76,6 +78,13 @@ def _sweep(cycle: Cycle) -> bool:
                 turns.give_up(queue, work, alike=False)
                 continue
             kind = turns.kind(queue)
+            wish = apart_from_priority(kind) if not work.held and not any(work.bound) else None
+            if wish is not None and (before := lost.get((queue.name, wish[0]))) and wish[1] <= before[0]:
+                if before[1]:
+                    cycle.state.asks.in_vain(Tried.GAIN, queue.name, kind, cycle.stamp)
+                tried.add((queue.name, kind))
+                turns.give_up(queue, work)
+                continue
             if cycle.searches >= cycle.budget.victim_searches:
                 cycle.unsearched.add(name)
                 cycle.unsearched_kinds.add((queue.name, kind))
@@ -83,9 +92,10 @@ def _sweep(cycle: Cycle) -> bool:
                 continue
             cycle.searches += 1
             loosened, cycle.loosened = cycle.loosened, False
-            doubts = cycle.doubts
+            doubts, near = cycle.doubts, cycle.near
             if make_room(cycle, work, queue, need):
                 gained = True
+                lost.clear()
                 displaced, cycle.loosened = cycle.loosened, loosened or cycle.loosened
                 if cycle.shadows.pop(name, None):
                     cycle.loosened = True  # what was kept for it may serve others now
@@ -103,10 +113,13 @@ def _sweep(cycle: Cycle) -> bool:
                 turns.restack()  # standings of others changed too
                 continue
             cycle.loosened = loosened
-            if cycle.doubts == doubts and cycle.untouched():
+            vain = cycle.doubts == doubts and cycle.untouched()
+            if vain:
                 cycle.state.asks.in_vain(Tried.GAIN, queue.name, kind, cycle.stamp)
             if name not in cycle.barred:
                 tried.add((queue.name, kind))
+                if wish is not None and cycle.near == near:
+                    lost[queue.name, wish[0]] = (wish[1], vain)
             turns.give_up(queue, work, alike=name not in cycle.barred)
     return gained
 
@@ -191,6 +204,8 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
     taken = False
     for name in sorted(names - {work.name}):
         rival = state.works[name]
+        if rival.queue is work.queue and rival.spec.priority <= work.spec.priority:
+            continue  # no rule lets it
         rival_need = cycle.open_need(rival)
         if rival_need is None or rival.queue is None or not cycle.active(rival.queue) or rival.spec.gentle:
             continue
