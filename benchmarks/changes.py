@@ -118,14 +118,21 @@ def figures_of(values: list[float]) -> dict[str, float]:
     }
 
 
-def measure(nodes: int) -> dict[str, Any]:
-    """All figures for one size of cluster."""
+def placements(nodes: int) -> list[float]:
+    """Milliseconds of each placement in a cluster that is nearly full."""
     world = World(nodes)
     world.fill_to(_NEARLY)
     gc.collect()
     gc.freeze()
     placed = [timed(world.submit, world) for _ in range(_ROUNDS)]
     gc.unfreeze()
+    return [took for took, changed, _ in placed if changed]
+
+
+def measure(nodes: int) -> dict[str, Any]:
+    """All figures for one size of cluster."""
+    placed = placements(nodes)
+    world = World(nodes)
     begin = time.perf_counter()
     world.fill(*((16, 5) if nodes < _LARGE else (3, 1)))
     filled = time.perf_counter() - begin
@@ -134,7 +141,7 @@ def measure(nodes: int) -> dict[str, Any]:
     gc.freeze()
     found: dict[str, Any] = {
         "nodes": nodes,
-        f"placement_at_{_NEARLY:.0%}": figures_of([took for took, changed, _ in placed if changed]),
+        f"placement_at_{_NEARLY:.0%}": figures_of(placed),
         "running": len(world.running()),
         "waiting": len(state.waiting()),
         "filled_s": round(filled, 1),
