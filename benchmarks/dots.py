@@ -15,7 +15,7 @@ from typing import Any
 
 Rows = dict[str, dict[str, float]]
 
-WIDTH, LEFT, RIGHT, ROW, TOP = 820, 170, 24, 34, 64
+WIDTH, LEFT, RIGHT, ROW, TOP = 820, 170, 34, 34, 64
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 """Okabe and Ito's, told apart by those who see few colours too."""
 
