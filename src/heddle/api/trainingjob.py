@@ -9,7 +9,7 @@ from heddle.api.meta import Condition, Count, Kind, LocalObjectReference, Positi
 from heddle.api.pod import EnvFromSource, EnvVar, PodToleration
 from heddle.api.queue import GROUP_VERSION
 from heddle.api.security import RunAs
-from heddle.api.workload import NodeAffinity, PlacementStrategy, SliceRule, SpreadRule, TopologyWish
+from heddle.api.workload import GpuSpeeds, NodeAffinity, PlacementStrategy, SliceRule, SpreadRule, TopologyWish
 
 DEFAULT_QUEUE = "default"
 
@@ -123,13 +123,7 @@ class TrainingJobSpec(Struct):
             max_length=16,
         ),
     ] = []
-    gpu_speeds: Annotated[
-        dict[str, Quantity],
-        Meta(
-            description='How fast such models are, as "0.45" or "450m": walltimes are stated for speed 1, which others '
-            "have. Without gpuModels: those that it may use, the fastest first."
-        ),
-    ] = {}
+    gpu_speeds: GpuSpeeds = {}
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
     node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
         default_factory=NodeAffinity

@@ -122,6 +122,15 @@ class SliceRule(Struct):
     balanced: Annotated[bool, Meta(description="true: evenly over the domains used, instead of filling each.")] = False
 
 
+GpuSpeeds = Annotated[
+    dict[str, Quantity],
+    Meta(
+        description='How fast such models are, as "0.45" or "450m": walltimes are stated for speed 1, which others '
+        "have. Without gpuModels: those that it may use, the fastest first."
+    ),
+]
+
+
 class PodSet(Struct):
     """Identical pods of a workload."""
 
@@ -154,13 +163,7 @@ class PodSet(Struct):
             max_length=16,
         ),
     ] = []
-    gpu_speeds: Annotated[
-        dict[str, Quantity],
-        Meta(
-            description='How fast such models are, as "0.45" or "450m": walltimes are stated for speed 1, which others '
-            "have. Without gpuModels: those that it may use, the fastest first."
-        ),
-    ] = {}
+    gpu_speeds: GpuSpeeds = {}
     node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
     node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
         default_factory=NodeAffinity

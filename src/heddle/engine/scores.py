@@ -28,6 +28,7 @@ _COST_BITS = 20
 _WORST = (1 << _COST_BITS + DEMERIT_BITS) - 1
 _LOG_KEEP = 200_000
 _REMEMBERED = 4096
+"""Pod sets of which the class is known without a look at what they ask for."""
 _FEW = 6
 """Up to so many rows are quicker to score one by one."""
 _NONE = 1 << 40
