@@ -19,6 +19,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from clusters import Cluster
 
 
+@pytest.fixture(scope="module")
+def plane(bed: Any) -> Iterator[Any]:
+    """A control plane for the tests of a module, with kwok's nodes; who needs other controllers has one of its own."""
+    with bed.running(controllers="garbage-collector-controller,namespace-controller") as plane:
+        plane.start_kwok()
+        yield plane
+
+
 @pytest.fixture
 async def cluster(plane: Any, tmp_path: Path) -> AsyncIterator[Cluster]:
     """A namespace, nodes and controllers of the test's own in the control plane that its module starts."""

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import urllib.error
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,6 @@ from heddle.api.registry import NAMESPACES, PODS, TRAININGJOBS
 from heddle.api.workload import CHECKPOINT_ANNOTATION
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
-
-
-@pytest.fixture(scope="module")
-def plane(bed: Any) -> Iterator[Any]:
-    plane = bed.start(controllers="garbage-collector-controller,namespace-controller")
-    try:
-        plane.start_kwok()
-        yield plane
-    finally:
-        plane.stop()
 
 
 def run(cluster: Cluster, name: str, *options: str) -> None:

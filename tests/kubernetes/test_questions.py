@@ -5,7 +5,7 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,6 @@ ENDPOINTS = Resource("", "v1", "Endpoints", "endpoints", True)
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles", True)
 BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", True)
 OTHERS = "others"
-
-
-@pytest.fixture(scope="module")
-def plane(bed: Any) -> Iterator[Any]:
-    plane = bed.start(controllers="garbage-collector-controller,namespace-controller")
-    try:
-        plane.start_kwok()
-        yield plane
-    finally:
-        plane.stop()
 
 
 class Questions:
