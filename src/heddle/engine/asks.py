@@ -12,13 +12,12 @@ from enum import IntEnum
 
 import numpy as np
 
-from heddle.engine.kinds import Ask, Kind, may_be_timed
+from heddle.engine.kinds import Ask, Kind
 from heddle.engine.nodes import Bools, Ints
+from heddle.engine.stamps import NEVER, Stamp
 
 _ENDLESS = 2**62
 """Of rows that nobody has: more than there can be."""
-NEVER = -2
-"""A number that no state of the world has: whatever was tried in vain is tried again."""
 _UNTRIED = -1
 _FEW = 16
 """Rows of nodes, freed one after the other, that are looked at singly."""
@@ -35,9 +34,9 @@ class Tried(IntEnum):
     CAP = 1
     """Admission: a cap stands in the way. With the same."""
     GATHER = 2
-    """Moving others. With ``Cycle.held_stamp``."""
+    """Moving others. With a number of ``Cycle.held_stamp``."""
     GAIN = 3
-    """Making others leave. With ``Cycle.stamp``."""
+    """Making others leave. With a number of ``Cycle.stamp``."""
 
 
 class Asks:
@@ -48,12 +47,13 @@ class Asks:
         self._one: Bools = np.zeros(16, np.bool_)  # `least` is what one task asks of one node
         self._priority: Ints = np.zeros(16, np.int64)
         self._queue: Ints = np.zeros(16, np.int64)
+        self._timed: Bools = np.zeros(16, np.bool_)
         self._vain: Ints = np.full((len(Tried), 16), _UNTRIED, np.int64)
         self._kinds: list[tuple[str, Kind] | None] = []
         self._row: dict[tuple[str, Kind], int] = {}
         self._free: list[int] = []
         self._nobody: dict[Tried, int] = {}  # the state of the world in which none of these kinds may get something
-        self.timed = 0  # kinds that may have a walltime
+        self.timed = 0  # kinds that wait for their start and have a walltime
 
     def __len__(self) -> int:
         """How many kinds wait."""
@@ -79,6 +79,7 @@ class Asks:
                 self._one = np.pad(self._one, (0, row))
                 self._priority = np.pad(self._priority, (0, row))
                 self._queue = np.pad(self._queue, (0, row))
+                self._timed = np.pad(self._timed, (0, row))
         self._least[row] = ask.least
         self._one[row] = ask.alone
         self._priority[row] = ask.priority
@@ -86,7 +87,8 @@ class Asks:
         self._vain[:, row] = _UNTRIED
         self._nobody = {}
         self._row[queue, kind] = row
-        self.timed += may_be_timed(kind)
+        self._timed[row] = ask.timed
+        self.timed += ask.timed
 
     def remove(self, queue: str, kind: Kind) -> None:
         """Nobody of this kind waits any longer."""
@@ -94,7 +96,7 @@ class Asks:
         self._least[row] = _ENDLESS
         self._kinds[row] = None
         self._free.append(row)
-        self.timed -= may_be_timed(kind)
+        self.timed -= bool(self._timed[row])
 
     # -- what was tried ----------------------------------------------------------------------------
 
@@ -142,24 +144,27 @@ class Asks:
                     barren[none] = freed
         return self._heard(fits, Tried.ROOM, freed if note else NEVER)
 
-    def to_gather(self, idle: Ints, stamp: int) -> Heard:
+    def _untried(self, what: Tried, stamp: Stamp) -> Bools:
+        """Per row, whether it was not found to get nothing when the world was as these numbers say."""
+        vain = self._vain[what, : len(self._kinds)]
+        untried: Bools = (vain != stamp.lasting) & (vain != stamp.dated)
+        return untried
+
+    def to_gather(self, idle: Ints, stamp: Stamp) -> Heard:
         """The kinds that ask for no more than what is idle in all, now or once all who leave have left."""
-        if self._nobody.get(Tried.GATHER) == stamp:
+        if self._nobody.get(Tried.GATHER) == stamp.dated:
             return {}
-        size = len(self._kinds)
-        fits: Bools = self._vain[Tried.GATHER, :size] != stamp
-        fits &= (self._least[:size] <= idle).all(axis=1)
-        return self._heard(fits, Tried.GATHER, stamp)
+        fits = self._untried(Tried.GATHER, stamp) & (self._least[: len(self._kinds)] <= idle).all(axis=1)
+        return self._heard(fits, Tried.GATHER, stamp.dated)
 
-    def untried(self, stamp: int) -> bool:
-        """Whether there is a kind that was not found to make nobody leave when the world was as this number says."""
-        if self._nobody.get(Tried.GAIN) == stamp:
+    def untried(self, stamp: Stamp) -> bool:
+        """Whether there is a kind that was not found to make nobody leave when the world was as these numbers say."""
+        if self._nobody.get(Tried.GAIN) == stamp.dated:
             return False
-        size = len(self._kinds)
-        live: Bools = self._least[:size, 0] != _ENDLESS
-        return bool((live & (self._vain[Tried.GAIN, :size] != stamp)).any())
+        live: Bools = self._least[: len(self._kinds), 0] != _ENDLESS
+        return bool((live & self._untried(Tried.GAIN, stamp)).any())
 
-    def to_gain(self, stamp: int, slacks: Sequence[Ints], lowest: Ints, idle: Ints | None) -> Heard:
+    def to_gain(self, stamp: Stamp, slacks: Sequence[Ints], lowest: Ints, idle: Ints | None) -> Heard:
         """The kinds that others might leave for.
 
         Args:
@@ -175,7 +180,7 @@ class Asks:
             fits |= (least <= slack[queue]).all(axis=1)
         if idle is not None:
             fits |= (least <= idle).all(axis=1)
-        return self._heard(fits & (self._vain[Tried.GAIN, :size] != stamp), Tried.GAIN, stamp)
+        return self._heard(fits & self._untried(Tried.GAIN, stamp), Tried.GAIN, stamp.dated)
 
     def _heard(self, fits: Bools, what: Tried, stamp: int) -> Heard:
         found: Heard = {}

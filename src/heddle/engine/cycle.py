@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from heddle.engine import patience
-from heddle.engine.asks import NEVER, Heard
+from heddle.engine.asks import Heard
 from heddle.engine.kinds import Kind
+from heddle.engine.lostwork import reckoned_at
 from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
 from heddle.engine.queues import Queue
@@ -22,6 +23,7 @@ from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scores import RequestClass
 from heddle.engine.shadow import Shadow, find_shadow, known_ends
 from heddle.engine.speeds import slowness
+from heddle.engine.stamps import ON_TRIAL, Stamp
 from heddle.engine.state import State, Task, TaskState, Work
 from heddle.engine.steps import to_grow
 
@@ -41,6 +43,7 @@ class Cycle:
         state.age(now)
         self.state = state
         self.now = now
+        self.losses_at = reckoned_at(now)
         self.budget = budget
         self.total = state.totals()
         state.tree.divide(self.total)
@@ -69,9 +72,10 @@ class Cycle:
         self._shadow_searches = 0
         self._freed = state.freed
         # claims that got nothing while these stay get nothing now: as long as no share changes, and without shares
-        self.stamp = state.stamp(budget)
-        self.held_stamp = state.placed
+        self.stamp = state.stamp_of_gains(budget, self.losses_at)
+        self.held_stamp = state.stamp_of_moves(self.losses_at)
         self.doubts = 0  # decisions so far that rest on the time, on other claims, or on what protects somebody
+        self.dated = 0  # such as rest on who loses less, as of `losses_at`
         self._reasons: dict[tuple[ReasonCode, str], Reason] = {}
 
     # -- claims ------------------------------------------------------------------------------------
@@ -205,6 +209,13 @@ class Cycle:
         """Whether nothing has been tried yet: what fails now fails until more room has become free."""
         return not self.state.checkpoint() and self.state.freed == self._freed
 
+    def lasts(self, stamp: Stamp, doubts: int, dated: int) -> int | None:
+        """With which number of a stamp it may be remembered that somebody gained nothing, if there had been so many
+        doubts, and decisions that rest on losses, before he was tried; None = it may not."""
+        if self.doubts != doubts or not self.untouched():
+            return None
+        return stamp.lasting if self.dated == dated else stamp.dated
+
     def untouched(self) -> bool:
         """Whether nobody has a place more or less than at the start, and nobody is barred: what fails now fails until
         something changes."""
@@ -224,13 +235,13 @@ class Cycle:
     def may_gather(self) -> Heard:
         """The kinds for which enough may be idle, if only in many places."""
         idle = self.state.nodes.idle(land=True)
-        return self.state.asks.to_gather(idle, self.held_stamp if self.untouched() else NEVER)
+        return self.state.asks.to_gather(idle, self.held_stamp if self.untouched() else ON_TRIAL)
 
     def may_gain(self) -> Heard:
         """The kinds for which others may leave: those within their queue's share or quota, and those of a higher
         priority than something that has a place in their queue; with those that fit where others leave already."""
         state = self.state
-        stamp = self.stamp if self.untouched() else NEVER
+        stamp = self.stamp if self.untouched() else ON_TRIAL
         if not state.asks.untried(stamp):
             return {}
         queues = list(state.tree.queues.values())

@@ -343,6 +343,10 @@ class _AnyoneYields:
         """Anyone but the asker."""
         return victim is not self.work and yields(self.cycle, victim)
 
+    def might(self, victim: Work) -> bool:
+        """The same: nobody has to go first."""
+        return self.allows(victim)
+
     def spares(self, victim: Work) -> bool:
         """Nobody: they were asked."""
         return False

@@ -27,11 +27,13 @@ class Ask(NamedTuple):
         least: amounts of nodes for all that must start together, per resource: at least so much.
         alone: it is one task, which one node must have room for.
         priority: their priority, without what age adds.
+        timed: they wait for their start, and it is known how long they would run.
     """
 
     least: Sequence[int]
     alone: bool
     priority: int
+    timed: bool
 
 
 SHORT = "short"
@@ -99,21 +101,17 @@ def apart_from_priority(kind: Kind) -> tuple[Kind, int] | None:
     return ((*kind[:4], *kind[5:]), priority) if isinstance(priority, int) else None
 
 
-def may_be_timed(kind: Kind) -> bool:
-    """Whether those of a kind wait for their start and may have a walltime."""
-    return len(kind) == 1 or (kind[0] == START and kind[5] is not None)
-
-
 def ask_of(work: Work, width: int) -> Ask:
     """What those of the workload's kind ask nodes for at least, per resource: nothing where that is not known."""
     amounts = [0] * width
     kind, priority = work.kind, work.spec.priority
+    timed = work.spec.walltime is not None and (kind is None or len(kind) == 1 or kind[0] == START)
     if kind is None or len(kind) == 1:
-        return Ask(amounts, alone=False, priority=priority)
+        return Ask(amounts, alone=False, priority=priority, timed=timed)
     cls = work.bases[0]
     count = work.spec.pod_sets[0].min - work.bound[0] if kind[0] == START else 1
     for column in cls.used:
         amounts[column] = cls.needs[column] * count
     if not cls.fixed:
         amounts[0] = 0  # it depends on the hardware, also on such as comes later
-    return Ask(amounts, count == 1 and not work.social, priority)
+    return Ask(amounts, count == 1 and not work.social, priority, timed)

@@ -7,9 +7,20 @@ never protects anybody.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from heddle.engine.state import Task
+
+_EACH = 60.0
+
+
+def reckoned_at(now: float) -> float:
+    """The moment as of which losses are compared: the last whole minute.
+
+    Who would lose less changes as time passes. So that it is not found out anew all the time, it changes once a minute.
+    """
+    return math.floor(now / _EACH) * _EACH
 
 
 def lost_work(tasks: Iterable[Task], now: float, least: float = 0.0) -> float:

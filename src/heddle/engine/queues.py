@@ -141,7 +141,7 @@ class QueueTree:
         self.patient: list[Queue] = []
         self.stale = True
         self.moved = 0  # moves with every counter: what is remembered of them must be worked out again
-        self.shares = 0  # moves whenever somebody's share does
+        self.shares = 0  # moves whenever somebody's share does of what not everybody gets as much of as he asks for
         self.lending = Lending(self, free)
         self.counts_users = False
         self.counters = Counters()
@@ -303,10 +303,12 @@ class QueueTree:
                 continue
             shares = self._share_out(level, column, *key)
             self._divided[above, column] = (key, shares)
+            # where everybody gets what he asks for, nobody is above his share, and whoever waits is within it
+            plenty = _enough(shares, want) and known is not None and _enough(known[1], known[0][1])
             for queue, share in zip(level, shares, strict=True):
                 if queue.share[column] != share:
                     queue.share[column] = share
-                    self.shares += 1
+                    self.shares += not plenty
         for queue in level:
             if queue.children:
                 self._divide(queue.name, queue.children, queue.share, anew)
@@ -348,6 +350,10 @@ class QueueTree:
             if mine is not other:
                 return mine, other
         return None
+
+
+def _enough(shares: Amounts, wants: Amounts) -> bool:
+    return all(share >= want for share, want in zip(shares, wants, strict=True))
 
 
 def _nearest(values: Iterable[float | None], otherwise: float = 0.0) -> float:

@@ -6,6 +6,8 @@ little of it is enough.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from heddle.engine.cycle import Cycle
 from heddle.engine.lostwork import lost_work
 from heddle.engine.minruntime import has_more, keeps_until
@@ -14,6 +16,8 @@ from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.state import TaskState, Work
 from heddle.engine.victims import Rule
+
+_BOUNDS = ("share", "quota")
 
 
 def rules_for(cycle: Cycle, work: Work, queue: Queue, need: Need, *, heed: bool = True) -> tuple[Rule, ...]:
@@ -38,6 +42,23 @@ def fresh(cycle: Cycle, work: Work) -> bool:
         return False
     running = [task for task in work.tasks.values() if task.state is TaskState.BOUND]
     return bool(running) and all(cycle.placed_now(task) for task in running)
+
+
+class Stand(NamedTuple):
+    """Where a queue stands against a claim.
+
+    Attributes:
+        hopes: it must yield, perhaps only once others have.
+        over: it must yield as things are.
+        strict: it is above its own share on every level below the common ancestor.
+    """
+
+    hopes: bool
+    over: bool
+    strict: bool
+
+
+_NOWHERE = Stand(hopes=False, over=False, strict=False)
 
 
 class PreemptLowerPriorityInQueue:
@@ -74,6 +95,10 @@ class PreemptLowerPriorityInQueue:
             return False
         return victim.spec.preemptible or fresh(self.cycle, victim)
 
+    def might(self, victim: Work) -> bool:
+        """The same: it depends on nobody else."""
+        return self.allows(victim)
+
     def spares(self, victim: Work) -> bool:
         """Whether it has not run its minimum runtime against preemption."""
         return self.heed and self.queue.preempt_min > 0 and _spared(self.cycle, victim, self.kept_until(victim))
@@ -88,7 +113,7 @@ class PreemptLowerPriorityInQueue:
 
     def rank(self, victim: Work) -> tuple[int, ...]:
         """Lowest priority first, then who loses least."""
-        return _dearness(victim, self.cycle.now)
+        return _dearness(victim, self.cycle.losses_at)
 
     def reason(self) -> Reason:
         """Names the one who gains."""
@@ -100,7 +125,7 @@ class ReclaimTowardsFairShare:
 
     Compared just below the common ancestor: the gainer's queue, and all above it up to there, must end
     within their share while the loser's side is above its share; or within quota, while the loser's side
-    is above its quota.
+    is above its quota. Where they would not for what queues below the same one use beyond their own, these yield first.
     """
 
     def __init__(self, cycle: Cycle, work: Work, queue: Queue, demand: list[int], *, heed: bool = True) -> None:
@@ -111,22 +136,28 @@ class ReclaimTowardsFairShare:
         self.queue = queue
         self.demand = demand
         self.columns = [column for column, wanted in enumerate(demand) if wanted]
-        self.gains: dict[Queue, dict[str, bool]] = {}
+        self._most = {column: queue.used(column) + demand[column] for column in self.columns}  # with all its places
         self._seen = -1
-        self._stands: dict[Queue, tuple[bool, bool]] = {}
-        for bound in ("share", "quota"):
-            # what siblings use beyond their own must yield to the claim first, so it does not count against a parent
-            used = [queue.used(c) + demand[c] for c in self.columns]
-            within, below = True, queue
-            for at in queue.path:
+        self._stands: dict[Queue, Stand] = {}
+        self._gains: dict[Queue, tuple[str, ...]] = {}
+        # the same once all that queues beside use beyond their own has left
+        self._hopes = {at: tuple(bounds) for at, bounds in self._at_best().items()}
+
+    def _at_best(self) -> dict[Queue, list[str]]:
+        found: dict[Queue, list[str]] = {at: [] for at in self.queue.path}
+        for bound in _BOUNDS:
+            used, below = [self._most[column] for column in self.columns], self.queue
+            for at in self.queue.path:
                 for sibling in at.children:
                     if sibling is not below:
                         own = getattr(sibling, bound)
                         used = [u + min(sibling.used(c), own[c]) for u, c in zip(used, self.columns, strict=True)]
                 amounts = getattr(at, bound)
-                within = within and all(u <= amounts[c] for u, c in zip(used, self.columns, strict=True))
-                self.gains.setdefault(at, {})[bound] = within
+                if any(u > amounts[c] for u, c in zip(used, self.columns, strict=True)):
+                    break
+                found[at].append(bound)
                 below = at
+        return found
 
     def key(self) -> tuple[object, ...]:
         """Queue and demand."""
@@ -134,22 +165,27 @@ class ReclaimTowardsFairShare:
 
     def possible(self) -> bool:
         """Whether the claim may gain, and any other queue that has something is above what is its own."""
-        if not any(any(gain.values()) for gain in self.gains.values()):
+        if not self._gains_against(self.queue):
             return False
-        return any(q.live and q is not self.queue and self._over(q) for q in self.state.tree.queues.values())
+        return any(q.live and q is not self.queue and self._standing(q).over for q in self.state.tree.queues.values())
 
     def candidates(self) -> list[Work]:
         """Preemptible work of other queues that are above what is theirs."""
         found = []
         for queue in self.state.tree.queues.values():
-            if queue is not self.queue and queue.live and self._over(queue):
+            if queue is not self.queue and queue.live and self._standing(queue).hopes:
                 found += [victim for victim in queue.live.values() if self._may(victim)]
         return found
 
     def allows(self, victim: Work) -> bool:
         """As the class says, and preemptible or placed in this very cycle."""
         queue = victim.queue
-        return queue is not None and queue is not self.queue and self._may(victim) and self._over(queue)
+        return queue is not None and queue is not self.queue and self._standing(queue).over and self._may(victim)
+
+    def might(self, victim: Work) -> bool:
+        """The same, perhaps only once work of queues beside the claim's has left."""
+        queue = victim.queue
+        return queue is not None and queue is not self.queue and self._standing(queue).hopes and self._may(victim)
 
     def _may(self, victim: Work) -> bool:
         """What does not depend on where the queues stand."""
@@ -177,48 +213,53 @@ class ReclaimTowardsFairShare:
             if sides is None:
                 return False
             path = self.queue.path[: self.queue.path.index(sides[0]) + 1]
-            if not any(
-                all(at.used(c) <= getattr(at, bound)[c] for at in path for c in self.columns)
-                for bound in ("share", "quota")
-            ):
+            if not any(all(at.used(c) <= getattr(at, bound)[c] for at in path for c in self.columns) for bound in _BOUNDS):
                 return False
         return True
 
-    def _over(self, queue: Queue) -> bool:
-        return self._standing(queue)[0]
-
-    def _standing(self, queue: Queue) -> tuple[bool, bool]:
-        """Whether a queue must yield, and whether it is above its own share on every level below the ancestor."""
+    def _standing(self, queue: Queue) -> Stand:
         moved = self.state.tree.moved
         if self._seen != moved:
             self._seen = moved
-            self._stands = {}
+            self._stands, self._gains = {}, {}
         found = self._stands.get(queue)
         if found is None:
             sides = QueueTree.sides(self.queue, queue)
-            over = strict = False
+            hopes = over = strict = False
             if sides is not None:
-                over = self._yields(queue, *sides)
+                hopes = self._yields(queue, sides[1], self._hopes[sides[0]])
+                over = hopes and self._yields(queue, sides[1], self._gains_against(sides[0]))
                 for at in queue.path:
                     strict = any(at.used(c) > at.share[c] for c in self.columns)
                     if not strict or at is sides[1]:
                         break
-            found = self._stands[queue] = (over, strict)
+            found = self._stands[queue] = Stand(hopes, over, strict)
         return found
 
-    def _yields(self, queue: Queue, ours: Queue, theirs: Queue) -> bool:
-        gain = self.gains.get(ours)
-        if gain is None or (queue.keeps and any(0 < queue.used(c) <= queue.keep[c] for c in self.columns)):
+    def _yields(self, queue: Queue, theirs: Queue, bounds: tuple[str, ...]) -> bool:
+        if queue.keeps and any(0 < queue.used(c) <= queue.keep[c] for c in self.columns):
             return False
-        return any(
-            gain[bound] and any(theirs.used(c) > getattr(theirs, bound)[c] for c in self.columns)
-            for bound in ("share", "quota")
-        )
+        return any(any(theirs.used(c) > getattr(theirs, bound)[c] for c in self.columns) for bound in bounds)
+
+    def _gains_against(self, ours: Queue) -> tuple[str, ...]:
+        """The bounds within which the claim's queue, and all above it up to one, end as things stand."""
+        found = self._gains.get(ours)
+        if found is None:
+            below = self.queue.path[: self.queue.path.index(ours) + 1]
+            # of its places some are counted already; those that are not come on top of what each queue uses
+            lacks = {column: most - self.queue.used(column) for column, most in self._most.items()}
+            found = self._gains[ours] = tuple(
+                bound
+                for bound in _BOUNDS
+                if all(at.used(c) + lack <= getattr(at, bound)[c] for at in below for c, lack in lacks.items())
+            )
+        return found
 
     def rank(self, victim: Work) -> tuple[int, ...]:
-        """Queues that are above their own share on every level first; then lowest priority, then who loses least."""
-        strict = victim.queue is not None and self._standing(victim.queue)[1]
-        return (0 if strict else 1, *_dearness(victim, self.cycle.now))
+        """Who may go at once before who may later; queues that are above their own share on every level first; then
+        lowest priority, then who loses least."""
+        stand = self._standing(victim.queue) if victim.queue is not None else _NOWHERE
+        return (not stand.over, not stand.strict, *_dearness(victim, self.cycle.losses_at))
 
     def reason(self) -> Reason:
         """Names the queue that is owed the room and the workload that gains."""
@@ -235,6 +276,8 @@ def _spared(cycle: Cycle, victim: Work, until: float) -> bool:
 
 
 def _dearness(victim: Work, now: float) -> tuple[int, ...]:
-    """Lowest priority first, then who loses least work, then the newest."""
+    """Lowest priority first, then who loses least work, then who started last, then the newest."""
     running = [task for task in victim.tasks.values() if task.state is TaskState.BOUND]
-    return (victim.spec.priority, int(lost_work(running, now)), -int(victim.spec.created * 1000))
+    started = max((task.since for task in running), default=0.0)
+    lost = int(lost_work(running, now))
+    return (victim.spec.priority, lost, -int(started * 1000), -int(victim.spec.created * 1000))

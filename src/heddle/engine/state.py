@@ -41,6 +41,7 @@ from heddle.engine.queues import Queue, QueueTree, past_at
 from heddle.engine.scores import RequestClass, ScoreCache
 from heddle.engine.snapshot import Snapshot, TaskFact
 from heddle.engine.speeds import slowness
+from heddle.engine.stamps import Stamp, Stamps
 from heddle.engine.topology import Topology
 from heddle.engine.usage import PastUsage
 
@@ -236,8 +237,8 @@ class State:
         self.freed_rows: dict[int, int] = {}  # of late: on which row, by value of `freed`; -1 = anywhere
         self.placed = 0  # moves whenever places, nodes or rules change, not as claims come and go
         self._later: dict[Work, None] | None = None  # while much is told at once: what is put into lists at the end
-        self._stood: tuple[object, ...] = ()
-        self._stamp = 0
+        self.withdrawn = 0  # moves whenever somebody who waits is changed, or is gone
+        self._gains, self._moves = Stamps(), Stamps()
         self._log: list[tuple[Task, TaskState, int, tuple[int, ...], float, Hold | None]] | None = None
         self.touched: dict[Task, tuple[TaskState, int, tuple[int, ...], Hold | None]] | None = None
 
@@ -341,16 +342,17 @@ class State:
             self.freed_rows = {}
         self.freed_rows[self.freed] = row  # where `freed` is set back later, this is noted anew before it counts
 
-    def stamp(self, *rules: object) -> int:
-        """A number that stays the same as long as places, nodes, rules and shares do.
+    def stamp_of_gains(self, rules: object, moment: float) -> Stamp:
+        """As long as places, nodes, rules and shares stay the same, and nobody who waits goes; others may come.
 
-        Shares are those last divided; ``rules`` are such as no object of the state holds. Claims may come and go.
+        Shares are those last divided; ``rules`` are such as no object of the state holds. Losses are reckoned as of the
+        moment, in seconds.
         """
-        stood = (self.placed, self.tree.shares, rules)
-        if stood != self._stood:
-            self._stood = stood
-            self._stamp += 1
-        return self._stamp
+        return self._gains.of((self.placed, self.withdrawn, self.tree.shares, rules), moment)
+
+    def stamp_of_moves(self, moment: float) -> Stamp:
+        """As long as places, nodes and rules stay the same, and nobody who waits goes."""
+        return self._moves.of((self.placed, self.withdrawn), moment)
 
     def _learn_hardware(self) -> None:
         """What a task that has no place yet counts for depends on what hardware there is: all is counted anew."""
@@ -577,6 +579,7 @@ class State:
     def _rank(self, work: Work, spec: WorkloadSpec) -> None:
         """Takes up a spec with another priority: places stay as they are, so no room has become free by it."""
         self.settle()
+        self.withdrawn += 1
         live = work.queue.live if work.queue is not None and work.name in work.queue.live else None
         if live is not None:
             live.discard(work)
@@ -621,6 +624,7 @@ class State:
         del self.works[name]
 
     def _forget(self, work: Work) -> None:
+        self.withdrawn += any(work.pending)
         for task in work.tasks.values():
             if task.hold:
                 self.unhold(task)
@@ -1042,7 +1046,7 @@ class State:
         log = self._log
         if log is None:
             return
-        self._log = None  # what follows must not be noted
+        placed, self._log = self.placed, None  # what follows must not be noted, and leaves all as it was
         while len(log) > point:
             task, state, row, devices, since, hold = log.pop()
             if hold != task.hold:
@@ -1052,7 +1056,7 @@ class State:
                     self.hold(task, *hold)
             else:
                 self.move(task, state, row, devices, since)
-        self._log = log
+        self._log, self.placed = log, placed
 
     def keep(self, now: float) -> None:
         """Ends a transaction in which tasks got places and nothing else changed: they run from now on (seconds)."""

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from heddle.engine.cycle import Cycle
-from heddle.engine.nodes import Ints
+from heddle.engine.nodes import Bools, Ints
 from heddle.engine.placement import Need, waiting
 from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason
@@ -41,6 +41,10 @@ class Rule(Protocol):
 
     def allows(self, victim: Work) -> bool:
         """Whether a unit of this workload may be evicted as things stand."""
+        ...
+
+    def might(self, victim: Work) -> bool:
+        """Whether it may be, now or once others have left."""
         ...
 
     @property
@@ -75,6 +79,9 @@ Ranks = dict[Work, tuple[int, ...]]
 """How dear victims are: lower goes first."""
 Layout = dict[int, Sequence[tuple[Ints | None, int]]]
 """Per pod set: rows, and how many of its tasks go there."""
+
+_FEW = 64
+"""Rows with most room that are looked at before it is asked who is where."""
 
 
 class Offer(NamedTuple):
@@ -313,6 +320,8 @@ class RoomSearch:
             if not (here := self._here(row)):
                 barren.add(row)
                 continue
+            if not any(map(self.rule.allows, here)):
+                continue  # somebody elsewhere would have to leave first
             ranks = {victim: self.rule.rank(victim) for victim in here}
             yield Offer(self._least(row, ranks), row, ranks)
 
@@ -337,14 +346,30 @@ class RoomSearch:
         reachable = self.state.crowds.reachable(task.work, task.part) if task.work.social else None
         if reachable is not None:
             usable = usable[reachable[usable]]
-        return self.state.nodes.roomiest(usable)
+        first = [*islice(self.state.nodes.roomiest(usable), _FEW)]
+        yield from first
+        if usable.size > len(first):
+            left = self._inhabited()
+            left[first] = False
+            yield from self.state.nodes.roomiest(usable[left[usable]])
+
+    def _inhabited(self) -> Bools:
+        """Which rows have anybody on them whom the rule might evict."""
+        found = np.zeros(len(self.state.nodes.names), np.bool_)
+        for victim in self.victims:
+            for task in victim.tasks.values():
+                if task.state is TaskState.BOUND:
+                    found[task.row] = True
+                if task.hold:
+                    found[task.hold[0]] = True
+        return found
 
     def _here(self, row: int) -> list[Work]:
-        """Workloads on a row that the rule may evict."""
+        """Workloads on a row that the rule may evict, now or once others have left."""
         state = self.state
         there = {task.work: None for task in state.on_row.get(row, ()) if task.state is TaskState.BOUND}
         there.update((task.work, None) for task in state.holds_on_row.get(row, ()))
-        return [work for work in there if work is not self.work and self.rule.allows(work)]
+        return [work for work in there if work is not self.work and self.rule.might(work)]
 
     def _clear(self, task: Task, row: int, ranks: Ranks) -> bool:
         """Evicts candidates on a row, cheapest first, until the task fits there; then puts needless ones
@@ -488,7 +513,7 @@ class RoomSearch:
                 self.state.move(task, TaskState.RELEASING, task.row, task.devices, task.since)
             else:
                 self.cycle.evict(task, self.rule.reason())
-                self.cycle.doubts += 1  # what they would lose grows with time, and so who goes first may change
+                self.cycle.dated += 1  # who goes first may change as what they would lose grows
         if quiet:
             for task in victim.tasks.values():
                 if task.hold:
@@ -537,12 +562,15 @@ class RoomSearch:
 
     def _put_back(self) -> None:
         """Spares every unit whose going turned out not to matter, dearest first."""
-        for unit in reversed(self.gone):
+        for unit in self.gone[::-1]:
             point = self.state.checkpoint()
             if not self._restore(unit):
                 continue
-            if self._over_a_cap():
+            left = [other for other in self.gone if other is not unit]
+            if self._over_a_cap() or not self.rule.holds([victim for victim, tasks, _ in left if tasks]):
                 self.state.rollback(point)
+            else:
+                self.gone = left
 
 
 def _may_shrink(work: Work) -> bool:

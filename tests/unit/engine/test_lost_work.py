@@ -38,22 +38,32 @@ def test_a_checkpoint_is_told_at_any_time_and_counts_from_then_on() -> None:
 
 def test_a_checkpoint_of_before_the_start_or_of_the_future_changes_nothing_else() -> None:
     state = world(node("n0", 2), a=2)
-    run(state, 50, work("x/one", "a", created=1, checkpointed=10))
-    run(state, 60, work("x/two", "a", created=0))
+    run(state, 3000, work("x/one", "a", created=1, checkpointed=600))
+    run(state, 3600, work("x/two", "a", created=0))
     state.set_workload(work("x/high", "a", priority=1))
-    assert victims(state, 100) == {"x/two"}, "what it resumed from is no work of this start"
+    assert victims(state, 6000) == {"x/two"}, "what it resumed from is no work of this start"
     saved(state, "x/one", 1e6)
-    assert victims(state, 100) == {"x/one"}, "a clock that is ahead: it loses nothing"
+    assert victims(state, 6000) == {"x/one"}, "a clock that is ahead: it loses nothing"
 
 
 def test_who_saves_by_itself_loses_what_it_did_since_the_last_interval() -> None:
     state = world(node("n0", 2), a=2)
-    run(state, 0, work("x/saves", "a", saves_every=40), work("x/never", "a"))
+    run(state, 0, work("x/saves", "a", saves_every=2400), work("x/never", "a"))
     state.set_workload(work("x/high", "a", priority=1))
-    assert victims(state, 79) == {"x/saves"}, "39 s"
-    saved(state, "x/never", 50)
-    assert victims(state, 79) == {"x/never"}, "29 s"
-    assert victims(state, 81) == {"x/saves"}, "1 s"
+    assert victims(state, 4740) == {"x/saves"}, "39 minutes"
+    saved(state, "x/never", 3000)
+    assert victims(state, 4740) == {"x/never"}, "29 minutes"
+    assert victims(state, 4860) == {"x/saves"}, "1 minute"
+
+
+def test_who_loses_less_is_reckoned_as_of_the_last_minute() -> None:
+    state = world(node("n0", 2), a=2)
+    run(state, 0, work("x/old", "a"))
+    run(state, 130, work("x/new", "a", created=1))
+    saved(state, "x/old", 150)
+    state.set_workload(work("x/high", "a", priority=1))
+    assert victims(state, 179) == {"x/new"}, "as of second 120 neither loses anything: the later start goes"
+    assert victims(state, 181) == {"x/old"}, "as of second 180 it loses 30 s, the other 50"
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
@@ -65,11 +75,11 @@ def test_an_interval_that_is_none_names_the_field(seconds: float) -> None:
 def test_gpus_times_time_counts_not_the_time_alone() -> None:
     state = world(node("n0", 4), a=4)
     run(state, 0, work("x/large", "a", gpus=3), work("x/small", "a", gpus=1))
-    saved(state, "x/large", 50)
+    saved(state, "x/large", 3000)
     state.set_workload(work("x/high", "a", priority=1))
-    assert victims(state, 100) == {"x/small"}, "50 s of 3 GPUs are more than 100 s of one"
-    saved(state, "x/large", 70)
-    assert victims(state, 100) == {"x/large"}
+    assert victims(state, 6000) == {"x/small"}, "50 minutes of 3 GPUs are more than 100 minutes of one"
+    saved(state, "x/large", 4200)
+    assert victims(state, 6000) == {"x/large"}
 
 
 def test_a_checkpoint_never_vetoes_and_never_outranks_priority() -> None:

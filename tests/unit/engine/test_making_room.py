@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from worlds import bound, codes, node, settle, work, world
 
 from heddle.engine import Evict, QueueSpec, Reserve, State, TaskState, schedule
+from heddle.engine.victims import RoomSearch
 
 
 def evicted(plan) -> dict[str, int]:  # type: ignore[no-untyped-def]
@@ -157,3 +159,54 @@ def test_another_priority_changes_who_yields_and_frees_no_room() -> None:
     assert not schedule(state, 0).actions
     state.set_workload(work("x/waits", "a", 1, 4, priority=6))
     assert evicted(schedule(state, 0)) == {"x/runs": 1}
+
+
+def families(**queues: tuple[str, int]) -> State:
+    """Eleven GPUs on two nodes: queues x and y above, with five each, and some below them."""
+    state = world(node("n0", 6), node("n1", 5), x=5, y=5)
+    for name, (above, gpus) in queues.items():
+        state.set_queue(QueueSpec(name, above, quota={"gpu": gpus * 1000}))
+    return state
+
+
+def test_queues_beside_the_claim_yield_first_where_the_one_above_would_end_beyond_its_own() -> None:
+    state = families(a=("x", 2), b=("x", 3), c=("y", 5))
+    for at in range(6):
+        full(state, f"x/c{at}", "c", 1, selector={}, created=10 + at)
+    for at in range(5):
+        full(state, f"x/b{at}", "b", 1, created=at)
+    state.set_workload(work("x/a", "a", 1, 1, created=20))
+    plan = schedule(state, 0)
+    assert evicted(plan) == {"x/b4": 1}, "c0 to c5 are newer, but x would end above its quota"
+    settle(state, plan)
+    settle(state, schedule(state, 0))
+    assert any(state.works["x/a"].bound)
+
+
+def test_those_further_away_yield_once_those_beside_the_claim_have() -> None:
+    state = families(a=("x", 3), b=("x", 2), c=("y", 5))
+    full(state, "x/b", "b", 3, least=1)
+    full(state, "x/c", "c", 8, least=1)
+    state.set_workload(work("x/a", "a", 3, 1))
+    assert evicted(schedule(state, 0)) == {"x/b": 1, "x/c": 2}
+
+
+def test_who_got_nothing_is_not_searched_room_for_again_because_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = world(node("n0", 6), a=4, b=2)
+    full(state, "x/large", "a", 1, gpus=5)
+    full(state, "x/small", "b", 1, cpu=60_000)
+    state.set_workload(work("x/waits", "b", 1, 1, cpu=10_000))
+    searches: list[str] = []
+    run = RoomSearch.run
+    monkeypatch.setattr(RoomSearch, "run", lambda self: (searches.append(self.work.name), run(self))[1])
+    assert not schedule(state, 0, verdicts_of=()).actions
+    assert "x/waits" in searches
+    for at in range(5):
+        searches.clear()
+        state.set_workload(work(f"x/later{at}", "b", 1, 1, cpu=20_000 + at))
+        assert not schedule(state, at + 1, verdicts_of=()).actions
+        assert "x/waits" not in searches
+    searches.clear()
+    state.remove_workload("x/later0")
+    schedule(state, 6, verdicts_of=())
+    assert "x/waits" in searches, "who was in the way of it may be gone"

@@ -45,15 +45,15 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
         if need is None or not cycle.active(queue) or work.arranged or work.spec.awaited or work.spec.gentle:
             turns.give_up(queue, work, alike=False)
             continue
-        doubts = cycle.doubts
+        doubts, dated = cycle.doubts, cycle.dated
         if first_choice(work, need, partial(_try, cycle, work, queue, need, movers, within=within)):
             cycle.shadows.pop(name, None)
             turns.done(queue)
             turns.restack()
         else:
             tried = not within or state.tree.within(queue, cycle.demand(work, need), "share")
-            if tried and cycle.doubts == doubts and cycle.untouched():
-                state.asks.in_vain(Tried.GATHER, queue.name, turns.kind(queue), cycle.held_stamp)
+            if tried and (number := cycle.lasts(cycle.held_stamp, doubts, dated)) is not None:
+                state.asks.in_vain(Tried.GATHER, queue.name, turns.kind(queue), number)
             turns.give_up(queue, work)
 
 
@@ -90,7 +90,7 @@ def _move_others(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: lis
     point = cycle.state.checkpoint()
     moves = Moves(movers, work, need, cycle.now, most=cycle.moves_left)
     if not moves.run():
-        cycle.doubts += moves.tried  # who steps aside first is a matter of time
+        cycle.doubts += moves.tried  # who steps aside first, and where to, changes as time passes and others arrive
         return False
     cycle.doubts += 1
     if would_be_taken_back(cycle, work, queue, demand) or not cycle.leaves_room(work, queue, demand, held_places(work)):

@@ -66,8 +66,8 @@ def _sweep(cycle: Cycle) -> bool:
     again = True
     many = len(cycle.state.asks) > _KINDS
     heard: Heard | None = cycle.may_gain()
-    # (queue, what was asked for in vain since somebody last gained) -> the priority, and whether that may be remembered
-    lost: dict[tuple[str, Kind], tuple[int, bool]] = {}
+    # (queue, what was asked for in vain since somebody last gained) -> the priority, and as what that is remembered
+    lost: dict[tuple[str, Kind], tuple[int, int | None]] = {}
     while again:
         again = False
         turns = Turns(cycle, without=tried, heard=heard)
@@ -80,8 +80,8 @@ def _sweep(cycle: Cycle) -> bool:
             kind = turns.kind(queue)
             wish = apart_from_priority(kind) if not work.held and not any(work.bound) else None
             if wish is not None and (before := lost.get((queue.name, wish[0]))) and wish[1] <= before[0]:
-                if before[1]:
-                    cycle.state.asks.in_vain(Tried.GAIN, queue.name, kind, cycle.stamp)
+                if before[1] is not None:
+                    cycle.state.asks.in_vain(Tried.GAIN, queue.name, kind, before[1])
                 tried.add((queue.name, kind))
                 turns.give_up(queue, work)
                 continue
@@ -92,7 +92,7 @@ def _sweep(cycle: Cycle) -> bool:
                 continue
             cycle.searches += 1
             loosened, cycle.loosened = cycle.loosened, False
-            doubts, near = cycle.doubts, cycle.near
+            doubts, dated, near = cycle.doubts, cycle.dated, cycle.near
             if make_room(cycle, work, queue, need):
                 gained = True
                 lost.clear()
@@ -113,13 +113,13 @@ def _sweep(cycle: Cycle) -> bool:
                 turns.restack()  # standings of others changed too
                 continue
             cycle.loosened = loosened
-            vain = cycle.doubts == doubts and cycle.untouched()
-            if vain:
-                cycle.state.asks.in_vain(Tried.GAIN, queue.name, kind, cycle.stamp)
+            number = cycle.lasts(cycle.stamp, doubts, dated)
+            if number is not None:
+                cycle.state.asks.in_vain(Tried.GAIN, queue.name, kind, number)
             if name not in cycle.barred:
                 tried.add((queue.name, kind))
                 if wish is not None and cycle.near == near:
-                    lost[queue.name, wish[0]] = (wish[1], vain)
+                    lost[queue.name, wish[0]] = (wish[1], number)
             turns.give_up(queue, work, alike=name not in cycle.barred)
     return gained
 
@@ -161,16 +161,22 @@ def _evict_for(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
     for rule in rules_for(cycle, work, queue, need) if work.name not in cycle.barred else ():
         point = cycle.state.checkpoint()
         if RoomSearch(cycle, work, queue, need, rule).run():
-            cycle.doubts += 1
-            if would_be_taken_back(cycle, work, queue, demand) or not cycle.leaves_room(
-                work, queue, demand, held_places(work)
-            ):
+            if not _lasts(cycle, work, queue, demand):
                 cycle.state.rollback(point)
                 continue
             cycle.gainers.add(work.name)
             redeem(cycle, work)
             return True
     return False
+
+
+def _lasts(cycle: Cycle, work: Work, queue: Queue, demand: list[int]) -> bool:
+    """Whether what was just gained is neither taken back nor kept for others."""
+    if would_be_taken_back(cycle, work, queue, demand):
+        cycle.doubts += bool(cycle.state.tree.strict)  # somebody who comes may hold up the rival
+        return False
+    cycle.doubts += 1
+    return cycle.leaves_room(work, queue, demand, held_places(work))
 
 
 def held_places(work: Work) -> list[Place]:
@@ -237,7 +243,7 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
 def _takes(cycle: Cycle, rival: Work, queue: Queue, need: Need, work: Work) -> bool:
     """Whether a rival could evict something of a workload."""
     for rule in rules_for(cycle, rival, queue, need):
-        if not rule.allows(work):
+        if not rule.might(work):
             continue
         before = cycle.state.checkpoint()
         bound, held = list(work.bound), work.held
