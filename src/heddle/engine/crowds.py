@@ -184,6 +184,17 @@ class Crowds:
         self.count(wish, Presence.RUNS, task.row, 1)
         return found
 
+    def evenly(self, task: Task, crowds: set[str]) -> bool:
+        """Whether a task that runs keeps some of the crowds even that it is told to."""
+        wish = task.work.spec.pod_sets[task.part].neighbours
+        rules = [rule for rule in wish.even if rule.crowd in crowds] if wish is not None else []
+        if wish is None or not rules:
+            return True
+        self.count(wish, Presence.RUNS, task.row, -1)
+        found = all(self._even(task.work, task.part, wish, rule, land=False)[task.row] for rule in rules)
+        self.count(wish, Presence.RUNS, task.row, 1)
+        return found
+
     def stands(self, task: Task) -> bool:
         """Whether the place promised to a task is one where it may be, once all who leave have left."""
         wish = task.work.spec.pod_sets[task.part].neighbours

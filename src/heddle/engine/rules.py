@@ -213,7 +213,8 @@ class ReclaimTowardsFairShare:
             if sides is None:
                 return False
             path = self.queue.path[: self.queue.path.index(sides[0]) + 1]
-            if not any(all(at.used(c) <= getattr(at, bound)[c] for at in path for c in self.columns) for bound in _BOUNDS):
+            used = [(at, c, at.used(c)) for at in path for c in self.columns]
+            if not any(all(amount <= getattr(at, bound)[c] for at, c, amount in used) for bound in _BOUNDS):
                 return False
         return True
 

@@ -181,6 +181,26 @@ def test_members_of_a_gang_that_shun_each_other() -> None:
     assert where(state, "x/v") == ["n00", "n10"]
 
 
+def test_nobody_starts_for_evenness_with_who_leaves_in_the_same_cycle() -> None:
+    state = world(*racks(1, 1, gpus=2), a=8)
+    submit(state, "x/leaves", WEB, gpus=2, selector={"host": "n10"})
+    go(state)
+    even = Neighbours(("web",), even=(Even("rack", "web", 1),))
+    submit(state, "x/even", even, tasks=2, created=1)
+    state.set_workload(work("x/high", "a", 1, 2, priority=1, selector={"host": "n10"}))
+    plan = schedule(state, 0)
+    assert victims(plan) == ["x/leaves"]
+    assert not bound(plan), "two in one rack and none in the other"
+    settle(state, plan)
+    go(state)
+    assert where(state, "x/high") == ["n10"]
+    assert not runs(state, "x/even")
+    state.remove_workload("x/high")
+    go(state)
+    assert where(state, "x/leaves") == ["n10"], "it is back"
+    assert where(state, "x/even") == ["n00", "n00"]
+
+
 def test_all_pods_of_a_namespace_count_for_evenness() -> None:
     state = world(*racks(1, 1, 1, gpus=8), a=99)
     for at, rack in enumerate((0, 0, 1)):
