@@ -125,6 +125,18 @@ class Cap:
         return self.everywhere or self.queue in queue.path
 
 
+class Division:
+    """How a resource was last divided among the queues of a level."""
+
+    __slots__ = ("plenty", "shares", "total", "want")
+
+    def __init__(self, total: int, want: Amounts, shares: Amounts, *, plenty: bool) -> None:
+        self.total = total
+        self.want = want
+        self.shares = shares
+        self.plenty = plenty  # everybody got what he asked for
+
+
 class QueueTree:
     """All queues. Specs may come in any order; :meth:`settle` works the tree out again when they changed."""
 
@@ -145,9 +157,10 @@ class QueueTree:
         self.lending = Lending(self, free)
         self.counts_users = False
         self.counters = Counters()
-        # of those below a queue ("" = the tops): what they divide; of each resource (total, wants), shares
+        # of those below a queue ("" = the tops): what they divide, and how it was divided, per resource
         self._given: dict[str, Amounts] = {}
-        self._divided: dict[tuple[str, int], tuple[tuple[int, Amounts], Amounts]] = {}
+        self._divided: dict[tuple[str, int], Division] = {}
+        self._nothing: Amounts = []
 
     def widen(self) -> None:
         """Adds counters for resources that were appended to the shared list."""
@@ -163,7 +176,7 @@ class QueueTree:
             return
         self.stale = False
         self.tops = []
-        self._given, self._divided = {}, {}
+        self._given, self._divided, self._nothing = {}, {}, [0] * len(self.resources)
         self.shares += 1
         self.counts_users = any(queue.spec.user_limit for queue in self.queues.values())
         for number, queue in enumerate(self.queues.values()):
@@ -295,23 +308,31 @@ class QueueTree:
         if self._given.get(above) == total and above not in anew:
             return  # and what is below it has not changed either: it would have changed what this level asks for
         self._given[above] = list(total)
-        for column in range(len(self.resources)):
-            want = [queue.want[column] if queue.want else 0 for queue in level]
-            key = (total[column], want)
-            known = self._divided.get((above, column))
-            if known is not None and known[0] == key:
-                continue
-            shares = self._share_out(level, column, *key)
-            self._divided[above, column] = (key, shares)
-            # where everybody gets what he asks for, nobody is above his share, and whoever waits is within it
-            plenty = _enough(shares, want) and known is not None and _enough(known[1], known[0][1])
-            for queue, share in zip(level, shares, strict=True):
-                if queue.share[column] != share:
-                    queue.share[column] = share
-                    self.shares += not plenty
+        wants = [queue.want or self._nothing for queue in level]
+        for column, there in enumerate(total):
+            self._divide_one(above, level, column, there, [want[column] for want in wants])
         for queue in level:
             if queue.children:
                 self._divide(queue.name, queue.children, queue.share, anew)
+
+    def _divide_one(self, above: str, level: list[Queue], column: int, total: int, want: Amounts) -> None:
+        known = self._divided.get((above, column))
+        if known is not None and known.total == total:
+            if known.want == want:
+                return
+            if _still_short(known, want):
+                known.want = want
+                return
+        owed = all(asks <= queue.quota[column] for queue, asks in zip(level, want, strict=True))
+        shares = list(want) if owed else self._share_out(level, column, total, want)
+        plenty = owed or all(share >= asks for share, asks in zip(shares, want, strict=True))
+        self._divided[above, column] = Division(total, want, shares, plenty=plenty)
+        # where everybody gets what he asks for, nobody is above his share, and whoever waits is within it
+        alike = plenty and known is not None and known.plenty
+        for queue, share in zip(level, shares, strict=True):
+            if queue.share[column] != share:
+                queue.share[column] = share
+                self.shares += not alike
 
     @staticmethod
     def _share_out(level: list[Queue], column: int, total: int, want: Amounts) -> Amounts:
@@ -352,8 +373,11 @@ class QueueTree:
         return None
 
 
-def _enough(shares: Amounts, wants: Amounts) -> bool:
-    return all(share >= want for share, want in zip(shares, wants, strict=True))
+def _still_short(known: Division, want: Amounts) -> bool:
+    """Whether all who ask for something else than before had less than they asked for, and would have still: then
+    nobody's share changes."""
+    before = zip(known.want, want, known.shares, strict=True)
+    return all(asked == asks or (share < asked and share < asks) for asked, asks, share in before)
 
 
 def _nearest(values: Iterable[float | None], otherwise: float = 0.0) -> float:

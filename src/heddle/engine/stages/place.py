@@ -62,7 +62,7 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     works = cycle.state.works
     everyone = cycle.may_keep_ahead if not grow else _nobody
     turns = Turns(cycle, grow=grow, heard=cycle.may_be_placed(), everyone=everyone)
-    narrow = not grow and cycle.few_rows_freed()
+    narrow = not grow and bool(turns.lines) and cycle.few_rows_freed()
     for queue, name in turns:
         work = works[name]
         if grow:
