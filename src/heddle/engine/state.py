@@ -13,6 +13,7 @@ from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import IntEnum
+from typing import NamedTuple
 
 from heddle.engine.asks import Asks
 from heddle.engine.crowds import Crowds, Presence
@@ -210,6 +211,14 @@ class Work:
 def _order_of(spec: WorkloadSpec) -> list[list[int]]:
     names = [pod_set.name for pod_set in spec.pod_sets]
     return [[names.index(name) for name in pod_set.after] for pod_set in spec.pod_sets]
+
+
+class InLine(NamedTuple):
+    """Where a workload stands in its queue: its place in line and its kind, and whether it runs in part and waits."""
+
+    key: tuple[int, float, str] | None
+    kind: Kind | None
+    grows: bool
 
 
 class State:
@@ -1171,15 +1180,18 @@ class State:
     def _ask(self, queue: Queue, work: Work, kind: Kind) -> None:
         self.asks.add(queue.name, queue.number, kind, ask_of(work, len(self.resources)))
 
-    def line_up(self, work: Work) -> tuple[tuple[int, float, str] | None, Kind | None]:
+    def line_up(self, work: Work) -> InLine:
         """Puts a workload that a what-if made wait in its queue's line, as what it is now; returns where it was."""
-        was = (work.key, work.kind)
+        grows = work.queue is not None and work.name in work.queue.growing
+        was = InLine(work.key, work.kind, grows)
         self._stand(work, self.key_of(work))
         return was
 
-    def step_back(self, work: Work, was: tuple[tuple[int, float, str] | None, Kind | None]) -> None:
+    def step_back(self, work: Work, was: InLine) -> None:
         """Takes :meth:`line_up` back."""
-        self._stand(work, *was)
+        self._stand(work, was.key, was.kind)
+        if work.queue is not None and was.grows:  # it may still be out of its places, until the trial is over
+            work.queue.growing[work.name] = work
 
     def _time(self, work: Work, walltime: float, joined: Task | None) -> None:
         if joined is not None:
