@@ -144,6 +144,11 @@ class Asks:
                     barren[none] = freed
         return self._heard(fits, Tried.ROOM, freed if note else NEVER)
 
+    def known(self, what: Tried, queue: str, kind: Kind, stamp: Stamp) -> bool:
+        """Whether a kind was found to get nothing when the world was as these numbers say."""
+        row = self._row.get((queue, kind))
+        return row is not None and int(self._vain[what, row]) in stamp
+
     def _untried(self, what: Tried, stamp: Stamp) -> Bools:
         """Per row, whether it was not found to get nothing when the world was as these numbers say."""
         vain = self._vain[what, : len(self._kinds)]
@@ -151,11 +156,15 @@ class Asks:
         return untried
 
     def to_gather(self, idle: Ints, stamp: Stamp) -> Heard:
-        """The kinds that ask for no more than what is idle in all, now or once all who leave have left."""
+        """The kinds that ask for no more than what is idle in all, now or once all who leave have left; nobody, if all
+        of them were found to get nothing.
+
+        Those that were found to get nothing get something perhaps once others have.
+        """
         if self._nobody.get(Tried.GATHER) == stamp.dated:
             return {}
-        fits = self._untried(Tried.GATHER, stamp) & (self._least[: len(self._kinds)] <= idle).all(axis=1)
-        return self._heard(fits, Tried.GATHER, stamp.dated)
+        fits: Bools = np.all(self._least[: len(self._kinds)] <= idle, axis=1)
+        return self._heard(fits, Tried.GATHER, stamp.dated, self._untried(Tried.GATHER, stamp))
 
     def untried(self, stamp: Stamp) -> bool:
         """Whether there is a kind that was not found to make nobody leave when the world was as these numbers say."""
@@ -165,7 +174,7 @@ class Asks:
         return bool((live & self._untried(Tried.GAIN, stamp)).any())
 
     def to_gain(self, stamp: Stamp, slacks: Sequence[Ints], lowest: Ints, idle: Ints | None) -> Heard:
-        """The kinds that others might leave for.
+        """The kinds that others might leave for, as :meth:`to_gather` gives them.
 
         Args:
             stamp: as of :meth:`untried`.
@@ -180,10 +189,12 @@ class Asks:
             fits |= (least <= slack[queue]).all(axis=1)
         if idle is not None:
             fits |= (least <= idle).all(axis=1)
-        return self._heard(fits & self._untried(Tried.GAIN, stamp), Tried.GAIN, stamp.dated)
+        return self._heard(fits, Tried.GAIN, stamp.dated, self._untried(Tried.GAIN, stamp))
 
-    def _heard(self, fits: Bools, what: Tried, stamp: int) -> Heard:
+    def _heard(self, fits: Bools, what: Tried, stamp: int, untried: Bools | None = None) -> Heard:
         found: Heard = {}
+        if untried is not None and not (fits & untried).any():
+            fits = np.zeros_like(untried)
         for row in fits.nonzero()[0].tolist():
             if (each := self._kinds[row]) is not None:
                 found.setdefault(each[0], []).append(each[1])

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from heddle.engine import patience
-from heddle.engine.asks import Heard
+from heddle.engine.asks import Heard, Tried
 from heddle.engine.kinds import Kind
 from heddle.engine.lostwork import reckoned_at
 from heddle.engine.placement import Fence, Need, Placer
@@ -215,6 +215,10 @@ class Cycle:
         if self.doubts != doubts or not self.untouched():
             return None
         return stamp.lasting if self.dated == dated else stamp.dated
+
+    def in_vain(self, what: Tried, queue: Queue, kind: Kind, stamp: Stamp) -> bool:
+        """Whether it is known that those of a kind get nothing as things stand."""
+        return self.untouched() and self.state.asks.known(what, queue.name, kind, stamp)
 
     def untouched(self) -> bool:
         """Whether nobody has a place more or less than at the start, and nobody is barred: what fails now fails until

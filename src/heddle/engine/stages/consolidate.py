@@ -45,6 +45,9 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
         if need is None or not cycle.active(queue) or work.arranged or work.spec.awaited or work.spec.gentle:
             turns.give_up(queue, work, alike=False)
             continue
+        if cycle.in_vain(Tried.GATHER, queue, turns.kind(queue), cycle.held_stamp):
+            turns.give_up(queue, work)
+            continue
         doubts, dated = cycle.doubts, cycle.dated
         if first_choice(work, need, partial(_try, cycle, work, queue, need, movers, within=within)):
             cycle.shadows.pop(name, None)

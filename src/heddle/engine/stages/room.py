@@ -85,6 +85,10 @@ def _sweep(cycle: Cycle) -> bool:
                 tried.add((queue.name, kind))
                 turns.give_up(queue, work)
                 continue
+            if cycle.in_vain(Tried.GAIN, queue, kind, cycle.stamp):
+                tried.add((queue.name, kind))
+                turns.give_up(queue, work)
+                continue
             if cycle.searches >= cycle.budget.victim_searches:
                 cycle.unsearched.add(name)
                 cycle.unsearched_kinds.add((queue.name, kind))
