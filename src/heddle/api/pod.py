@@ -319,6 +319,7 @@ class ContainerStatus(Struct):
     restart_count: int = 0
     image: str = ""
     image_id: Annotated[str, Meta()] = field(default="", name="imageID")
+    container_id: Annotated[str, Meta()] = field(default="", name="containerID")
     started: bool | None = None
 
 
