@@ -231,3 +231,64 @@ async def test_an_upload_whose_job_is_refused_leaves_nothing(cluster: Cluster) -
     assert "Bad_Name" in done.stderr
     page = await cluster.store.list(CONFIGMAPS, cluster.namespace)
     assert not [blob for blob in page.items if json.loads(blob)["metadata"]["name"].startswith("upload-")]
+
+
+SERVES = """
+import http.server, os
+address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+print("told of", sorted(name for name in os.environ if name.startswith("HEDDLE_HOSTS")), flush=True)
+http.server.HTTPServer(address, http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+ASKS = """
+import os, time, urllib.request
+where = f"http://{os.environ['HEDDLE_ADDRESS_SERVER']}/"
+for _ in range(100):
+    try:
+        status = urllib.request.urlopen(where).status
+        break
+    except OSError:
+        time.sleep(0.1)
+print(f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} got {status} from {os.environ['HEDDLE_HOSTS_SERVER']}",
+      len(os.environ["HEDDLE_HOSTS_WORKER"].split(",")), flush=True)
+"""
+
+
+async def test_roles_start_in_order_find_each_other_and_end_by_the_success_policy(cluster: Cluster, node: Any) -> None:
+    await cluster.queue("default", 2)
+    await cluster.leading(cluster.start())
+    server = {"name": "server", "command": ["python", "-c", SERVES]}
+    worker = {
+        "name": "worker", "nodes": 2, "after": ["server"], "command": ["python", "-c", ASKS],
+        "resourcesPerNode": {"nvidia.com/gpu": 1},
+    }  # fmt: skip
+    spec = {"image": IMAGE, "successPolicy": {"roles": ["worker"]}, "roles": [server, worker]}
+    status, logs = await _finished(cluster, "parts", spec)
+    assert (status["phase"], status["message"]) == ("Succeeded", "worker succeeded"), (status, logs)
+    pods = {pod["metadata"]["name"]: pod for pod in await cluster.pods()}
+    address = pods["parts-server-0"]["status"]["podIP"]
+    assert "parts-server-0: told of ['HEDDLE_HOSTS_SERVER']" in logs
+    for rank in range(2):
+        assert f"parts-worker-{rank}: rank {rank} of 2 got 200 from {address} 2" in logs
+    bound = {
+        name: next(c["lastTransitionTime"] for c in pod["status"]["conditions"] if c["type"] == "PodScheduled")
+        for name, pod in pods.items()
+    }
+    assert bound["parts-server-0"] <= min(bound["parts-worker-0"], bound["parts-worker-1"])
+
+
+async def _finished(cluster: Cluster, name: str, spec: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The status of a job that has ended, and its logs."""
+    obj = {"apiVersion": "heddle.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name}, "spec": spec}
+    await cluster.store.create(TRAININGJOBS, obj, cluster.namespace)
+
+    async def ended() -> bool:
+        found = json.loads(await cluster.store.get(TRAININGJOBS, name, cluster.namespace))
+        return found.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+    try:
+        await cluster.until(ended, 90)
+    finally:
+        command = heddle(cluster, "logs", name, "--namespace", cluster.namespace)
+        logs = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+        print(logs.stdout, json.dumps(await cluster.pods())[-6000:], cluster.logs()[-3000:], sep="\n---\n")
+    return json.loads(await cluster.store.get(TRAININGJOBS, name, cluster.namespace))["status"], logs.stdout

@@ -68,6 +68,8 @@ def _one_instance(resource: Resource, new: dict[str, Any]) -> None:
     """Here heddle itself says which MIG instance a pod gets: one, and nothing else of GPUs."""
     spec = new.get("spec") or {}
     asked = {"spec.resourcesPerNode": (spec.get("resourcesPerNode"), spec.get("gpuMemoryPerNode"))}
+    for at, role in enumerate(spec.get("roles", ()) if resource.kind == "TrainingJob" else ()):
+        asked[f"spec.roles[{at}].resourcesPerNode"] = role.get("resourcesPerNode"), role.get("gpuMemoryPerNode")
     if resource.kind == "Workload":
         sets = enumerate(spec.get("podSets", ()))
         asked = {f"spec.podSets[{at}].resources": (one.get("resources"), one.get("gpuMemory")) for at, one in sets}

@@ -353,6 +353,12 @@ class Pod(Kind):
         return bool(self.spec.node_name) and not self.metadata.deletion_timestamp and not self.finished
 
     @property
+    def ready(self) -> bool:
+        """It says that it does its work."""
+        condition = find_condition(self.status.conditions, "Ready")
+        return condition is not None and condition.status == "True"
+
+    @property
     def scheduled_at(self) -> float:
         """When it got its node (where that is not said: when it was made), in seconds since 1970."""
         scheduled = find_condition(self.status.conditions, "PodScheduled")
