@@ -292,3 +292,68 @@ async def _finished(cluster: Cluster, name: str, spec: dict[str, Any]) -> tuple[
         logs = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
         print(logs.stdout, json.dumps(await cluster.pods())[-6000:], cluster.logs()[-3000:], sep="\n---\n")
     return json.loads(await cluster.store.get(TRAININGJOBS, name, cluster.namespace))["status"], logs.stdout
+
+
+TELLS = """
+import os, pathlib
+print("user", os.getuid(), os.getgid(), "groups", os.getgroups())
+print("token", os.environ["TOKEN"], "all", os.environ["PASSWORD"], "plain", os.environ["PLAIN"])
+status = pathlib.Path("/proc/self/status").read_text()
+print([line for line in status.splitlines() if line.startswith(("NoNewPrivs", "CapBnd"))])
+pathlib.Path("/dev/shm/mine").write_text("x")
+"""
+
+
+async def _restricted(cluster: Cluster) -> None:
+    """Only pods that Pod Security calls *restricted* may be in the test's namespace."""
+    label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    kubectl = [str(cluster.plane.kubectl), "--kubeconfig", str(cluster.plane.kubeconfig)]
+    patch = [*kubectl, "patch", "namespace", cluster.namespace, "--type=merge", "-p", json.dumps(label)]
+    await asyncio.to_thread(subprocess.run, patch, check=True, capture_output=True)
+
+
+async def test_a_job_runs_as_whom_it_says_with_its_secrets_in_a_restricted_namespace(
+    cluster: Cluster, node: Any
+) -> None:
+    await cluster.queue("default", 2)
+    await cluster.leading(cluster.start())
+    space = f"/api/v1/namespaces/{cluster.namespace}"
+    await _restricted(cluster)
+    docker = {"auths": {"registry.heddle.test": {"username": "u", "password": "p"}}}
+    cluster.plane.create(f"{space}/secrets", [
+        {"metadata": {"name": "hub"}, "stringData": {"token": "t0ken", "PASSWORD": "pa$s"}},
+        {"metadata": {"name": "pull"}, "type": "kubernetes.io/dockerconfigjson",
+         "stringData": {".dockerconfigjson": json.dumps(docker)}},
+    ])  # fmt: skip
+    cluster.plane.create(f"{space}/serviceaccounts", [{"metadata": {"name": "trainer"}}])
+    command = heddle(
+        cluster, "run", "--name", "identity", "--namespace", cluster.namespace, "--image", IMAGE, "--gpus", "1",
+        "--user", "1234:5678", "--secret-env", "TOKEN=hub:token", "--secret-env", "hub", "--env", "PLAIN=$(TOKEN)",
+        "--image-pull-secret", "pull", "--service-account", "trainer", "--shm", "1Mi", "--max-restarts", "0",
+        "--", "python", "-c", TELLS,
+    )  # fmt: skip
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False, timeout=120)
+    print(done.stdout, done.stderr, cluster.logs()[-3000:], sep="\n---\n")
+    assert done.returncode == 0
+    assert "user 1234 5678 groups [5678]" in done.stdout
+    assert "token t0ken all pa$s plain $(TOKEN)" in done.stdout
+    assert re.search(r"CapBnd:\\t0+', 'NoNewPrivs:\\t1'", done.stdout), "no way to become root"
+    (pod,) = await cluster.pods()
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "pull"}]
+    assert pod["spec"]["serviceAccountName"] == "trainer"
+    assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+async def test_a_job_that_does_not_say_as_whom_it_runs_is_told_so_where_that_is_demanded(cluster: Cluster) -> None:
+    await cluster.queue("default", 2)
+    await cluster.leading(cluster.start())
+    await _restricted(cluster)
+    spec = {"image": IMAGE, "command": ["true"]}
+    obj = {"apiVersion": "heddle.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "root"}, "spec": spec}
+    await cluster.store.create(TRAININGJOBS, obj, cluster.namespace)
+
+    async def told() -> bool:
+        found = json.loads(await cluster.store.get(TRAININGJOBS, "root", cluster.namespace))
+        return "heddle run --user UID:GID" in found.get("status", {}).get("message", "")
+
+    await cluster.until(told, 30)
