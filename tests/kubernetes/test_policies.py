@@ -180,6 +180,18 @@ def test_what_embedded_heddle_refuses_is_refused_with_a_remedy(installed: Any, n
         dry(installed, resource, made(resource, spec))
 
 
+@pytest.mark.parametrize("wish", [{"gpuModels": ["A100"]}, {"gpuSpeeds": {"A100": 1}}], ids=("models", "speeds"))
+def test_instances_that_the_kubelet_picks_are_of_no_model_that_heddle_could_choose(
+    installed: Any, wish: dict[str, Any]
+) -> None:
+    resource, spec = job(resourcesPerNode={"nvidia.com/mig-3g.40gb": 1}, **wish)
+    assert faults(resource, made(resource, spec)) == [], "embedded heddle picks them itself"
+    with pytest.raises(
+        RuntimeError, match="of MIG instances, which the kubelet picks, pin the model with nodeSelector"
+    ):
+        dry(installed, resource, made(resource, spec))
+
+
 def test_a_name_too_long_for_its_pods_is_refused(installed: Any) -> None:
     resource, spec = job()
     dry(installed, resource, made(resource, spec, "x" * 50))

@@ -13,7 +13,7 @@ from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.fault import Fault
 from heddle.api.license import LICENSE_PREFIX
 from heddle.api.meta import Kind, Quantity, Resources
-from heddle.api.mig import MIG_PREFIX
+from heddle.api.mig import MIG_PREFIX, asked_of
 from heddle.api.pod import Pod
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.topology import Topology
@@ -65,7 +65,7 @@ def _gpu_models(models: list[str], *, gpus: bool, selector: dict[str, str], path
             remedy = "name each model once, as the node label does: NVIDIA-H100-80GB-HBM3"
             yield Fault(f"{path}.gpuModels[{i}]", "FieldValueInvalid", model, remedy)
     if models and not gpus:
-        remedy = f"ask for GPUs too, with {GPU_RESOURCE} or by memory"
+        remedy = f"ask for GPUs too, with {GPU_RESOURCE}, by memory, or as a MIG instance"
         yield Fault(f"{path}.gpuModels", "FieldValueForbidden", models, remedy)
     if models and GPU_PRODUCT_LABEL in selector:
         remedy = "give gpuModels or this label, not both"
@@ -90,7 +90,7 @@ def _gpu_speeds(
         if models and model not in models:
             yield Fault(where, "FieldValueInvalid", speed, f"name one of gpuModels: {', '.join(models)}")
     if speeds and not gpus:
-        remedy = f"ask for GPUs too, with {GPU_RESOURCE} or by memory"
+        remedy = f"ask for GPUs too, with {GPU_RESOURCE}, by memory, or as a MIG instance"
         yield Fault(f"{path}.gpuSpeeds", "FieldValueForbidden", speeds, remedy)
     if speeds and not models and GPU_PRODUCT_LABEL in selector:
         remedy = "give gpuSpeeds or this label, not both"
@@ -99,7 +99,7 @@ def _gpu_speeds(
 
 
 def _asks_gpus(resources: Resources, memory: Quantity | None) -> bool:
-    return memory is not None or quantity.milli(resources.get(GPU_RESOURCE, 0)) > 0
+    return memory is not None or quantity.milli(resources.get(GPU_RESOURCE, 0)) > 0 or bool(asked_of(resources))
 
 
 def _queue(queue: Queue) -> Iterator[Fault]:

@@ -53,6 +53,9 @@ _SOUND = (
 )
 
 
+_INSTANCES = "of MIG instances, which the kubelet picks, pin the model with nodeSelector"
+
+
 def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least: str) -> Iterable[Rule]:
     """What holds of a set of pods, be it a TrainingJob's or one of a Workload's."""
     amounts, share = f"{at}.{resources}", f"{at}.{resources}['{GPU_RESOURCE}']"
@@ -89,7 +92,7 @@ def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least:
     yield Rule(
         f"!has({at}.gpuModels) || {at}.gpuModels.size() == 0 || has({at}.{memory}) || "
         f"({asks} && {_number(share)} > 0.0)",
-        f"gpuModels: ask for GPUs too, with {GPU_RESOURCE} or by memory",
+        f"gpuModels: ask for GPUs too, with {GPU_RESOURCE} or by memory; {_INSTANCES}",
     )
     yield Rule(
         f"!has({at}.gpuModels) || {at}.gpuModels.size() == 0 || !has({at}.nodeSelector) || "
@@ -114,7 +117,7 @@ def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least:
     yield Rule(
         f"!has({at}.gpuSpeeds) || {at}.gpuSpeeds.size() == 0 || has({at}.{memory}) || "
         f"({asks} && {_number(share)} > 0.0)",
-        f"gpuSpeeds: ask for GPUs too, with {GPU_RESOURCE} or by memory",
+        f"gpuSpeeds: ask for GPUs too, with {GPU_RESOURCE} or by memory; {_INSTANCES}",
     )
     yield Rule(
         f"!has({at}.gpuSpeeds) || {at}.gpuSpeeds.size() == 0 || !has({at}.nodeSelector) || "
