@@ -229,6 +229,7 @@ class TrainingJobStatus(Struct):
         Meta(description="Pending, Running, Restarting, Succeeded or Failed."),
     ] = ""
     conditions: Annotated[list[Condition], Meta(description="Running, Complete, Failed.")] = []
+    nodes: Annotated[int, Meta(description="Nodes wished for, of all roles and groups.")] = 0
     active_nodes: Annotated[int, Meta(description="Nodes of the present rendezvous.")] = 0
     active_by_role: Annotated[dict[str, int], Meta(description="The same by role.")] = {}
     rendezvous: Annotated[int, Meta(description="How often the world was (re)formed.")] = 0

@@ -186,6 +186,7 @@ async def test_a_role_joins_the_world_once_those_before_it_run_and_nobody_restar
     running = await phase(client, "Running")
     assert running.status.message == "server 1 of 1, worker 2 of 2"
     assert running.status.active_by_role == {"server": 1, "worker": 2}
+    assert (running.status.active_nodes, running.status.nodes) == (3, 3)
 
 
 async def test_a_role_that_has_its_places_waits_until_those_before_it_run(client: Client) -> None:

@@ -526,7 +526,7 @@ class TrainingController:
         now = time.time()
         old = job.status
         status = msgspec.structs.replace(old, **changes)
-        status.observed_generation = job.metadata.generation
+        status.observed_generation, status.nodes = job.metadata.generation, job.spec.size
         world = self._worlds.objects.get(f"{job.metadata.namespace}/{rendezvous_name(job)}")
         status.rendezvous = int(world.data.get("generation", "0")) if world else 0
         if status.phase == "Running" and not status.start_time:
@@ -548,7 +548,7 @@ class TrainingController:
 
 
 _STATUS_FIELDS = tuple(f.encode_name for f in msgspec.structs.fields(TrainingJobStatus))
-_ZERO: dict[str, Any] = {"activeNodes": 0, "restarts": 0, "resizes": 0, "rendezvous": 0, "gpuSeconds": 0}
+_ZERO: dict[str, Any] = {"nodes": 0, "activeNodes": 0, "restarts": 0, "resizes": 0, "rendezvous": 0, "gpuSeconds": 0}
 
 
 def _by_role(job: TrainingJob, names: set[str]) -> dict[str, int]:
