@@ -1,12 +1,16 @@
 """TrainingJobs on a real node: `heddle run` to the end, with pods that really run and one that is killed."""
 
 import asyncio
+import base64
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tarfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -290,7 +294,8 @@ async def _finished(cluster: Cluster, name: str, spec: dict[str, Any]) -> tuple[
     finally:
         command = heddle(cluster, "logs", name, "--namespace", cluster.namespace)
         logs = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
-        print(logs.stdout, json.dumps(await cluster.pods())[-6000:], cluster.logs()[-3000:], sep="\n---\n")
+        told = [(pod["metadata"]["name"], pod["status"].get("containerStatuses")) for pod in await cluster.pods()]
+        print(logs.stdout, logs.stderr, json.dumps(told), cluster.logs()[-3000:], sep="\n---\n")
     return json.loads(await cluster.store.get(TRAININGJOBS, name, cluster.namespace))["status"], logs.stdout
 
 
@@ -357,3 +362,77 @@ async def test_a_job_that_does_not_say_as_whom_it_runs_is_told_so_where_that_is_
         return "heddle run --user UID:GID" in found.get("status", {}).get("message", "")
 
     await cluster.until(told, 30)
+
+
+@contextmanager
+def _registry(archive: Path, name: str, user: str, password: str) -> Iterator[str]:
+    """A registry on loopback, without TLS, that gives an image to one user only; its name there."""
+    blobs = tarfile.open(archive)  # noqa: SIM115 - closed at the end
+    index = json.loads(blobs.extractfile("index.json").read())  # type: ignore[union-attr]
+    (described,) = index["manifests"]
+    known = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    lock = threading.Lock()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            kind, digest = "application/octet-stream", self.path.rpartition("/")[2]
+            if self.path.startswith(f"/v2/{name}/manifests/"):
+                kind, digest = described["mediaType"], described["digest"]
+            try:
+                with lock:
+                    member = blobs.getmember(f"blobs/sha256/{digest.removeprefix('sha256:')}")
+                    content = blobs.extractfile(member).read()  # type: ignore[union-attr]
+            except KeyError:
+                content = b"{}"
+            allowed = self.headers.get("Authorization") == known
+            self.send_response(200 if allowed else 401)
+            if not allowed:
+                content = b"{}"
+                self.send_header("WWW-Authenticate", 'Basic realm="heddle"')
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Docker-Content-Digest", digest)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET  # noqa: N815 - the names are http.server's
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing: it is no news."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server, blobs:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+async def test_an_image_that_only_some_may_pull_is_pulled_with_the_jobs_secret(
+    cluster: Cluster, node: Any, tmp_path: Path
+) -> None:
+    import ociimage
+
+    archive = tmp_path / "private.tar"
+    await asyncio.to_thread(ociimage.python, archive, "private:1", [])
+    await cluster.queue("default", 2)
+    await cluster.leading(cluster.start())
+    with _registry(archive, "private", "ada", "s3cret") as registry:
+        node.trust(registry)
+        docker = {"auths": {registry: {"username": "ada", "password": "s3cret"}}}
+        cluster.plane.create(f"/api/v1/namespaces/{cluster.namespace}/secrets", [
+            {"metadata": {"name": "pull"}, "type": "kubernetes.io/dockerconfigjson",
+             "stringData": {".dockerconfigjson": json.dumps(docker)}},
+        ])  # fmt: skip
+        spec = {"image": f"{registry}/private:1", "command": ["python", "-c", "print('pulled')"]}
+        without = {"apiVersion": "heddle.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "without"}}
+        await cluster.store.create(TRAININGJOBS, without | {"spec": spec}, cluster.namespace)
+
+        async def refused() -> bool:
+            found = json.loads(await cluster.store.get(TRAININGJOBS, "without", cluster.namespace))
+            return bool(re.match("without-0: .*ImagePull.*no basic auth", found.get("status", {}).get("message", "")))
+
+        await cluster.until(refused, 60)
+        status, logs = await _finished(cluster, "with", spec | {"imagePullSecrets": [{"name": "pull"}]})
+        assert (status["phase"], logs) == ("Succeeded", "pulled\n")
