@@ -31,6 +31,16 @@ def starts(before: State, name: str, change: Change, now: float, rounds: int = 3
     return False
 
 
+def comes(before: State, name: str, change: Change, now: float) -> bool:
+    """Whether the cycle that follows a change starts a workload with its minimum, or has room made for it."""
+    state = State.rebuild(before.snapshot())
+    change(state)
+    for action in schedule(state, now).actions:
+        state.apply(action, now)
+    work = state.works[name]
+    return work.promised_whole() and (any(work.bound) or work.held > 0)
+
+
 def edited(name: str, edit: Callable[[WorkloadSpec], WorkloadSpec]) -> Change:
     return lambda state: void(state.set_workload(edit(state.works[name].spec)))
 
@@ -57,8 +67,16 @@ def members(name: str, count: int) -> Change:
     )
 
 
-def gpus(name: str, milli: int) -> Change:
-    return one_pod_set(name, lambda pods: replace(pods, gpu=milli))
+def gpus(name: str, asked: int, milli: int) -> Change:
+    """Fewer GPUs for the pod set that asks for so many; of several for one that it needs."""
+
+    def change(spec: WorkloadSpec) -> WorkloadSpec:
+        sets = list(spec.pod_sets)
+        part = min((at for at, pods in enumerate(sets) if pods.gpu == asked), key=lambda at: not sets[at].min)
+        sets[part] = replace(sets[part], gpu=milli)
+        return replace(spec, pod_sets=tuple(sets))
+
+    return edited(name, change)
 
 
 def level(name: str, label: str | None) -> Change:
@@ -91,7 +109,8 @@ def changes(state: State, name: str, said: Reason) -> tuple[list[Change], list[C
         more = said.fits + size
         return [members(name, said.fits)], [members(name, more)] if more < said.needed else []
     if code == "FewerGpus":
-        return [gpus(name, said.free)], [gpus(name, said.free + 1000)] if said.free + 1000 < said.wanted else []
+        more = said.free + 1000
+        return [gpus(name, said.wanted, said.free)], [gpus(name, said.wanted, more)] if more < said.wanted else []
     if code == "RelaxTopology":
         labels = state.topology.labels
         inner = labels.index(said.level) if said.level in labels else 0
