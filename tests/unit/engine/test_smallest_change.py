@@ -12,7 +12,7 @@ from test_invariants import AMOUNTS, NOW, TREE, WISHES, node, random_workload
 from worlds import FUZZ, random_policy, with_policy, work, world
 from worlds import node as plain_node
 
-from heddle.engine import Evict, PodSet, QueueSpec, State, explain, schedule
+from heddle.engine import Evict, PodSet, QueueSpec, State, WorkloadSpec, explain, schedule
 
 
 def world_at_rest(seed: int) -> State:
@@ -124,6 +124,15 @@ def test_the_fewest_nodes_that_would_have_to_come_back_are_named() -> None:
     for spec, enough in ((nodes[2], False), (nodes[3], True)):
         state.set_node(spec)
         assert explain(state, 0.0, "w").admitted is enough
+
+
+def test_fewer_gpus_are_those_of_the_pod_set_that_lacks_them_not_of_the_first() -> None:
+    state = world(plain_node("n0", 2), a=4)
+    torn = PodSet("cut", ("c0",), 0, mig="2g.10gb", step=2)  # half a step never starts
+    sets = (torn, PodSet("whole", ("w0",), 0, gpu=4000))
+    state.set_workload(WorkloadSpec("x/both", "a", sets))
+    [fewer] = [change for change in explain(state, 0, "x/both").changes if str(change.code) == "FewerGpus"]
+    assert (fewer.wanted, fewer.free) == (4000, 2000)
 
 
 def test_smallest_is_meant_of_the_coming_cycle() -> None:
