@@ -125,3 +125,32 @@ def test_a_lost_node_of_a_role_makes_all_roles_start_anew(heddle: Heddle, tmp_pa
     assert lines().count("serve 2") == 1, lines()
     assert lines().count("train 2") == 2, lines()
     assert max(i for i, line in enumerate(lines()) if line == "serve 2") < lines().index("train 2")
+
+
+def test_an_elastic_role_yields_and_grows_again_and_all_roles_start_anew_with_it(
+    heddle: Heddle, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    serve = {"name": "serve", "command": ["sh", "-c", f"echo serve >> {log}; exec sleep 300"]}
+    train = {
+        "name": "train", "nodes": 4, "minNodes": 2, "after": ["serve"], "resourcesPerNode": {"nvidia.com/gpu": 4},
+        "command": ["sh", "-c", f"echo train $RANK of $WORLD_SIZE >> {log}; exec sleep 300"],
+    }  # fmt: skip
+    submit(heddle, "elastic", roles=[serve, train])
+
+    def world(size: int, count: int) -> None:
+        """Until so many worlds of this size have formed."""
+        until = time.monotonic() + 30
+        while (log.read_text() if log.exists() else "").count(f"train 0 of {size}\n") < count:
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.05)
+
+    world(4, 1)
+    done = heddle("run", "--name", "urgent", "--priority", "5", "--nodes", "2", "--gpus", "4", "--", "sleep", "2")
+    assert done.returncode == 0, done.stderr
+    world(2, 1)
+    world(4, 2)
+    status = json.loads(heddle("get", "trainingjob", "elastic", "-o", "json").stdout)["status"]
+    assert (status.get("restarts", 0), status["resizes"]) == (0, 2)
+    assert log.read_text().count("serve\n") == 3
+    assert heddle("delete", "trainingjob", "elastic", "--yes").returncode == 0
