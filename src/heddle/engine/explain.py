@@ -52,36 +52,36 @@ def explain(state: State, now: float, workload: str, budget: Budget | None = Non
     if workload not in state.works:
         raise ValueError(f"workload: {workload!r} is not known; set it first")
     leaving: Leaving = {}
-    admitted, reasons, likely, part = _likely(state, now, workload, budget, leaving)
+    admitted, reasons, likely = _likely(state, now, workload, budget, leaving)
     if not likely:
         return Explanation(workload, admitted, reasons, ())
-    trials = Trials(state, now, workload, budget, leaving, part)
+    trials = Trials(state, now, workload, budget, leaving)
     proven = [trials.proven(change) for change in likely]
     return Explanation(workload, admitted, reasons, tuple(change for change in proven if change is not None))
 
 
 def _likely(
     state: State, now: float, workload: str, budget: Budget | None, leaving: Leaving
-) -> tuple[bool, tuple[Reason, ...], tuple[Reason, ...], int]:
-    """Whether it is admitted, why not, changes that the end of the coming cycle suggests, and the pod set that they
-    are about where it lacks but one; ``leaving`` is filled with the tasks that would have to leave."""
+) -> tuple[bool, tuple[Reason, ...], tuple[Reason, ...]]:
+    """Whether it is admitted, why not, and changes that the end of the coming cycle suggests; ``leaving`` is
+    filled with the tasks that would have to leave."""
     with carried_through(state, now, budget) as cycle:
         work = state.works[workload]
         if any(work.bound) and work.whole():
-            return True, (), (), 0
+            return True, (), ()
         verdicts = Verdicts(cycle)
         reasons = verdicts.why(work)
         need = cycle.minimum(work) or cycle.growth(work)
         queue = work.queue
         if queue is not None and queue.stopped and need is not None:
             resumed = _resumed_queue(_WhatIf(cycle, work, queue, need))
-            return False, reasons, (resumed,) if resumed else (), 0
+            return False, reasons, (resumed,) if resumed else ()
         if queue is None or not cycle.active(queue) or need is None or work.held:
-            return False, reasons, (), 0
+            return False, reasons, ()
         if cycle.behind(queue, work):
             free = first_choice(work, need, lambda: _WhatIf(cycle, work, queue, need).starts(need))
             relaxed = Reason(ReasonCode.RELAX_ORDERING, queue=queue.name)
-            return False, reasons, (relaxed,) if free else (), 0
+            return False, reasons, (relaxed,) if free else ()
         found: list[Reason | None] = [None] * len(_KINDS)
 
         def look() -> bool:
@@ -93,7 +93,7 @@ def _likely(
             return False
 
         first_choice(work, need, look)
-        return False, reasons, tuple(change for change in found if change is not None), need[0][0]
+        return False, reasons, tuple(change for change in found if change is not None)
 
 
 class _WhatIf:
@@ -148,7 +148,14 @@ def _fewer_members(ask: _WhatIf) -> Reason | None:
         low, high = (middle, high) if ask.starts(((part, middle * size),)) else (low, middle - 1)
     if low < 1 or not ask.starts(((part, low * size),)):
         return None
-    return Reason(ReasonCode.FEWER_MEMBERS, queue=ask.queue.name, fits=low * size, needed=count)
+    return Reason(
+        ReasonCode.FEWER_MEMBERS, queue=ask.queue.name, fits=low * size, needed=count, pod_set=_named(ask.work, part)
+    )
+
+
+def _named(work: Work, part: int) -> str:
+    """The name of a pod set where there are several."""
+    return work.spec.pod_sets[part].name if len(work.spec.pod_sets) > 1 else ""
 
 
 def _fewer_groups(ask: _WhatIf) -> Reason | None:
@@ -183,6 +190,7 @@ def _fewer_gpus(ask: _WhatIf) -> Reason | None:
                 wanted=asked,
                 free=gpu,
                 needed=count,
+                pod_set=_named(ask.work, part),
             )
     return None
 

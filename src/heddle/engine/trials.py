@@ -36,17 +36,13 @@ Leaving = dict[str, frozenset[str]]
 class Trials:
     """A copy of the world in which one workload waits, and the question whether a change starts it."""
 
-    def __init__(
-        self, state: State, now: float, workload: str, budget: Budget | None, leaving: Leaving, part: int
-    ) -> None:
-        """``part``: the pod set that it lacks, where it lacks but one."""
+    def __init__(self, state: State, now: float, workload: str, budget: Budget | None, leaving: Leaving) -> None:
         self.snapshot = state.snapshot()
         self.twin = State.rebuild(self.snapshot)
         self.now = now
         self.name = workload
         self.budget = budget
         self.leaving = leaving
-        self.part = part
         self.spec = state.works[workload].spec
         self.cycles = _CYCLES
 
@@ -56,9 +52,9 @@ class Trials:
             case ReasonCode.FEWER_MEMBERS:
                 return self._fewer_members(change)
             case ReasonCode.FEWER_GPUS:
-                asked = change.wanted // WHOLE
+                part, asked = _part_of(self.spec, change), change.wanted // WHOLE
                 fewer = self.smallest(
-                    lambda less: self.reworked(with_gpus(self.spec, self.part, (asked - less) * WHOLE)),
+                    lambda less: self.reworked(with_gpus(self.spec, part, (asked - less) * WHOLE)),
                     asked - change.free // WHOLE,
                     asked - 1,
                 )
@@ -174,7 +170,7 @@ class Trials:
     # -- kinds of change -------------------------------------------------------------------------------
 
     def _fewer_members(self, change: Reason) -> Reason | None:
-        part = self.part
+        part = _part_of(self.spec, change)
         pods = self.spec.pod_sets[part]
         size = pods.slices.size if pods.slices else 1
 
@@ -253,6 +249,11 @@ class Trials:
                     names = rest
         holders = tuple(item for item in change.holders if item[0] in names)
         return replace(change, holders=holders, tasks=sum(len(self.leaving[name]) for name in names))
+
+
+def _part_of(spec: WorkloadSpec, change: Reason) -> int:
+    """The pod set that a change is about: it is named where there are several."""
+    return next((part for part, pods in enumerate(spec.pod_sets) if pods.name == change.pod_set), 0)
 
 
 def without_rules(pods: PodSet) -> PodSet:

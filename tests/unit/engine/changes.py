@@ -49,34 +49,25 @@ def void(_: object) -> None:
     return None
 
 
-def one_pod_set(name: str, edit: Callable[[PodSet], PodSet]) -> Change:
-    """Edits the pod set that lacks members, the first where all is elastic."""
+def one_pod_set(name: str, edit: Callable[[PodSet], PodSet], pod_set: str) -> Change:
+    """Edits the pod set of a name; "" = there is but one."""
 
     def change(spec: WorkloadSpec) -> WorkloadSpec:
-        sets = list(spec.pod_sets)
-        part = next((part for part, pods in enumerate(sets) if pods.min), 0)
-        sets[part] = edit(sets[part])
+        assert pod_set or len(spec.pod_sets) == 1
+        sets = (edit(pods) if pods.name == pod_set or not pod_set else pods for pods in spec.pod_sets)
         return replace(spec, pod_sets=tuple(sets))
 
     return edited(name, change)
 
 
-def members(name: str, count: int) -> Change:
+def members(name: str, count: int, pod_set: str) -> Change:
     return one_pod_set(
-        name, lambda pods: replace(pods, min=count, tasks=pods.tasks[: len(pods.tasks) - pods.min + count])
+        name, lambda pods: replace(pods, min=count, tasks=pods.tasks[: len(pods.tasks) - pods.min + count]), pod_set
     )
 
 
-def gpus(name: str, asked: int, milli: int) -> Change:
-    """Fewer GPUs for the pod set that asks for so many; of several for one that it needs."""
-
-    def change(spec: WorkloadSpec) -> WorkloadSpec:
-        sets = list(spec.pod_sets)
-        part = min((at for at, pods in enumerate(sets) if pods.gpu == asked), key=lambda at: not sets[at].min)
-        sets[part] = replace(sets[part], gpu=milli)
-        return replace(spec, pod_sets=tuple(sets))
-
-    return edited(name, change)
+def gpus(name: str, milli: int, pod_set: str) -> Change:
+    return one_pod_set(name, lambda pods: replace(pods, gpu=milli), pod_set)
 
 
 def level(name: str, label: str | None) -> Change:
@@ -105,12 +96,12 @@ def changes(state: State, name: str, said: Reason) -> tuple[list[Change], list[C
     code = str(said.code)
     spec = state.works[name].spec
     if code == "FewerMembers":
-        size = next((pods.slices.size for pods in spec.pod_sets if pods.slices), 1)
-        more = said.fits + size
-        return [members(name, said.fits)], [members(name, more)] if more < said.needed else []
+        size = next((p.slices.size for p in spec.pod_sets if p.slices and said.pod_set in ("", p.name)), 1)
+        more, part = said.fits + size, said.pod_set
+        return [members(name, said.fits, part)], [members(name, more, part)] if more < said.needed else []
     if code == "FewerGpus":
-        more = said.free + 1000
-        return [gpus(name, said.wanted, said.free)], [gpus(name, said.wanted, more)] if more < said.wanted else []
+        more, part = said.free + 1000, said.pod_set
+        return [gpus(name, said.free, part)], [gpus(name, more, part)] if more < said.wanted else []
     if code == "RelaxTopology":
         labels = state.topology.labels
         inner = labels.index(said.level) if said.level in labels else 0

@@ -12,7 +12,7 @@ from test_invariants import AMOUNTS, NOW, TREE, WISHES, node, random_workload
 from worlds import FUZZ, random_policy, with_policy, work, world
 from worlds import node as plain_node
 
-from heddle.engine import Evict, PodSet, QueueSpec, State, WorkloadSpec, explain, schedule
+from heddle.engine import Evict, PodSet, QueueSpec, State, WorkloadSpec, explain, render, schedule
 
 
 def world_at_rest(seed: int) -> State:
@@ -132,7 +132,8 @@ def test_fewer_gpus_are_those_of_the_pod_set_that_lacks_them_not_of_the_first() 
     sets = (torn, PodSet("whole", ("w0",), 0, gpu=4000))
     state.set_workload(WorkloadSpec("x/both", "a", sets))
     [fewer] = [change for change in explain(state, 0, "x/both").changes if str(change.code) == "FewerGpus"]
-    assert (fewer.wanted, fewer.free) == (4000, 2000)
+    assert (fewer.wanted, fewer.free, fewer.pod_set) == (4000, 2000, "whole")
+    assert render(fewer) == "2 GPUs a task of whole instead of 4 GPUs would start now"
 
 
 def test_smallest_is_meant_of_the_coming_cycle() -> None:
