@@ -12,7 +12,7 @@ from waiting import until
 from heddle.api.admission import admit
 from heddle.api.meta import ObjectMeta
 from heddle.api.pod import EnvVar, Pod, run_id
-from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
+from heddle.api.registry import CONFIGMAPS, EVENTS, PODS, TRAININGJOBS, WORKLOADS
 from heddle.api.trainingjob import Role, SuccessPolicy, TrainingJob, TrainingJobSpec, TrainingJobStatus
 from heddle.api.workload import POD_SET_LABEL, RESTART_ANNOTATION
 from heddle.control.training import pods as build
@@ -210,7 +210,25 @@ async def test_a_restart_keeps_the_order_and_waits_for_the_new_run_of_who_goes_f
     await serve(client, "job-server-0")  # still the run of the first world
     await unchanged(client, second)
     await serve(client, "job-server-0", generation="2")
+    waiting = await phase(client, "Restarting")
+    assert waiting.status.restarts == 1
     await world(client, 2, of=3)
+    await serve(client, "job-worker-0", "job-worker-1", generation="2")
+    await phase(client, "Running")
+
+
+async def test_a_member_lost_makes_all_start_anew_in_order(client: Client) -> None:
+    await whole_job(client)
+    await client.delete(PODS, "job-worker-1", "default", grace_period=0)
+    await client.patch_status(WORKLOADS, "job", {"bound": 2}, "default")
+    await world(client, 2, of=1)
+
+    async def told() -> bool:
+        found = await client.list(EVENTS, "default")
+        return any(one.message.startswith("all roles start anew, in order: ") for one in found)
+
+    await until(told)
+    assert (await client.get(TRAININGJOBS, "job", "default")).status.restarts == 0
 
 
 async def whole_job(client: Client, **spec: Any) -> None:

@@ -337,7 +337,7 @@ class TrainingController:
     async def _tell_resize(self, job: TrainingJob, now: int, before: int, stage: int) -> None:
         how = "resuming from its checkpoint" if job.spec.checkpoint else "starting again (it has no checkpoint)"
         nodes = "1 node" if now == 1 else f"{now} nodes"
-        text = f"the first {nodes} start anew: {how}" if stage else f"{nodes} instead of {before}: {how}"
+        text = f"all roles start anew, in order: {how}" if stage else f"{nodes} instead of {before}: {how}"
         await self._status(job, phase="Restarting", resizes=job.status.resizes + 1, message=text)
         await self._events.record(job, "Resized", text)
 
@@ -563,7 +563,9 @@ def _standing(job: TrainingJob, names: set[str]) -> tuple[str, str]:
     if job.spec.roles:
         there = _by_role(job, names)
         text = ", ".join(f"{role.name} {there[role.name]} of {role.nodes}" for role in job.spec.roles)
-        return ("Running" if roles.reached(job, names) == roles.last_stage(job) else "Pending"), text
+        if roles.reached(job, names) == roles.last_stage(job):
+            return "Running", text
+        return ("Restarting" if job.status.phase == "Restarting" else "Pending"), text
     text = f"{len(names)} of {job.spec.size} nodes"
     if job.spec.groups > 1:
         text += f", {len(names) // job.spec.nodes} of {job.spec.groups} groups"
