@@ -24,13 +24,13 @@ import msgspec
 from heddle.api.clock import readable, to_seconds, to_text
 from heddle.api.core import ConfigMap
 from heddle.api.errors import AlreadyExists, Forbidden, Invalid, NotFound
-from heddle.api.meta import Condition, set_condition
-from heddle.api.pod import ContainerStateTerminated, Pod, run_generation
+from heddle.api.meta import Condition
+from heddle.api.pod import Pod, run_generation
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
 from heddle.api.trainingjob import TrainingJob, TrainingJobStatus
 from heddle.api.workload import CHECKPOINT_ANNOTATION, RESTART_ANNOTATION, Workload
 from heddle.control.events import EventRecorder
-from heddle.control.training import ledger, roles
+from heddle.control.training import ledger, reading, roles
 from heddle.control.training import pods as build
 from heddle.control.training.ownership import JOB_LABEL, owner
 from heddle.control.training.rendezvous import extension, members_text, rendezvous, rendezvous_name
@@ -41,15 +41,11 @@ from heddle.store.informer import Informer, Informers
 _log = logging.getLogger(__name__)
 
 _TIMED_OUT = 124  # as timeout(1) has it
-_BACK_OFF_MOST, _BACK_OFF_RESET = 300.0, 600.0
 _SETTLES = 5.0
 """Seconds that a world waits for pods that are made anew to have places again."""
-_LINE = 300
-_TROUBLES = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerError",
-             "RunContainerError")  # fmt: skip
 
 Meeting = Callable[[TrainingJob, Pod], tuple[str, int]]
-"""Address and port at which the first member of a job's world listens."""
+"""Address of a pod of a job ("" = it has none yet), and a port at which it may listen for its peers."""
 
 Saved = Callable[[TrainingJob], float | None]
 """When something was last written below the path of a job's checkpoint, in seconds; None = nothing, or it cannot be
@@ -131,7 +127,7 @@ class TrainingController:
             await self._client.patch(WORKLOADS, job.metadata.name, {"spec": edits}, namespace=namespace)
         mine = self._mine(job)
         await self._make_missing(job, mine)
-        if roles.succeeded(job, mine, _names_in(self._world_members(job))):
+        if roles.succeeded(job, mine, reading.names_in(self._world_members(job))):
             policy = job.spec.success_policy
             text = f"{', '.join(policy.roles)} succeeded" if policy else "all processes succeeded"
             return await self._end(job, workload, mine, success=True, exit_code=0, message=text)
@@ -141,7 +137,7 @@ class TrainingController:
             return await self._fail(job, workload, mine, *failed)
         paced = any(nodes.gpu_speeds for nodes in job.spec.node_sets)
         limit = workload.status.walltime_seconds if paced else job.spec.walltime_seconds
-        left = _left(limit, mine, time.time())
+        left = reading.left(limit, mine, time.time())
         if left is not None and left <= 0:
             text = f"ended by its walltime of {limit} s"
             return await self._end(job, workload, mine, success=False, exit_code=_TIMED_OUT, message=text)
@@ -217,7 +213,7 @@ class TrainingController:
 
     def _failed(self, mine: dict[int, Pod], world: ConfigMap | None, generation: int) -> tuple[Pod, int, str] | None:
         """The first member whose process failed in the present generation, with exit code and reason."""
-        restarted = _restarted(world)
+        restarted = reading.restarted(world)
         here = {members_text([p]) for p in mine.values() if not p.metadata.deletion_timestamp}
         if world is not None and not here.issuperset(filter(None, world.data.get("members", "").split(","))):
             return None  # a member leaves: that its peers fail over it is no failure, and they restart anyway
@@ -229,8 +225,12 @@ class TrainingController:
                 continue  # that was the process of an earlier world
             if members_text([pod]) in restarted:
                 continue  # it is on its way out
-            if (end := _failure(pod)) and run_generation(end.container_id, told) == told:
-                return pod, end.exit_code, ": ".join(filter(None, (end.reason or "Error", _last_line(end.message))))
+            if (end := reading.failure(pod)) and run_generation(end.container_id, told) == told:
+                return (
+                    pod,
+                    end.exit_code,
+                    ": ".join(filter(None, (end.reason or "Error", reading.last_line(end.message)))),
+                )
         return None
 
     async def _fail(
@@ -241,7 +241,7 @@ class TrainingController:
             if job.spec.restart_policy != "Never":
                 text += f"; {job.status.restarts} of {job.spec.max_restarts} restarts were used"
             return await self._end(job, workload, mine, success=False, exit_code=code or 1, message=text)
-        if (delay := _back_off(job, time.time())) > 0:
+        if (delay := reading.back_off(job, time.time())) > 0:
             await self._status(job, phase="Restarting", message=f"{text}; next start in {math.ceil(delay)} s")
             return delay
         now = to_text(time.time())
@@ -279,9 +279,13 @@ class TrainingController:
                     with contextlib.suppress(NotFound):
                         await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, grace_period=0)
             return None
-        if not done and not self._in_place and (wait := await self._clear(job, mine, _restarted(world))) is not None:
+        if (
+            not done
+            and not self._in_place
+            and (wait := await self._clear(job, mine, reading.restarted(world))) is not None
+        ):
             return wait
-        stage, last = roles.reached(job, _names_in(before)), roles.last_stage(job)
+        stage, last = roles.reached(job, reading.names_in(before)), roles.last_stage(job)
         members = roles.members(job, workload, placed, stage=stage)
         if world is not None and world.data.get("members", "") == members_text(members):
             if members and stage < last and self._serve_all(job, workload, mine, world, stage):
@@ -289,7 +293,9 @@ class TrainingController:
                 if members and workload.status.bound == len(placed) and self._met(job, members):
                     await self._extend_world(job, mine, world, members)
                     return None
-            await self._restart(mine, _restarted(world) if self._in_place else _names(members), generation)
+            await self._restart(
+                mine, reading.restarted(world) if self._in_place else reading.names(members), generation
+            )
             return None
         if done:  # the training is ending: nobody joins it, also where a member that is done left room
             return None
@@ -311,11 +317,11 @@ class TrainingController:
         self, job: TrainingJob, workload: Workload, mine: dict[int, Pod], world: ConfigMap, stage: int
     ) -> bool:
         """Whether the programs of the parts up to a stage run in the present world, as many as these need."""
-        members, restarted = _names_in(self._world_members(job)), _restarted(world)
+        members, restarted = reading.names_in(self._world_members(job)), reading.restarted(world)
         generation = world.data["generation"]
         for part in roles.parts(job):
             there = [mine[at] for at in part.indexes if at in mine and mine[at].metadata.name in members]
-            serving = sum(_serves(pod, generation, restarted=pod.metadata.name in restarted) for pod in there)
+            serving = sum(reading.serves(pod, generation, restarted=pod.metadata.name in restarted) for pod in there)
             if part.stage <= stage and serving < roles.least(job, workload, part):
                 return False
         return True
@@ -332,7 +338,7 @@ class TrainingController:
         patch: dict[str, Any] = {"metadata": version, "data": data}
         await self._client.patch(CONFIGMAPS, world.metadata.name, patch, namespace=job.metadata.namespace)
         if not self._in_place:
-            await self._restart(mine, _names(members), int(world.data["generation"]))
+            await self._restart(mine, reading.names(members), int(world.data["generation"]))
 
     async def _tell_resize(self, job: TrainingJob, now: int, before: int, stage: int) -> None:
         how = "resuming from its checkpoint" if job.spec.checkpoint else "starting again (it has no checkpoint)"
@@ -352,7 +358,7 @@ class TrainingController:
                 with contextlib.suppress(NotFound):
                     await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, uid=pod.metadata.uid)
         names = {member.partition("=")[0] for member in over}
-        if there or names - _names(mine.values()):
+        if there or names - reading.names(mine.values()):
             return _SETTLES
         first = {at for part in roles.parts(job) if part.stage == 0 for at in part.indexes}
         waiting = [p for at, p in mine.items() if at in first and p.metadata.name in names and not p.spec.node_name]
@@ -368,7 +374,7 @@ class TrainingController:
         elif members:
             stale = []
         else:
-            stale = sorted(before | _restarted(old))
+            stale = sorted(before | reading.restarted(old))
         world = rendezvous(job, members, generation, functools.partial(self._meeting, job), restart=stale)
         if old is None:
             with contextlib.suppress(AlreadyExists):
@@ -384,7 +390,7 @@ class TrainingController:
         if self._in_place:
             await self._restart(mine, set(stale), generation)
         elif members:  # the news makes a kubelet look again at containers that waited for their rank
-            await self._restart(mine, _names(members), generation)
+            await self._restart(mine, reading.names(members), generation)
         else:
             await self._clear(job, mine, set(stale))
 
@@ -409,9 +415,9 @@ class TrainingController:
     async def _note(self, job: TrainingJob, workload: Workload, mine: dict[int, Pod], *, settling: bool) -> None:
         members = self._world_members(job)
         running = [p for p in mine.values() if p.status.phase == "Running" and not p.metadata.deletion_timestamp]
-        trouble = "" if self._in_place else next(filter(None, map(_trouble, mine.values())), "")
+        trouble = "" if self._in_place else next(filter(None, map(reading.trouble, mine.values())), "")
         if members and len(running) + sum(p.status.phase == "Succeeded" for p in mine.values()) >= len(members):
-            phase, text = _standing(job, _names_in(members))
+            phase, text = reading.standing(job, reading.names_in(members))
         elif members or trouble:
             phase, text = (job.status.phase or "Pending"), trouble or job.status.message
         elif settling:
@@ -420,7 +426,11 @@ class TrainingController:
             reasons = "; ".join(r.message for r in workload.status.reasons)
             phase, text = "Pending", reasons
         await self._status(
-            job, phase=phase, message=text, active_nodes=len(members), active_by_role=_by_role(job, _names_in(members))
+            job,
+            phase=phase,
+            message=text,
+            active_nodes=len(members),
+            active_by_role=reading.by_role(job, reading.names_in(members)),
         )
 
     async def _look_at_checkpoint(self, job: TrainingJob, workload: Workload, mine: Iterable[Pod]) -> float | None:
@@ -531,7 +541,7 @@ class TrainingController:
         status.rendezvous = int(world.data.get("generation", "0")) if world else 0
         if status.phase == "Running" and not status.start_time:
             status.start_time = to_text(now)
-        status.conditions = _conditions(job, status, now)
+        status.conditions = reading.conditions(job, status, now)
         if status == old:
             return
         held = roles.gpus_held(job)
@@ -549,111 +559,3 @@ class TrainingController:
 
 _STATUS_FIELDS = tuple(f.encode_name for f in msgspec.structs.fields(TrainingJobStatus))
 _ZERO: dict[str, Any] = {"nodes": 0, "activeNodes": 0, "restarts": 0, "resizes": 0, "rendezvous": 0, "gpuSeconds": 0}
-
-
-def _by_role(job: TrainingJob, names: set[str]) -> dict[str, int]:
-    """By role: its pods in a world of these names."""
-    if not job.spec.roles:
-        return {}
-    return {part.role: len(names.intersection(roles.pod_names(job, part))) for part in roles.parts(job)}
-
-
-def _standing(job: TrainingJob, names: set[str]) -> tuple[str, str]:
-    """Phase and news of a job of which all pods in its world (of these names) run or have succeeded."""
-    if job.spec.roles:
-        there = _by_role(job, names)
-        text = ", ".join(f"{role.name} {there[role.name]} of {role.nodes}" for role in job.spec.roles)
-        if roles.reached(job, names) == roles.last_stage(job):
-            return "Running", text
-        return ("Restarting" if job.status.phase == "Restarting" else "Pending"), text
-    text = f"{len(names)} of {job.spec.size} nodes"
-    if job.spec.groups > 1:
-        text += f", {len(names) // job.spec.nodes} of {job.spec.groups} groups"
-    return "Running", text
-
-
-def _serves(pod: Pod, generation: str, *, restarted: bool) -> bool:
-    """Whether a pod's program runs, or has ended well, in the present world."""
-    if pod.status.phase == "Succeeded":
-        return True
-    told = pod.metadata.annotations.get(RESTART_ANNOTATION, "")
-    if pod.metadata.deletion_timestamp or (restarted and told != generation):
-        return False
-    return pod.ready and all(run_generation(one.container_id, told) == told for one in pod.status.container_statuses)
-
-
-def _left(limit: int | None, mine: dict[int, Pod], now: float) -> float | None:
-    """Seconds until the job's walltime is over, counted from its earliest pod; None where that says nothing."""
-    if limit is None:
-        return None
-    started = min((p.scheduled_at for p in mine.values() if p.bound), default=None)
-    return None if started is None else started + limit - now
-
-
-def _back_off(job: TrainingJob, now: float) -> float:
-    """Seconds until the job may restart again: at once, then after 1, 2, 4 ... seconds, 5 minutes at most.
-
-    A restart that held for ten minutes begins anew, as with the kubelet's back-off.
-    """
-    last = to_seconds(job.status.last_restart_time)
-    if not last or now - last > _BACK_OFF_RESET:
-        return 0.0
-    return last + min(_BACK_OFF_MOST, 2.0 ** (job.status.restarts - 1)) - now
-
-
-def _names(pods: Iterable[Pod]) -> set[str]:
-    return {pod.metadata.name for pod in pods}
-
-
-def _names_in(members: Iterable[str]) -> set[str]:
-    """Names of the pods of a world."""
-    return {member.partition("=")[0] for member in members}
-
-
-def _last_line(text: str) -> str:
-    """What a message ends with: it may be the end of a log."""
-    return text.strip().rpartition("\n")[2].strip()[:_LINE]
-
-
-def _trouble(pod: Pod) -> str:
-    """Why a container of a pod cannot start; that it waits for its rank is none."""
-    for container in pod.status.container_statuses:
-        waiting = container.state.waiting
-        if waiting is not None and waiting.reason in _TROUBLES:
-            return f"{pod.metadata.name}: {waiting.reason}: {_last_line(waiting.message)}"
-    return ""
-
-
-def _restarted(world: ConfigMap | None) -> set[str]:
-    """Pods whose processes the present generation restarts: their names, or where they are made anew, `name=uid`."""
-    return set(filter(None, world.data.get("restart", "").split(","))) if world else set()
-
-
-def _failure(pod: Pod) -> ContainerStateTerminated | None:
-    """How a container of the pod failed, if it did and has not been started again since."""
-    for container in pod.status.container_statuses:
-        end = container.state.terminated
-        if end is None and container.state.waiting and container.state.waiting.reason == "CrashLoopBackOff":
-            end = container.last_state.terminated
-        if end is not None and end.exit_code != 0:
-            return end
-    return None
-
-
-def _conditions(job: TrainingJob, status: TrainingJobStatus, now: float) -> list[Condition]:
-    conditions = list(status.conditions)
-    for type_, phase in (("Running", "Running"), ("Complete", "Succeeded"), ("Failed", "Failed")):
-        holds = status.phase == phase
-        known = any(c.type == type_ for c in conditions)
-        if not (holds or known):
-            continue
-        new = Condition(
-            type=type_,
-            status="True" if holds else "False",
-            reason=status.phase,
-            message=status.message if holds else "",
-            last_transition_time=to_text(now),
-            observed_generation=job.metadata.generation,
-        )
-        conditions = set_condition(conditions, new)
-    return conditions
