@@ -13,6 +13,7 @@ from worlds import FUZZ, random_policy, with_policy, work, world
 from worlds import node as plain_node
 
 from heddle.engine import Evict, PodSet, QueueSpec, State, WorkloadSpec, explain, render, schedule
+from heddle.engine.forward import get_ready
 
 
 def world_at_rest(seed: int) -> State:
@@ -56,6 +57,7 @@ def world_at_rest(seed: int) -> State:
         for action in plan.actions:
             if isinstance(action, Evict):
                 state.release_task(action.workload, action.task)
+        get_ready(state)  # who gets ready later may take what is promised to others by then, as who arrives
     return state
 
 
