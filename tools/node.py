@@ -130,6 +130,12 @@ class Node:
         # fetched by nobody, so that an interrupted one leaves nothing that counts as whole
         self._ctr("images", "import", "--snapshotter=overlayfs", str(archive))
 
+    def trust(self, registry: str) -> None:
+        """Pull from a registry (HOST:PORT) without TLS."""
+        folder = self.folder / "registries" / registry
+        folder.mkdir(parents=True)
+        (folder / "hosts.toml").write_text(f'server = "http://{registry}"\n')
+
     def images(self) -> list[str]:
         """Names of what was loaded."""
         return self._ctr("images", "list", "-q").split()
@@ -337,6 +343,7 @@ address = "{folder}/containerd.sock"
 [plugins."io.containerd.cri.v1.images"]
 snapshotter = "overlayfs"
 pinned_images = {{ sandbox = "{_PAUSE}" }}
+registry = {{ config_path = "{folder}/registries" }}
 
 [plugins."io.containerd.cri.v1.runtime"]
 restrict_oom_score_adj = true

@@ -281,6 +281,12 @@ def test_a_pod_sees_the_mig_instance_that_it_was_given(command: Heddle, tmp_path
         refused = command(home, "run", "--mig", "3g.40gb", "--gpus", "1", "--", "true")
         assert refused.returncode == 1
         assert "a pod uses one MIG instance and no other GPU" in refused.stderr
+        unknown = command(home, "run", "--mig", "3g.40g", "--", "true")
+        assert unknown.returncode == 1
+        assert "did you mean nvidia.com/mig-3g.40gb? profiles: 1g.5gb, " in unknown.stderr
+        model = json.loads(command(home, "get", "node", "sim-0", "-o", "json").stdout)["metadata"]["labels"]
+        named = ("--mig", "4g.40gb", "--gpu-model", model["nvidia.com/gpu.product"])
+        assert command(home, "run", *named, "--", "true").returncode == 0
         (row,) = [line.split() for line in command(home, "top").stdout.splitlines() if line.startswith("sim-0")]
         assert row == ["sim-0", "0", "0", "1/2", "1"]
     finally:

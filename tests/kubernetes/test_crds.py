@@ -62,6 +62,7 @@ def test_a_definition_refuses_to_change_what_pods_are_made_of(controlplane: Any)
         ("checkpoint", {"checkpoint": {"path": "/kept"}}),
         ("podLabels", {"podLabels": {"app": "x"}}),
         ("exclusive", {"exclusive": True}),
+        ("roles", {"roles": [{"name": "a", "command": ["true"]}]}),
     )
     for field, change in changes:
         told = refused(controlplane, "trainingjob", "fixed", change)

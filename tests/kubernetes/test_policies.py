@@ -18,6 +18,11 @@ def job(**spec: Any) -> tuple[Resource, dict[str, Any]]:
     return TRAININGJOBS, {"command": ["true"], **spec}
 
 
+def roles(*given: dict[str, Any], **spec: Any) -> tuple[Resource, dict[str, Any]]:
+    named = [{"name": f"role-{index}", "command": ["true"], **one} for index, one in enumerate(given)]
+    return TRAININGJOBS, {"roles": named, **spec}
+
+
 def work(*pod_sets: dict[str, Any], **spec: Any) -> tuple[Resource, dict[str, Any]]:
     named = [{"name": f"set-{index}", "count": 4, **given} for index, given in enumerate(pod_sets or ({},))]
     return WORKLOADS, {"queue": "default", "podSets": named, **spec}
@@ -59,6 +64,10 @@ SOUND = {
         {"mountPath": "/data", "claim": "data", "subPath": "a/b"}, {"mountPath": "/dev/shm", "memory": "8Gi"},
         {"mountPath": "/code", "configMap": "code", "files": [{"key": "f0", "path": "src/..train.py"}]},
     ]),
+    "roles": roles(
+        {"nodes": 2, "resourcesPerNode": {GPU: "500m"}}, {"after": ["role-0"], "minNodes": 1, "nodes": 3, "image": "b"},
+        image="a", workingDir="/w", env=[{"name": "A"}], successPolicy={"roles": ["role-1"]}, nodes=1, queue="q",
+    ),
     "groups": work({"group": "a"}, {"group": "a", "after": ["set-0"]}, {"group": "b"}, minGroups=2),
     "after-a-set-of-no-group": work({}, {"group": "b", "after": ["set-0"]}),
     "queue": queue(quota={GPU: 8, f"{MODEL}=H100": 4, "licenses.heddle.dev/matlab": 3}, limit={GPU: "16"}),
@@ -116,6 +125,23 @@ FAULTY = {
     "in-without-values": job(nodeAffinity={"required": [term("In")]}),
     "gt-without-number": job(nodeAffinity={"required": [term("Gt", "many")]}),
     "exists-with-values": job(nodeAffinity={"preferred": [{"weight": 1, "preference": term("Exists", "ssd")}]}),
+    "no-command": (TRAININGJOBS, {"nodes": 2}),
+    "role-twice": roles({"name": "a"}, {"name": "a"}),
+    "role-without-a-command": roles({}, {"command": []}),
+    "role-of-half-a-licence": roles({"resourcesPerNode": {"licenses.heddle.dev/matlab": "500m"}}),
+    "role-after-a-later-one": roles({"after": ["role-1"]}, {}),
+    "role-after-itself": roles({}, {"after": ["role-1"]}),
+    "role-after-nobody": roles({}, {"after": ["role-7"]}),
+    "role-with-a-long-name": roles({"name": "r" * 30}, name="j" * 26),
+    "roles-and-a-command": roles({}, command=["true"]),
+    "roles-and-nodes": roles({}, nodes=2),
+    "roles-and-resources": roles({}, resourcesPerNode={GPU: 1}),
+    "roles-and-affinity": roles({}, nodeAffinity={"required": [term("Exists")]}),
+    "roles-and-exclusive": roles({}, exclusive=True),
+    "roles-and-groups": roles({}, groups=2),
+    "success-of-nobody": roles({}, successPolicy={"roles": ["role-7"]}),
+    "success-without-roles": job(successPolicy={"roles": ["role-0"]}),
+    "too-many-nodes-of-roles": roles({"nodes": 60_000}, {"nodes": 60_000}),
     "pod-set-twice": work({"name": "a"}, {"name": "a"}),
     "pod-set-gpus": work({}, {"resources": {GPU: "2500m"}}),
     "pod-set-step": work({"minCount": 1, "step": 2}),
@@ -131,6 +157,7 @@ FAULTY = {
 
 
 def made(resource: Resource, spec: dict[str, Any], name: str = "given") -> dict[str, Any]:
+    name, spec = spec.get("name", name), {field: value for field, value in spec.items() if field != "name"}
     return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}, "spec": spec}
 
 
@@ -150,6 +177,18 @@ def test_what_embedded_heddle_refuses_is_refused_with_a_remedy(installed: Any, n
     resource, spec = FAULTY[name]
     assert faults(resource, made(resource, spec))
     with pytest.raises(RuntimeError, match=r"answered 422.*denied request: "):
+        dry(installed, resource, made(resource, spec))
+
+
+@pytest.mark.parametrize("wish", [{"gpuModels": ["A100"]}, {"gpuSpeeds": {"A100": 1}}], ids=("models", "speeds"))
+def test_instances_that_the_kubelet_picks_are_of_no_model_that_heddle_could_choose(
+    installed: Any, wish: dict[str, Any]
+) -> None:
+    resource, spec = job(resourcesPerNode={"nvidia.com/mig-3g.40gb": 1}, **wish)
+    assert faults(resource, made(resource, spec)) == [], "embedded heddle picks them itself"
+    with pytest.raises(
+        RuntimeError, match="of MIG instances, which the kubelet picks, pin the model with nodeSelector"
+    ):
         dry(installed, resource, made(resource, spec))
 
 

@@ -1,12 +1,16 @@
 """TrainingJobs on a real node: `heddle run` to the end, with pods that really run and one that is killed."""
 
 import asyncio
+import base64
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tarfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -231,3 +235,204 @@ async def test_an_upload_whose_job_is_refused_leaves_nothing(cluster: Cluster) -
     assert "Bad_Name" in done.stderr
     page = await cluster.store.list(CONFIGMAPS, cluster.namespace)
     assert not [blob for blob in page.items if json.loads(blob)["metadata"]["name"].startswith("upload-")]
+
+
+SERVES = """
+import http.server, os
+address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+print("told of", sorted(name for name in os.environ if name.startswith("HEDDLE_HOSTS")), flush=True)
+http.server.HTTPServer(address, http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+ASKS = """
+import os, time, urllib.request
+where = f"http://{os.environ['HEDDLE_ADDRESS_SERVER']}/"
+for _ in range(100):
+    try:
+        status = urllib.request.urlopen(where).status
+        break
+    except OSError:
+        time.sleep(0.1)
+print(f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} got {status} from {os.environ['HEDDLE_HOSTS_SERVER']}",
+      len(os.environ["HEDDLE_HOSTS_WORKER"].split(",")), flush=True)
+"""
+
+
+async def test_roles_start_in_order_find_each_other_and_end_by_the_success_policy(cluster: Cluster, node: Any) -> None:
+    await cluster.queue("default", 2)
+    await cluster.leading(cluster.start())
+    server = {"name": "server", "command": ["python", "-c", SERVES]}
+    worker = {
+        "name": "worker", "nodes": 2, "after": ["server"], "command": ["python", "-c", ASKS],
+        "resourcesPerNode": {"nvidia.com/gpu": 1},
+    }  # fmt: skip
+    spec = {"image": IMAGE, "successPolicy": {"roles": ["worker"]}, "roles": [server, worker]}
+    status, logs = await _finished(cluster, "parts", spec)
+    assert (status["phase"], status["message"]) == ("Succeeded", "worker succeeded"), (status, logs)
+    pods = {pod["metadata"]["name"]: pod for pod in await cluster.pods()}
+    address = pods["parts-server-0"]["status"]["podIP"]
+    assert "parts-server-0: told of ['HEDDLE_HOSTS_SERVER']" in logs
+    for rank in range(2):
+        assert f"parts-worker-{rank}: rank {rank} of 2 got 200 from {address} 2" in logs
+    bound = {
+        name: next(c["lastTransitionTime"] for c in pod["status"]["conditions"] if c["type"] == "PodScheduled")
+        for name, pod in pods.items()
+    }
+    assert bound["parts-server-0"] <= min(bound["parts-worker-0"], bound["parts-worker-1"])
+
+
+async def _finished(cluster: Cluster, name: str, spec: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The status of a job that has ended, and its logs."""
+    obj = {"apiVersion": "heddle.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name}, "spec": spec}
+    await cluster.store.create(TRAININGJOBS, obj, cluster.namespace)
+
+    async def ended() -> bool:
+        found = json.loads(await cluster.store.get(TRAININGJOBS, name, cluster.namespace))
+        return found.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+    try:
+        await cluster.until(ended, 90)
+    finally:
+        command = heddle(cluster, "logs", name, "--namespace", cluster.namespace)
+        logs = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+        told = [(pod["metadata"]["name"], pod["status"].get("containerStatuses")) for pod in await cluster.pods()]
+        print(logs.stdout, logs.stderr, json.dumps(told), cluster.logs()[-3000:], sep="\n---\n")
+    return json.loads(await cluster.store.get(TRAININGJOBS, name, cluster.namespace))["status"], logs.stdout
+
+
+TELLS = """
+import os, pathlib
+print("user", os.getuid(), os.getgid(), "groups", os.getgroups())
+print("token", os.environ["TOKEN"], "all", os.environ["PASSWORD"], "plain", os.environ["PLAIN"])
+status = pathlib.Path("/proc/self/status").read_text()
+print([line for line in status.splitlines() if line.startswith(("NoNewPrivs", "CapBnd"))])
+pathlib.Path("/dev/shm/mine").write_text("x")
+"""
+
+
+async def _restricted(cluster: Cluster) -> None:
+    """Only pods that Pod Security calls *restricted* may be in the test's namespace."""
+    label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    kubectl = [str(cluster.plane.kubectl), "--kubeconfig", str(cluster.plane.kubeconfig)]
+    patch = [*kubectl, "patch", "namespace", cluster.namespace, "--type=merge", "-p", json.dumps(label)]
+    await asyncio.to_thread(subprocess.run, patch, check=True, capture_output=True)
+
+
+async def test_a_job_runs_as_whom_it_says_with_its_secrets_in_a_restricted_namespace(
+    cluster: Cluster, node: Any
+) -> None:
+    await cluster.queue("default", 2)
+    await cluster.leading(cluster.start())
+    space = f"/api/v1/namespaces/{cluster.namespace}"
+    await _restricted(cluster)
+    docker = {"auths": {"registry.heddle.test": {"username": "u", "password": "p"}}}
+    cluster.plane.create(f"{space}/secrets", [
+        {"metadata": {"name": "hub"}, "stringData": {"token": "t0ken", "PASSWORD": "pa$s"}},
+        {"metadata": {"name": "pull"}, "type": "kubernetes.io/dockerconfigjson",
+         "stringData": {".dockerconfigjson": json.dumps(docker)}},
+    ])  # fmt: skip
+    cluster.plane.create(f"{space}/serviceaccounts", [{"metadata": {"name": "trainer"}}])
+    command = heddle(
+        cluster, "run", "--name", "identity", "--namespace", cluster.namespace, "--image", IMAGE, "--gpus", "1",
+        "--user", "1234:5678", "--secret-env", "TOKEN=hub:token", "--secret-env", "hub", "--env", "PLAIN=$(TOKEN)",
+        "--image-pull-secret", "pull", "--service-account", "trainer", "--shm", "1Mi", "--max-restarts", "0",
+        "--", "python", "-c", TELLS,
+    )  # fmt: skip
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False, timeout=120)
+    print(done.stdout, done.stderr, cluster.logs()[-3000:], sep="\n---\n")
+    assert done.returncode == 0
+    assert "user 1234 5678 groups [5678]" in done.stdout
+    assert "token t0ken all pa$s plain $(TOKEN)" in done.stdout
+    assert re.search(r"CapBnd:\\t0+', 'NoNewPrivs:\\t1'", done.stdout), "no way to become root"
+    (pod,) = await cluster.pods()
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "pull"}]
+    assert pod["spec"]["serviceAccountName"] == "trainer"
+    assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+async def test_a_job_that_does_not_say_as_whom_it_runs_is_told_so_where_that_is_demanded(cluster: Cluster) -> None:
+    await cluster.queue("default", 2)
+    await cluster.leading(cluster.start())
+    await _restricted(cluster)
+    spec = {"image": IMAGE, "command": ["true"]}
+    obj = {"apiVersion": "heddle.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "root"}, "spec": spec}
+    await cluster.store.create(TRAININGJOBS, obj, cluster.namespace)
+
+    async def told() -> bool:
+        found = json.loads(await cluster.store.get(TRAININGJOBS, "root", cluster.namespace))
+        return "heddle run --user UID:GID" in found.get("status", {}).get("message", "")
+
+    await cluster.until(told, 30)
+
+
+@contextmanager
+def _registry(archive: Path, name: str, user: str, password: str) -> Iterator[str]:
+    """A registry on loopback, without TLS, that gives an image to one user only; its name there."""
+    blobs = tarfile.open(archive)  # noqa: SIM115 - closed at the end
+    index = json.loads(blobs.extractfile("index.json").read())  # type: ignore[union-attr]
+    (described,) = index["manifests"]
+    known = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    lock = threading.Lock()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            kind, digest = "application/octet-stream", self.path.rpartition("/")[2]
+            if self.path.startswith(f"/v2/{name}/manifests/"):
+                kind, digest = described["mediaType"], described["digest"]
+            try:
+                with lock:
+                    member = blobs.getmember(f"blobs/sha256/{digest.removeprefix('sha256:')}")
+                    content = blobs.extractfile(member).read()  # type: ignore[union-attr]
+            except KeyError:
+                content = b"{}"
+            allowed = self.headers.get("Authorization") == known
+            self.send_response(200 if allowed else 401)
+            if not allowed:
+                content = b"{}"
+                self.send_header("WWW-Authenticate", 'Basic realm="heddle"')
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Docker-Content-Digest", digest)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET  # noqa: N815 - the names are http.server's
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing: it is no news."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server, blobs:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+async def test_an_image_that_only_some_may_pull_is_pulled_with_the_jobs_secret(
+    cluster: Cluster, node: Any, tmp_path: Path
+) -> None:
+    import ociimage
+
+    archive = tmp_path / "private.tar"
+    await asyncio.to_thread(ociimage.python, archive, "private:1", [])
+    await cluster.queue("default", 2)
+    await cluster.leading(cluster.start())
+    with _registry(archive, "private", "ada", "s3cret") as registry:
+        node.trust(registry)
+        docker = {"auths": {registry: {"username": "ada", "password": "s3cret"}}}
+        cluster.plane.create(f"/api/v1/namespaces/{cluster.namespace}/secrets", [
+            {"metadata": {"name": "pull"}, "type": "kubernetes.io/dockerconfigjson",
+             "stringData": {".dockerconfigjson": json.dumps(docker)}},
+        ])  # fmt: skip
+        spec = {"image": f"{registry}/private:1", "command": ["python", "-c", "print('pulled')"]}
+        without = {"apiVersion": "heddle.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "without"}}
+        await cluster.store.create(TRAININGJOBS, without | {"spec": spec}, cluster.namespace)
+
+        async def refused() -> bool:
+            found = json.loads(await cluster.store.get(TRAININGJOBS, "without", cluster.namespace))
+            return bool(re.match("without-0: .*ImagePull.*no basic auth", found.get("status", {}).get("message", "")))
+
+        await cluster.until(refused, 60)
+        status, logs = await _finished(cluster, "with", spec | {"imagePullSecrets": [{"name": "pull"}]})
+        assert (status["phase"], logs) == ("Succeeded", "pulled\n")

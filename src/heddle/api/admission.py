@@ -12,7 +12,7 @@ from heddle.api.core import GPU_RESOURCE
 from heddle.api.errors import Invalid
 from heddle.api.immutable import FIXED, IMMUTABLE
 from heddle.api.meta import Kind
-from heddle.api.mig import asked_of, resource_of
+from heddle.api.mig import asked_of, resource_of, unknown
 from heddle.api.registry import Resource
 from heddle.api.schema import Schema, fill_defaults, kind_schema
 from heddle.api.status import StatusCause
@@ -65,20 +65,24 @@ def _only_on_clusters(resource: Resource, new: dict[str, Any]) -> None:
 
 
 def _one_instance(resource: Resource, new: dict[str, Any]) -> None:
-    """Here heddle itself says which MIG instance a pod gets: one, and nothing else of GPUs."""
+    """Here heddle itself says which MIG instance a pod gets: one of a profile that it knows, and no other GPU."""
     spec = new.get("spec") or {}
-    asked = {"spec.resourcesPerNode": (spec.get("resourcesPerNode"), spec.get("gpuMemoryPerNode"))}
-    if resource.kind == "Workload":
-        sets = enumerate(spec.get("podSets", ()))
-        asked = {f"spec.podSets[{at}].resources": (one.get("resources"), one.get("gpuMemory")) for at, one in sets}
-    if resource.kind not in ("Workload", "TrainingJob"):
-        return
+    asked = {}
+    if resource.kind == "TrainingJob":
+        asked["spec.resourcesPerNode"] = spec.get("resourcesPerNode"), spec.get("gpuMemoryPerNode")
+        for at, role in enumerate(spec.get("roles") or ()):
+            asked[f"spec.roles[{at}].resourcesPerNode"] = role.get("resourcesPerNode"), role.get("gpuMemoryPerNode")
+    elif resource.kind == "Workload":
+        for at, one in enumerate(spec.get("podSets") or ()):
+            asked[f"spec.podSets[{at}].resources"] = one.get("resources"), one.get("gpuMemory")
     for field, (resources, memory) in asked.items():
         wanted = asked_of(resources or {})
         others = memory is not None or quantity.milli((resources or {}).get(GPU_RESOURCE, 0)) > 0
-        if wanted and (others or list(wanted.values()) != [1000]):
-            name = resource_of(next(iter(wanted)))
+        remedy = next(filter(None, map(unknown, wanted)), "")
+        if not remedy and wanted and (others or list(wanted.values()) != [1000]):
             remedy = "a pod uses one MIG instance and no other GPU; ask for 1 of one profile alone"
+        if remedy:
+            name = resource_of(next(iter(wanted)))
             raise Invalid(
                 f"{resource.kind} {new['metadata'].get('name')!r} is invalid: {field}[{name}]: {remedy}",
                 kind=resource.kind,

@@ -39,10 +39,16 @@ _RULES: dict[str, dict[str, list[dict[str, str]]]] = {
                 "rule": "!has(self.minNodes) || self.minNodes <= (has(self.nodes) ? self.nodes : 1)",
                 "message": "minNodes is over nodes; lower it",
             }
-        ]
+        ],
+        "roles": [
+            {
+                "rule": "!has(self.minNodes) || self.minNodes <= self.nodes",
+                "message": "minNodes is over nodes; lower it",
+            }
+        ],
     },
     "Workload": {
-        "podSet": [
+        "podSets": [
             {
                 "rule": "!has(self.minCount) || self.minCount <= self.count",
                 "message": "minCount is over count; lower it",
@@ -67,8 +73,9 @@ def manifest(resource: Resource) -> dict[str, Any]:
         schema["x-kubernetes-validations"] = rules[""]
     if of_spec := [*rules.get("spec", ()), *transitions(resource.kind)]:
         spec["x-kubernetes-validations"] = of_spec
-    if "podSet" in rules:
-        spec["properties"]["podSets"]["items"]["x-kubernetes-validations"] = rules["podSet"]
+    for name in ("podSets", "roles"):
+        if name in rules:
+            spec["properties"][name]["items"]["x-kubernetes-validations"] = rules[name]
     for name in ("quota", "limit", "borrowingLimit", "lendingLimit", "userLimit"):
         if name in spec["properties"]:
             spec["properties"][name]["maxProperties"] = _MAX_ENTRIES

@@ -1,5 +1,6 @@
 """MIG instances as Kubernetes knows them: a resource for each profile, named as by NVIDIA's device plugin."""
 
+import difflib
 from collections.abc import Iterable
 
 from heddle.api import quantity
@@ -9,6 +10,15 @@ MIG_PREFIX = "nvidia.com/mig-"
 """Before a profile it is a resource; `+` in the profile's name is written as a dot: nvidia.com/mig-1g.10gb.me."""
 INSTANCE_PREFIX = "MIG-"
 """Before a UUID it is the id of an instance, as NVML and CUDA_VISIBLE_DEVICES have it."""
+
+
+PROFILES = (
+    "1g.5gb", "1g.5gb+me", "1g.6gb", "1g.6gb+me", "1g.10gb", "1g.10gb+me", "1g.18gb", "1g.18gb+me", "1g.20gb",
+    "1g.23gb", "1g.23gb+me", "1g.35gb", "1g.45gb", "2g.10gb", "2g.12gb", "2g.20gb", "2g.35gb", "2g.45gb", "3g.20gb",
+    "3g.40gb", "3g.71gb", "3g.90gb", "4g.20gb", "4g.24gb", "4g.40gb", "4g.71gb", "4g.90gb", "7g.40gb", "7g.80gb",
+    "7g.141gb", "7g.180gb",
+)  # fmt: skip
+"""Those of the GPUs of which heddle has placement tables (`heddle.engine.mig`, which knows no object model)."""
 
 
 def resource_of(profile: str) -> str:
@@ -33,3 +43,12 @@ def asked_of(resources: Resources) -> dict[str, int]:
 def instances_in(ids: Iterable[str]) -> int:
     """How many of some device ids are those of instances."""
     return sum(one.startswith(INSTANCE_PREFIX) for one in ids)
+
+
+def unknown(profile: str) -> str:
+    """What to say of a profile that none of these GPUs has; "" where one has it."""
+    if profile in PROFILES:
+        return ""
+    close = difflib.get_close_matches(profile, PROFILES, n=1)
+    meant = f"did you mean {resource_of(close[0])}? " if close else ""
+    return f"no GPU that heddle knows has this MIG profile; {meant}profiles: {', '.join(PROFILES)}"

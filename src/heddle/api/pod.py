@@ -319,6 +319,7 @@ class ContainerStatus(Struct):
     restart_count: int = 0
     image: str = ""
     image_id: Annotated[str, Meta()] = field(default="", name="imageID")
+    container_id: Annotated[str, Meta()] = field(default="", name="containerID")
     started: bool | None = None
 
 
@@ -350,6 +351,12 @@ class Pod(Kind):
     def bound(self) -> bool:
         """It has a node, is not leaving, and has not ended."""
         return bool(self.spec.node_name) and not self.metadata.deletion_timestamp and not self.finished
+
+    @property
+    def ready(self) -> bool:
+        """It says that it does its work."""
+        condition = find_condition(self.status.conditions, "Ready")
+        return condition is not None and condition.status == "True"
 
     @property
     def scheduled_at(self) -> float:

@@ -113,7 +113,7 @@ TRAININGJOBS = Resource(
         Column("Queue", ".spec.queue"),
         Column("Phase", ".status.phase"),
         Column("Nodes", ".status.activeNodes", "integer"),
-        Column("Wanted", ".spec.nodes", "integer"),
+        Column("Wanted", ".status.nodes", "integer"),
         Column("Groups", ".spec.groups", "integer", wide=True),
         Column("Restarts", ".status.restarts", "integer"),
         Column("Message", ".status.message", wide=True),

@@ -1,15 +1,15 @@
 """TrainingJob: a distributed training that heddle schedules, launches, restarts and explains."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from heddle.api.company import Company
 from heddle.api.meta import Condition, Count, Kind, LocalObjectReference, Positive, Quantity, Resources, Struct
 from heddle.api.pod import EnvFromSource, EnvVar, PodToleration
 from heddle.api.queue import GROUP_VERSION
 from heddle.api.security import RunAs
-from heddle.api.workload import GpuSpeeds, NodeAffinity, PlacementStrategy, SliceRule, SpreadRule, TopologyWish
+from heddle.api.workload import Demands, GangGrace, PlacementStrategy, Preemptible, Priority, SeparateGpus, TopologyWish
 
 DEFAULT_QUEUE = "default"
 
@@ -54,30 +54,13 @@ class JobVolume(Struct, kw_only=True):
     read_only: Annotated[bool, Meta(description="true: programs cannot write there.")] = False
 
 
-class TrainingJobSpec(Struct):
-    """Command, size, queue and what to do when things go wrong."""
+class NodeSet(Demands, kw_only=True):
+    """Nodes that run the same program: how many, and what each of them is."""
 
-    command: Annotated[list[str], Meta(description="Program and arguments of every node.", min_length=1)]
+    command: Annotated[list[str], Meta(description="Program and arguments of every node.")] = []
     image: Annotated[str, Meta(description="Container image (embedded mode: see docs/embedded.md).")] = ""
     working_dir: Annotated[str, Meta(description="Directory in which the command runs.")] = ""
     env: Annotated[list[EnvVar], Meta(description="Additional environment.")] = []
-    env_from: Annotated[
-        list[EnvFromSource],
-        Meta(description="ConfigMaps and Secrets of which all keys are environment; env comes before.", max_length=16),
-    ] = []
-    service_account_name: Annotated[
-        str, Meta(description="On a cluster: as which account of its namespace its pods run.", max_length=253)
-    ] = ""
-    image_pull_secrets: Annotated[
-        list[LocalObjectReference],
-        Meta(description="On a cluster: Secrets by which its image is pulled.", max_length=16),
-    ] = []
-    security_context: Annotated[RunAs | None, Meta(description="On a cluster: as whom its programs run.")] = None
-    queue: Annotated[str, Meta(description="Queue that pays for it.", min_length=1, max_length=253)] = DEFAULT_QUEUE
-    priority: Annotated[
-        int, Meta(description="Higher goes first in its queue.", ge=-1_000_000_000, le=1_000_000_000)
-    ] = 0
-    preemptible: Annotated[bool, Meta(description="false: never evicted for others, and only within quota.")] = True
     nodes: Annotated[int, Meta(description="Nodes (pods) wished for.", ge=1, le=100_000)] = 1
     min_nodes: Annotated[
         Positive | None,
@@ -91,18 +74,6 @@ class TrainingJobSpec(Struct):
         bool,
         Meta(description="false: it stays at as many nodes as it starts with, from minNodes on (partial admission)."),
     ] = True
-    groups: Annotated[
-        int,
-        Meta(
-            description="Replica groups: so many gangs of `nodes` each, which come and go whole; ranks of a group "
-            "follow each other. spread, slices and gpuModels hold in each by itself.",
-            ge=1,
-            le=64,
-        ),
-    ] = 1
-    min_groups: Annotated[
-        Positive | None, Meta(description="Elastic: runs with as few groups as these. Absent: groups.")
-    ] = None
     processes_per_node: Annotated[
         int,
         Meta(description="Processes that torchrun starts on each node (PET_NPROC_PER_NODE).", ge=1, le=1024),
@@ -115,19 +86,88 @@ class TrainingJobSpec(Struct):
         Quantity | None,
         Meta(description='Memory of one GPU that each node uses, as "20Gi"; in place of nvidia.com/gpu.'),
     ] = None
-    gpu_models: Annotated[
+
+    @property
+    def minimum(self) -> int:
+        """`minNodes` with its default."""
+        return self.nodes if self.min_nodes is None else self.min_nodes
+
+
+class Role(NodeSet, kw_only=True):
+    """Nodes of a job that have a part of their own: launcher, workers, parameter servers, evaluator, data loaders."""
+
+    name: Annotated[
+        str,
+        Meta(
+            description="Unique in the job; its pods are JOB-NAME-INDEX.",
+            max_length=30,
+            pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        ),
+    ]
+    after: Annotated[
         list[str],
         Meta(
-            description="Models of GPUs that it may use, the best first, named as by the node label "
-            "nvidia.com/gpu.product. All its nodes get GPUs of one model. Empty: any GPUs.",
+            description="Roles of which as many nodes as they need must run before the programs of this one start; "
+            "its places are held until then.",
+            max_length=15,
+        ),
+    ] = []
+
+
+class SuccessPolicy(Struct):
+    """When a job of several roles has succeeded."""
+
+    roles: Annotated[
+        list[str],
+        Meta(
+            description="Once all nodes of these have succeeded; what still runs of the others is then stopped.",
+            min_length=1,
+            max_length=16,
+        ),
+    ]
+
+
+class TrainingJobSpec(NodeSet, kw_only=True):
+    """Command, size, queue and what to do when things go wrong."""
+
+    env_from: Annotated[
+        list[EnvFromSource],
+        Meta(description="ConfigMaps and Secrets of which all keys are environment; env comes before.", max_length=16),
+    ] = []
+    service_account_name: Annotated[
+        str, Meta(description="On a cluster: as which account of its namespace its pods run.", max_length=253)
+    ] = ""
+    image_pull_secrets: Annotated[
+        list[LocalObjectReference],
+        Meta(description="On a cluster: Secrets by which its image is pulled.", max_length=16),
+    ] = []
+    security_context: Annotated[RunAs | None, Meta(description="On a cluster: as whom its programs run.")] = None
+    queue: Annotated[str, Meta(description="Queue that pays for it.", min_length=1, max_length=253)] = DEFAULT_QUEUE
+    priority: Priority = 0
+    preemptible: Preemptible = True
+    roles: Annotated[
+        list[Role],
+        Meta(
+            description="Nodes with parts of their own, all of them one gang; in place of command, nodes and what else "
+            "is said of nodes. image, workingDir and env hold for those that say nothing else.",
             max_length=16,
         ),
     ] = []
-    gpu_speeds: GpuSpeeds = {}
-    node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
-    node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
-        default_factory=NodeAffinity
-    )
+    success_policy: Annotated[
+        SuccessPolicy | None, Meta(description="With roles: which of them decide that it has succeeded. Absent: all.")
+    ] = None
+    groups: Annotated[
+        int,
+        Meta(
+            description="Replica groups: so many gangs of `nodes` each, which come and go whole; ranks of a group "
+            "follow each other. spread, slices and gpuModels hold in each by itself.",
+            ge=1,
+            le=64,
+        ),
+    ] = 1
+    min_groups: Annotated[
+        Positive | None, Meta(description="Elastic: runs with as few groups as these. Absent: groups.")
+    ] = None
     pod_labels: Annotated[
         dict[str, str], Meta(description="Labels of its pods, by which others find them, beside heddle's own.")
     ] = {}
@@ -135,18 +175,7 @@ class TrainingJobSpec(Struct):
     topology: Annotated[TopologyWish, Meta(description="Where nodes go relative to each other.")] = field(
         default_factory=TopologyWish
     )
-    pod_affinity: Annotated[
-        Company, Meta(description="Pods that its own must be near to, looked at when one is placed.")
-    ] = field(default_factory=Company)
-    pod_anti_affinity: Annotated[
-        Company, Meta(description="Pods that its own must be away from; these then stay away from them too.")
-    ] = field(default_factory=Company)
-    spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
-    slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
-    exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False
-    separate_gpus: Annotated[
-        bool, Meta(description="true: no two of its pods that use a share of a GPU are on the same one.")
-    ] = False
+    separate_gpus: SeparateGpus = False
     placement: PlacementStrategy = "FragmentationAware"
     restart_policy: Annotated[
         Literal["OnFailure", "Never"], Meta(description="Whether a failed process restarts the job.")
@@ -172,13 +201,7 @@ class TrainingJobSpec(Struct):
             "or not preemptible, are never moved."
         ),
     ] = True
-    gang_grace_seconds: Annotated[
-        Count | None,
-        Meta(
-            description="How long nodes that are left of it wait for replacements of those it lost, before they are "
-            "evicted and it starts anew. Absent: as the scheduler is set, which is 60."
-        ),
-    ] = None
+    gang_grace_seconds: GangGrace | None = None
     termination_grace_period_seconds: Annotated[
         int, Meta(description="Between SIGTERM and SIGKILL: time to save a checkpoint.", ge=0, le=86_400)
     ] = 30
@@ -187,19 +210,14 @@ class TrainingJobSpec(Struct):
     ] = None
 
     @property
-    def minimum(self) -> int:
-        """`minNodes` with its default."""
-        return self.nodes if self.min_nodes is None else self.min_nodes
+    def node_sets(self) -> Sequence[NodeSet]:
+        """Its roles, or the job itself where all nodes are alike."""
+        return self.roles or [self]
 
     @property
     def size(self) -> int:
-        """Nodes (pods) of all groups."""
-        return self.nodes * self.groups
-
-    @property
-    def least(self) -> int:
-        """With how many nodes it runs."""
-        return self.minimum * (self.groups if self.min_groups is None else self.min_groups)
+        """Nodes (pods) of all roles and groups."""
+        return sum(one.nodes for one in self.node_sets) * self.groups
 
 
 class TrainingJobStatus(Struct):
@@ -211,7 +229,9 @@ class TrainingJobStatus(Struct):
         Meta(description="Pending, Running, Restarting, Succeeded or Failed."),
     ] = ""
     conditions: Annotated[list[Condition], Meta(description="Running, Complete, Failed.")] = []
+    nodes: Annotated[int, Meta(description="Nodes wished for, of all roles and groups.")] = 0
     active_nodes: Annotated[int, Meta(description="Nodes of the present rendezvous.")] = 0
+    active_by_role: Annotated[dict[str, int], Meta(description="The same by role.")] = {}
     rendezvous: Annotated[int, Meta(description="How often the world was (re)formed.")] = 0
     restarts: Annotated[int, Meta(description="Restarts after failures.")] = 0
     last_restart_time: Annotated[str | None, Meta(description="When it was last restarted after a failure.")] = None

@@ -131,7 +131,39 @@ GpuSpeeds = Annotated[
 ]
 
 
-class PodSet(Struct):
+class Demands(Struct):
+    """What alike pods ask of the nodes that they run on, and of the pods around."""
+
+    gpu_models: Annotated[
+        list[str],
+        Meta(
+            description="Models of GPUs that it may use, the best first, named as by the node label "
+            "nvidia.com/gpu.product. All pods get GPUs of one model. Empty: any GPUs.",
+            max_length=16,
+        ),
+    ] = []
+    gpu_speeds: GpuSpeeds = {}
+    node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
+    node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
+        default_factory=NodeAffinity
+    )
+    pod_affinity: Annotated[
+        Company, Meta(description="Pods that its own must be near to, looked at when one is placed.")
+    ] = field(default_factory=Company)
+    pod_anti_affinity: Annotated[
+        Company, Meta(description="Pods that its own must be away from; these then stay away from them too.")
+    ] = field(default_factory=Company)
+    spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
+    slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
+    exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False
+
+    @property
+    def seeks_company(self) -> bool:
+        """Whether it demands anything of the pods around."""
+        return bool(self.pod_affinity.required or self.pod_anti_affinity.required)
+
+
+class PodSet(Demands, kw_only=True):
     """Identical pods of a workload."""
 
     name: Annotated[str, Meta(description="Unique in the workload.", min_length=1, max_length=63)]
@@ -155,28 +187,6 @@ class PodSet(Struct):
         Quantity | None,
         Meta(description='Memory of one GPU that each pod uses, as "20Gi"; in place of nvidia.com/gpu.'),
     ] = None
-    gpu_models: Annotated[
-        list[str],
-        Meta(
-            description="Models of GPUs that it may use, the best first, named as by the node label "
-            "nvidia.com/gpu.product. All its pods get GPUs of one model. Empty: any GPUs.",
-            max_length=16,
-        ),
-    ] = []
-    gpu_speeds: GpuSpeeds = {}
-    node_selector: Annotated[dict[str, str], Meta(description="Labels that a node must have.")] = {}
-    node_affinity: Annotated[NodeAffinity, Meta(description="Nodes that pods must, or should, be on.")] = field(
-        default_factory=NodeAffinity
-    )
-    pod_affinity: Annotated[
-        Company, Meta(description="Pods that its own must be near to, looked at when one is placed.")
-    ] = field(default_factory=Company)
-    pod_anti_affinity: Annotated[
-        Company, Meta(description="Pods that its own must be away from; these then stay away from them too.")
-    ] = field(default_factory=Company)
-    spread: Annotated[SpreadRule | None, Meta(description="Keeps its pods apart; not beside slices.")] = None
-    slices: Annotated[SliceRule | None, Meta(description="Keeps every few of its pods together.")] = None
-    exclusive: Annotated[bool, Meta(description="true: each pod has a node to itself, and nobody joins it.")] = False
     group: Annotated[
         str,
         Meta(
@@ -194,11 +204,6 @@ class PodSet(Struct):
     ] = []
 
     @property
-    def seeks_company(self) -> bool:
-        """Whether it demands anything of the pods around."""
-        return bool(self.pod_affinity.required or self.pod_anti_affinity.required)
-
-    @property
     def minimum(self) -> int:
         """`minCount` with its default."""
         return self.count if self.min_count is None else self.min_count
@@ -210,15 +215,27 @@ PlacementStrategy = Annotated[
 ]
 
 
+Priority = Annotated[int, Meta(description="Higher goes first in its queue.", ge=-1_000_000_000, le=1_000_000_000)]
+Preemptible = Annotated[bool, Meta(description="false: never evicted for others, and only within quota.")]
+SeparateGpus = Annotated[
+    bool, Meta(description="true: no two of its pods that use a share of a GPU are on the same one.")
+]
+GangGrace = Annotated[
+    Count,
+    Meta(
+        description="How long what is left of a gang waits for replacements of what it lost, before it is evicted and "
+        "starts anew. Absent: as the scheduler is set, which is 60."
+    ),
+]
+
+
 class WorkloadSpec(Struct):
     """What to place, who pays, and how it ranks."""
 
     queue: Annotated[str, Meta(description="Queue that pays for it.", min_length=1, max_length=253)]
     pod_sets: Annotated[list[PodSet], Meta(description="Its pods.", min_length=1, max_length=64)]
-    priority: Annotated[
-        int, Meta(description="Higher goes first in its queue.", ge=-1_000_000_000, le=1_000_000_000)
-    ] = 0
-    preemptible: Annotated[bool, Meta(description="false: never evicted for others, and only within quota.")] = True
+    priority: Priority = 0
+    preemptible: Preemptible = True
     topology: Annotated[TopologyWish, Meta(description="Where pods go relative to each other.")] = field(
         default_factory=TopologyWish
     )
@@ -233,9 +250,6 @@ class WorkloadSpec(Struct):
         Meta(description="May be stopped and started elsewhere so that others fit: its owner makes its pods anew under "
              "their names, and they resume."),
     ] = False  # fmt: skip
-    separate_gpus: Annotated[
-        bool, Meta(description="true: no two of its pods that use a share of a GPU are on the same one.")
-    ] = False
     min_groups: Annotated[
         Positive | None,
         Meta(
@@ -243,13 +257,8 @@ class WorkloadSpec(Struct):
             "whole. Absent: all must."
         ),
     ] = None
-    gang_grace_seconds: Annotated[
-        Count | None,
-        Meta(
-            description="How long pods that are left of a gang wait for replacements of those it lost, before they are "
-            "evicted. Absent: as the scheduler is set, which is 60."
-        ),
-    ] = None
+    separate_gpus: SeparateGpus = False
+    gang_grace_seconds: GangGrace | None = None
 
 
 class WorkloadReason(Struct):

@@ -205,11 +205,14 @@ class JobLogs:
     """The logs of all pods of a job, those that come later included."""
 
     def __init__(
-        self, client: Any, job: TrainingJob, printer: Printer, *, earlier: bool, prefixed: bool,
+        self, client: Any, job: TrainingJob, printer: Printer, *, earlier: bool, prefixed: bool, role: str = "",
         tail: int | None = None, timestamps: bool = False,
     ) -> None:  # fmt: skip
-        """Begin to print; the arguments are those of `PodLog`, `prefixed`: with the pod's name before each line."""
-        self._client, self._job, self._printer = client, job.metadata.name, printer
+        """Begin to print; the arguments are those of `PodLog`, `prefixed`: with the pod's name before each line.
+
+        With `role` only the logs of its pods.
+        """
+        self._client, self._job, self._role, self._printer = client, job.metadata.name, role, printer
         self._prefixed = prefixed
         self._options: dict[str, Any] = {"earlier": earlier, "tail": tail, "timestamps": timestamps}
         self._pods: dict[str, PodLog] = {}
@@ -220,7 +223,9 @@ class JobLogs:
     def _watch(self) -> None:
         while not self._finished:
             try:
-                for event in self._client.watch("pods", label_selector=self._client.pod_selector(self._job)):
+                for event in self._client.watch(
+                    "pods", label_selector=self._client.pod_selector(self._job, self._role)
+                ):
                     if event.object is not None and event.type != "DELETED":
                         self._see(event.object)
             except Expired:
@@ -245,7 +250,7 @@ class JobLogs:
     def finish(self) -> None:
         """The job has ended: print what is left of its logs."""
         self._finished = True
-        for pod in self._client.pods(self._job):
+        for pod in self._client.pods(self._job, role=self._role):
             self._see(pod)
         readers = list(self._pods.values())
         for reader in readers:

@@ -8,7 +8,7 @@ import typer
 
 from heddle.api.errors import ApiError, NotFound
 from heddle.api.mig import asked_of
-from heddle.api.trainingjob import TrainingJob
+from heddle.api.trainingjob import NodeSet, Role, TrainingJob
 from heddle.api.workload import USER_ANNOTATION
 from heddle.cli.answers import cost, preview, waits
 from heddle.cli.durations import duration
@@ -245,10 +245,15 @@ def _row(job: TrainingJob) -> list[Any]:
     active = "-" if status.phase in ENDED else status.active_nodes
     return [
         job.metadata.name, job.spec.queue, status.phase or "Pending", f"{active}/{job.spec.size}",
-        job.spec.gpu_memory_per_node or ",".join(asked_of(job.spec.resources_per_node))
-        or gpus(job.spec.resources_per_node), status.restarts,
+        ", ".join(_asked(nodes) for nodes in job.spec.node_sets), status.restarts,
         ago(job.metadata.creation_timestamp), status.message,
     ]  # fmt: skip
+
+
+def _asked(nodes: NodeSet) -> str:
+    """What one node has of GPUs."""
+    asked = nodes.gpu_memory_per_node or ",".join(asked_of(nodes.resources_per_node)) or gpus(nodes.resources_per_node)
+    return f"{nodes.name}: {asked}" if isinstance(nodes, Role) else str(asked)
 
 
 def _wide(job: TrainingJob) -> list[Any]:
@@ -264,6 +269,7 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Until it ends: a job through all its restarts, a pod's present run.")
     ] = False,
     tail: Annotated[int | None, typer.Option(help="Only the last lines.", min=0)] = None,
+    role: Annotated[str, typer.Option(help="Only of the job's pods with this role.")] = "",
     previous: Annotated[bool, typer.Option("--previous", "-p", help="Of the run before.")] = False,
     timestamps: Annotated[bool, typer.Option(help="Time before each line.")] = False,
     namespace: Namespace = "default",
@@ -277,12 +283,13 @@ def logs(
             job = c.get("trainingjob", name)
         except NotFound:
             job = None
+        _known_role(job, role)
         if job is not None and follow:
-            _follow_logs(c, job, printer, tail=tail, timestamps=timestamps)
+            _follow_logs(c, job, printer, role=role, tail=tail, timestamps=timestamps)
             return
         pods = [name]
         if job is not None:
-            pods = [p.metadata.name for p in c.pods(name) if p.spec.node_name]
+            pods = [p.metadata.name for p in c.pods(name, role=role) if p.spec.node_name]
             if not pods:
                 why = f": {job.status.message}" if job.status.message else f"; why: heddle explain {name}"
                 raise fail(f"no pod of job {name} has a node, so that there is no log yet{why}")
@@ -299,9 +306,15 @@ def logs(
                 printer.lines(prefix, [rest])
 
 
-def _follow_logs(c: Any, job: TrainingJob, printer: Printer, *, tail: int | None, timestamps: bool) -> None:
+def _known_role(job: TrainingJob | None, role: str) -> None:
+    known = [one.name for one in job.spec.roles] if job is not None else []
+    if role and role not in known:
+        raise fail(f"--role {role}: " + (f"choose one of {', '.join(known)}" if known else "it has no roles"), USAGE)
+
+
+def _follow_logs(c: Any, job: TrainingJob, printer: Printer, *, role: str, tail: int | None, timestamps: bool) -> None:
     name, several = job.metadata.name, job.spec.size > 1
-    reading = JobLogs(c, job, printer, earlier=False, prefixed=several, tail=tail, timestamps=timestamps)
+    reading = JobLogs(c, job, printer, role=role, earlier=False, prefixed=several, tail=tail, timestamps=timestamps)
     ended = threading.Event()
     faults: list[ApiError] = []
 

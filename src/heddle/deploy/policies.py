@@ -8,10 +8,14 @@ of heddle runs for it, and no pod is ever created through it.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import msgspec
+
 from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.license import LICENSE_PREFIX
 from heddle.api.mig import MIG_PREFIX
 from heddle.api.queue import GPU_MODEL_PREFIX, GROUP_VERSION
+from heddle.api.rules import LONGEST_NAMES, SHARED_BY_ROLES
+from heddle.api.trainingjob import NodeSet
 from heddle.api.workload import GROUPS_ANNOTATION, USER_ANNOTATION
 
 Object = dict[str, Any]
@@ -47,6 +51,9 @@ _SOUND = (
     f"e.operator in ['Gt', 'Lt'] ? {_VALUES} == 1 && e.values[0].matches('^[-+]?[0-9]{{1,18}}$') : "
     f"(e.operator in ['In', 'NotIn'] ? {_VALUES} > 0 : {_VALUES} == 0)"
 )
+
+
+_INSTANCES = "of MIG instances, which the kubelet picks, pin the model with nodeSelector"
 
 
 def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least: str) -> Iterable[Rule]:
@@ -85,7 +92,7 @@ def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least:
     yield Rule(
         f"!has({at}.gpuModels) || {at}.gpuModels.size() == 0 || has({at}.{memory}) || "
         f"({asks} && {_number(share)} > 0.0)",
-        f"gpuModels: ask for GPUs too, with {GPU_RESOURCE} or by memory",
+        f"gpuModels: ask for GPUs too, with {GPU_RESOURCE} or by memory; {_INSTANCES}",
     )
     yield Rule(
         f"!has({at}.gpuModels) || {at}.gpuModels.size() == 0 || !has({at}.nodeSelector) || "
@@ -110,7 +117,7 @@ def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least:
     yield Rule(
         f"!has({at}.gpuSpeeds) || {at}.gpuSpeeds.size() == 0 || has({at}.{memory}) || "
         f"({asks} && {_number(share)} > 0.0)",
-        f"gpuSpeeds: ask for GPUs too, with {GPU_RESOURCE} or by memory",
+        f"gpuSpeeds: ask for GPUs too, with {GPU_RESOURCE} or by memory; {_INSTANCES}",
     )
     yield Rule(
         f"!has({at}.gpuSpeeds) || {at}.gpuSpeeds.size() == 0 || !has({at}.nodeSelector) || "
@@ -208,6 +215,65 @@ def _of_each_pod_set() -> Iterable[Rule]:
         yield Rule(f"object.spec.podSets.all(p, {expression})", f"podSets: {remedy.removeprefix('p.')}")
 
 
+_ROLES = "object.spec.roles"
+_NODES = ("resourcesPerNode", "gpuMemoryPerNode", "nodeStep", "nodes", "minNodes")
+
+
+def _roles() -> Iterable[Rule]:
+    yield Rule(
+        f"has({_ROLES}) && {_ROLES}.size() > 0 || has(object.spec.command) && object.spec.command.size() > 0",
+        "command: it must not be empty, but where roles have it",
+    )
+
+    def each(expression: str) -> str:
+        return f"!has({_ROLES}) || {_ROLES}.all(r, {expression})"
+
+    names = f"{_ROLES}.map(q, q.name)"
+    yield Rule(each(f"{_ROLES}.exists_one(q, q.name == r.name)"), "roles: each needs a name of its own")
+    yield Rule(each("has(r.command) && r.command.size() > 0"), "roles: each needs a command")
+    yield Rule(
+        each(f"object.metadata.name.size() + r.name.size() <= {LONGEST_NAMES}"),
+        f"roles: use at most {LONGEST_NAMES} characters in the names of job and role together: pods have both",
+    )
+    yield Rule(
+        each(
+            f"!has(r.after) || r.after.all(a, {names}.indexOf(a) >= 0 && {names}.indexOf(a) < {names}.indexOf(r.name))"
+        ),
+        "roles: after names roles that are listed before it",
+    )
+    for expression, remedy in _pod_set("r", *_NODES):
+        yield Rule(each(expression), f"roles: {remedy.removeprefix('r.')}")
+    yield Rule(
+        f"!has({_ROLES}) || {_ROLES}.map(r, r.nodes).sum() <= 100000", "roles: a job has at most 100000 nodes in all"
+    )
+    alone = f"!has({_ROLES}) || {_ROLES}.size() == 0 || "
+    for field in msgspec.structs.fields(NodeSet):
+        name = f"object.spec.{field.encode_name}"
+        if field.encode_name not in SHARED_BY_ROLES:
+            plain = isinstance(field.default, int)
+            none = f"{name} == {str(field.default).lower()}" if plain else _none(field, name)
+            yield Rule(f"{alone}{none}", f"{field.encode_name}: say it in each of roles, or leave out roles")
+    yield Rule(
+        f"{alone}(object.spec.groups == 1 && !has(object.spec.minGroups))",
+        "groups: these are of nodes that are all alike: leave them out, or leave out roles",
+    )
+    policy = "object.spec.successPolicy"
+    yield Rule(
+        f"!has({policy}) || (has({_ROLES}) && {policy}.roles.all(n, {_ROLES}.exists(r, r.name == n)))",
+        "successPolicy: name some of the roles",
+    )
+
+
+def _none(field: msgspec.structs.FieldInfo, name: str) -> str:
+    """Nothing is said by a field: it is absent, or as empty as a server leaves it where it says defaults."""
+    if field.default is None:
+        return f"!has({name})"
+    if field.default_factory in (list, dict):
+        return f"(!has({name}) || {name}.size() == 0)"
+    inner = msgspec.structs.fields(type(field.default_factory()))
+    return f"(!has({name}) || {' && '.join(_none(one, f'{name}.{one.encode_name}') for one in inner)})"
+
+
 _SETS = "object.spec.podSets"
 _AMOUNTS = ("quota", "limit", "borrowingLimit", "lendingLimit", "userLimit")
 
@@ -231,7 +297,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "trainingjobs": (
         Rule("object.metadata.name.size() <= 50", "name: use at most 50 characters: pods are named after the job"),
-        *_pod_set("object.spec", "resourcesPerNode", "gpuMemoryPerNode", "nodeStep", "nodes", "minNodes"),
+        *_pod_set("object.spec", *_NODES),
+        *_roles(),
         Rule(
             "object.spec.groups == 1 || !has(object.spec.minNodes) || object.spec.minNodes >= object.spec.nodes",
             "minNodes: groups come and go whole: leave it out, or give one group",

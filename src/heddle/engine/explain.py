@@ -148,7 +148,14 @@ def _fewer_members(ask: _WhatIf) -> Reason | None:
         low, high = (middle, high) if ask.starts(((part, middle * size),)) else (low, middle - 1)
     if low < 1 or not ask.starts(((part, low * size),)):
         return None
-    return Reason(ReasonCode.FEWER_MEMBERS, queue=ask.queue.name, fits=low * size, needed=count)
+    return Reason(
+        ReasonCode.FEWER_MEMBERS, queue=ask.queue.name, fits=low * size, needed=count, pod_set=_named(ask.work, part)
+    )
+
+
+def _named(work: Work, part: int) -> str:
+    """The name of a pod set where there are several."""
+    return work.spec.pod_sets[part].name if len(work.spec.pod_sets) > 1 else ""
 
 
 def _fewer_groups(ask: _WhatIf) -> Reason | None:
@@ -183,6 +190,7 @@ def _fewer_gpus(ask: _WhatIf) -> Reason | None:
                 wanted=asked,
                 free=gpu,
                 needed=count,
+                pod_set=_named(ask.work, part),
             )
     return None
 

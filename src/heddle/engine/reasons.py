@@ -118,7 +118,7 @@ class Reason:
         at: a moment, in seconds on the caller's clock.
         user: the submitter concerned.
         head: workload at the head of the line.
-        pod_set: the pod set that waits.
+        pod_set: the pod set that waits, or that a change is about; "" = there is but one.
         awaits: the pod set for which it waits.
         models: GPU models that it may use.
         profile: MIG profile that it asks for.
@@ -183,6 +183,10 @@ def amount(resource: str, value: int) -> str:
 
 def _count(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
+
+
+def _of(reason: Reason) -> str:
+    return f" of {reason.pod_set}" if reason.pod_set else ""
 
 
 def _holders(reason: Reason) -> str:
@@ -374,11 +378,11 @@ def render(reason: Reason) -> str:
         case ReasonCode.ROOM_KEPT:
             return f"room is kept for it from {moment(r.at)} on, when {_names(r.holders)} should have ended"
         case ReasonCode.FEWER_MEMBERS:
-            return f"{_count(r.fits, 'member', 'members')} instead of {r.needed} would start now"
+            return f"{_count(r.fits, 'member', 'members')}{_of(r)} instead of {r.needed} would start now"
         case ReasonCode.FEWER_GROUPS:
             return f"{_count(r.fits, 'group', 'groups')} instead of {r.needed} would start now"
         case ReasonCode.FEWER_GPUS:
-            return f"{free} a task instead of {asked} would start now"
+            return f"{free} a task{_of(r)} instead of {asked} would start now"
         case ReasonCode.RELAX_TOPOLOGY:
             return (
                 f"without the required {r.level} it would start now"

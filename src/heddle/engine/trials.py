@@ -52,7 +52,7 @@ class Trials:
             case ReasonCode.FEWER_MEMBERS:
                 return self._fewer_members(change)
             case ReasonCode.FEWER_GPUS:
-                part, asked = lacking(self.spec), change.wanted // WHOLE
+                part, asked = _part_of(self.spec, change), change.wanted // WHOLE
                 fewer = self.smallest(
                     lambda less: self.reworked(with_gpus(self.spec, part, (asked - less) * WHOLE)),
                     asked - change.free // WHOLE,
@@ -170,7 +170,7 @@ class Trials:
     # -- kinds of change -------------------------------------------------------------------------------
 
     def _fewer_members(self, change: Reason) -> Reason | None:
-        part = lacking(self.spec)
+        part = _part_of(self.spec, change)
         pods = self.spec.pod_sets[part]
         size = pods.slices.size if pods.slices else 1
 
@@ -251,9 +251,9 @@ class Trials:
         return replace(change, holders=holders, tasks=sum(len(self.leaving[name]) for name in names))
 
 
-def lacking(spec: WorkloadSpec) -> int:
-    """The pod set that a workload of which nothing runs lacks, where it lacks but one."""
-    return next((part for part, pods in enumerate(spec.pod_sets) if pods.min), 0)
+def _part_of(spec: WorkloadSpec, change: Reason) -> int:
+    """The pod set that a change is about: it is named where there are several."""
+    return next((part for part, pods in enumerate(spec.pod_sets) if pods.name == change.pod_set), 0)
 
 
 def without_rules(pods: PodSet) -> PodSet:

@@ -126,6 +126,7 @@ class ContainerRunner:
             ready=ready,
             restart_count=self.restarts,
             image=self.spec.image,
+            container_id=run_id(self.generation, self.number) if running else "",
             started=running,
         )
 

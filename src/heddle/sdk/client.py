@@ -28,8 +28,9 @@ from heddle.api.mig import resource_of
 from heddle.api.pod import EnvFromSource, EnvVar
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, Resource, by_kind, find
 from heddle.api.trainingjob import Checkpoint, JobVolume, TrainingJob, TrainingJobSpec
+from heddle.api.workload import POD_SET_LABEL
 from heddle.control.training import ledger
-from heddle.control.training.pods import JOB_LABEL, owner
+from heddle.control.training.ownership import JOB_LABEL, owner
 from heddle.sdk import caller, identity, mounted
 from heddle.sdk.asking import Asking
 from heddle.sdk.connection import connect
@@ -450,14 +451,14 @@ class Client:
                 return ended
         raise AssertionError("following an object ends with an error or not at all")
 
-    def pods(self, job: str) -> Sequence[Any]:
-        """The pods of a job."""
-        return self.list("pods", selector=self.pod_selector(job))
+    def pods(self, job: str, *, role: str = "") -> Sequence[Any]:
+        """The pods of a job, or of one of its roles."""
+        return self.list("pods", selector=self.pod_selector(job, role))
 
     @staticmethod
-    def pod_selector(job: str) -> str:
-        """The label selector of a job's pods."""
-        return f"{JOB_LABEL}={job}"
+    def pod_selector(job: str, role: str = "") -> str:
+        """The label selector of a job's pods, or of those of one of its roles."""
+        return f"{JOB_LABEL}={job}" + (f",{POD_SET_LABEL}={role}" if role else "")
 
     def logs(
         self, pod: str, *, follow: bool = False, tail: int | None = None, previous: bool = False,

@@ -14,6 +14,7 @@ from heddle.api.schema import field_names
 from heddle.api.trainingjob import TrainingJobSpec
 
 JOB = {"command": ["true"], "nodes": 2}
+ROLE = {"name": "a", "command": ["true"]}
 WORK = {"queue": "q", "podSets": [{"name": "a", "count": 1}]}
 
 
@@ -29,6 +30,7 @@ def obj(**spec: Any) -> dict[str, Any]:
         (TRAININGJOBS, JOB, "checkpoint", {"path": "/kept"}),
         (TRAININGJOBS, JOB, "groups", 2),
         (TRAININGJOBS, JOB, "gpuSpeeds", {}),
+        (TRAININGJOBS, {"roles": [ROLE]}, "roles", [ROLE | {"nodes": 2}]),
         (WORKLOADS, WORK, "podSets", [{"name": "a", "count": 2}]),
     ],
 )

@@ -264,3 +264,39 @@ def test_gpu_models_are_named_once_and_go_with_gpus() -> None:
     assert fields(resource, both) == ["spec.nodeSelector[nvidia.com/gpu.product]"]
     pinned = job(gpuModels=["A"], resourcesPerNode=gpus, nodeSelector={"nvidia.com/gpu.product": "A"})
     assert fields(resource, pinned) == ["spec.nodeSelector[nvidia.com/gpu.product]"]
+
+
+def roles(*given: dict[str, object], **spec: object) -> dict[str, object]:
+    named = [{"name": f"role-{at}", "command": ["true"], **one} for at, one in enumerate(given)]
+    return {"metadata": {"name": "j"}, "spec": {"roles": named, **spec}}
+
+
+def test_roles_say_what_is_of_nodes_and_the_job_the_rest() -> None:
+    shared = {"image": "a", "workingDir": "/w", "env": [{"name": "A"}], "queue": "q", "tolerations": []}
+    sound = roles({"nodes": 2}, {"after": ["role-0"]}, successPolicy={"roles": ["role-1"]}, **shared)
+    assert not fields(registry.TRAININGJOBS, sound)
+    said = {"command": ["true"], "nodes": 2, "resourcesPerNode": {"cpu": 1}, "exclusive": True, "spread": APART}
+    assert sorted(fields(registry.TRAININGJOBS, roles({}, **said))) == sorted(f"spec.{name}" for name in said)
+    assert fields(registry.TRAININGJOBS, roles({}, groups=2, minGroups=1)) == ["spec.groups", "spec.minGroups"]
+
+
+@pytest.mark.parametrize(
+    ("obj", "field", "remedy"),
+    [
+        (roles({"name": "a"}, {"name": "a"}), "spec.roles[1].name", "a name of its own"),
+        (roles({"name": "A"}), "spec.roles[0].name", "must match"),
+        (roles({"command": []}), "spec.roles[0].command", "must not be empty"),
+        (roles({"minNodes": 2}), "spec.roles[0].minNodes", "at most nodes (1)"),
+        (roles({"gpuModels": ["H100"]}), "spec.roles[0].gpuModels", "ask for GPUs too"),
+        (roles({"after": ["role-1"]}, {}), "spec.roles[0].after[0]", "none, as it is the first"),
+        (roles({}, {"after": ["role-1"]}), "spec.roles[1].after[0]", "listed before it: one of role-0"),
+        (roles({}, successPolicy={"roles": ["x"]}), "spec.successPolicy.roles[0]", "one of the roles role-0"),
+        (job(successPolicy={"roles": ["x"]}), "spec.successPolicy", "only where there are roles"),
+        (roles({"nodes": 60_000}, {"nodes": 60_000}), "spec.roles", "at most 100000 nodes"),
+        (roles({}) | {"metadata": {"name": "j" * 50}}, "spec.roles[0].name", "at most 55 characters"),
+    ],
+)
+def test_a_fault_of_roles_names_the_field_and_the_remedy(obj: dict[str, object], field: str, remedy: str) -> None:
+    (fault,) = validate.faults(registry.TRAININGJOBS, obj)
+    assert fault.field == field
+    assert remedy in str(fault)

@@ -8,9 +8,10 @@ import pytest
 from waiting import until, workload_with
 
 from heddle.api.admission import admit
+from heddle.api.core import GPU_PRODUCT_LABEL
 from heddle.api.errors import Invalid
 from heddle.api.meta import ObjectMeta
-from heddle.api.mig import profile_of, resource_of
+from heddle.api.mig import PROFILES, profile_of, resource_of
 from heddle.api.pod import Container, Pod, PodSpec, ResourceRequirements
 from heddle.api.queue import Queue, QueueSpec
 from heddle.api.registry import NODES, PODS, QUEUES, TRAININGJOBS, WORKLOADS
@@ -19,6 +20,7 @@ from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.scheduling.mirror import Mirror
 from heddle.embedded.machine import simulated_nodes
 from heddle.engine import schedule
+from heddle.engine.mig import GEOMETRIES
 from heddle.node.simulated import parse
 from heddle.store.client import Client
 from heddle.store.informer import Informers
@@ -79,10 +81,10 @@ async def test_each_pod_gets_an_instance_by_its_id_and_no_other_fits(client: Cli
     assert waits.status.reasons[0].message == "0 of 1 tasks fit now; each asks for a MIG instance 3g.40gb"
     await submit(client, "none", 1, "nvidia.com/mig-7g.80gb")
     assert (await workload_with(client, "none", lambda w: w.status.reasons)).status.reasons[0].code == "NoGpuMatches"
-    await submit(client, "slip", 1, "nvidia.com/mig-3g.40g")
-    refused = (await workload_with(client, "slip", lambda w: w.status.reasons)).status.reasons[0]
-    assert refused.code == "Refused"
-    assert refused.message.endswith("did you mean nvidia.com/mig-3g.40gb?")
+    with pytest.raises(
+        Invalid, match=r"spec.podSets\[0\].resources\[nvidia.com/mig-3g.40g\]: no GPU that heddle knows"
+    ):
+        await submit(client, "slip", 1, "nvidia.com/mig-3g.40g")
     await submit(client, "whole", 1, "nvidia.com/gpu")
     assert (await workload_with(client, "whole", lambda w: w.status.reasons)).status.reasons[0].code == "Impossible"
 
@@ -142,3 +144,41 @@ async def test_embedded_heddle_gives_a_pod_one_instance_alone(client: Client, re
 def test_profiles_are_named_as_nvidia_does_in_both_places() -> None:
     for profile, resource in (("3g.40gb", HALF), ("1g.10gb+me", "nvidia.com/mig-1g.10gb.me")):
         assert (resource_of(profile), profile_of(resource)) == (resource, profile)
+
+
+def test_a_profile_that_no_gpu_has_is_refused_with_the_nearest_and_the_list() -> None:
+    spec = {"command": ["x"], "resourcesPerNode": {"nvidia.com/mig-3g.40g": 1}}
+    with pytest.raises(Invalid) as refused:
+        admit(TRAININGJOBS, None, {"metadata": {"name": "j", "namespace": "default"}, "spec": spec}, "CREATE")
+    text = str(refused.value)
+    assert "spec.resourcesPerNode[nvidia.com/mig-3g.40g]: no GPU that heddle knows has this MIG profile" in text
+    assert "did you mean nvidia.com/mig-3g.40gb? profiles: 1g.5gb, " in text
+    roles = [{"name": "a", "command": ["x"], "resourcesPerNode": {"nvidia.com/mig-half": 1}}]
+    job = {"metadata": {"name": "j", "namespace": "default"}, "spec": {"roles": roles}}
+    with pytest.raises(
+        Invalid, match=r"spec.roles\[0\].resourcesPerNode\[nvidia.com/mig-half\].*knows.*profile; profiles"
+    ):
+        admit(TRAININGJOBS, None, job, "CREATE")
+
+
+def test_the_profiles_are_those_of_the_placement_tables() -> None:
+    tables = {profile.name for geometry in GEOMETRIES.values() for profile in geometry.profiles}
+    assert set(PROFILES) == tables
+    assert len(PROFILES) == len(tables)
+
+
+async def test_an_instance_is_of_the_best_model_that_has_one_of_those_that_the_work_names(client: Client) -> None:
+    (other,) = simulated_nodes([parse("1x1xA100-80GB:3g.40gb,4g.40gb")])
+    other.metadata.name = "sim-1"
+    await client.create(NODES, other)
+    await client.patch_status(NODES, "sim-1", {"conditions": [{"type": "Ready", "status": "True"}]})
+    h100, a100 = (node.metadata.labels[GPU_PRODUCT_LABEL] for node in await client.list(NODES))
+    for name, models, node in (("one", [a100, h100], "sim-1"), ("two", [a100, h100], "sim-0"), ("three", [a100], "")):
+        workload, pods = made(name, 1)
+        workload.spec.pod_sets[0].gpu_models = models
+        await client.create(WORKLOADS, workload)
+        await client.create(PODS, pods[0])
+        await workload_with(
+            client, name, lambda w, node=node: w.status.phase == "Running" if node else w.status.reasons
+        )
+        assert (await client.get(PODS, f"{name}-0", "default")).spec.node_name == node

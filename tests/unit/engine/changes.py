@@ -31,6 +31,16 @@ def starts(before: State, name: str, change: Change, now: float, rounds: int = 3
     return False
 
 
+def comes(before: State, name: str, change: Change, now: float) -> bool:
+    """Whether the cycle that follows a change starts a workload with its minimum, or has room made for it."""
+    state = State.rebuild(before.snapshot())
+    change(state)
+    for action in schedule(state, now).actions:
+        state.apply(action, now)
+    work = state.works[name]
+    return work.promised_whole() and (any(work.bound) or work.held > 0)
+
+
 def edited(name: str, edit: Callable[[WorkloadSpec], WorkloadSpec]) -> Change:
     return lambda state: void(state.set_workload(edit(state.works[name].spec)))
 
@@ -39,26 +49,25 @@ def void(_: object) -> None:
     return None
 
 
-def one_pod_set(name: str, edit: Callable[[PodSet], PodSet]) -> Change:
-    """Edits the pod set that lacks members, the first where all is elastic."""
+def one_pod_set(name: str, edit: Callable[[PodSet], PodSet], pod_set: str) -> Change:
+    """Edits the pod set of a name; "" = there is but one."""
 
     def change(spec: WorkloadSpec) -> WorkloadSpec:
-        sets = list(spec.pod_sets)
-        part = next((part for part, pods in enumerate(sets) if pods.min), 0)
-        sets[part] = edit(sets[part])
+        assert pod_set or len(spec.pod_sets) == 1
+        sets = (edit(pods) if pods.name == pod_set or not pod_set else pods for pods in spec.pod_sets)
         return replace(spec, pod_sets=tuple(sets))
 
     return edited(name, change)
 
 
-def members(name: str, count: int) -> Change:
+def members(name: str, count: int, pod_set: str) -> Change:
     return one_pod_set(
-        name, lambda pods: replace(pods, min=count, tasks=pods.tasks[: len(pods.tasks) - pods.min + count])
+        name, lambda pods: replace(pods, min=count, tasks=pods.tasks[: len(pods.tasks) - pods.min + count]), pod_set
     )
 
 
-def gpus(name: str, milli: int) -> Change:
-    return one_pod_set(name, lambda pods: replace(pods, gpu=milli))
+def gpus(name: str, milli: int, pod_set: str) -> Change:
+    return one_pod_set(name, lambda pods: replace(pods, gpu=milli), pod_set)
 
 
 def level(name: str, label: str | None) -> Change:
@@ -87,11 +96,12 @@ def changes(state: State, name: str, said: Reason) -> tuple[list[Change], list[C
     code = str(said.code)
     spec = state.works[name].spec
     if code == "FewerMembers":
-        size = next((pods.slices.size for pods in spec.pod_sets if pods.slices), 1)
-        more = said.fits + size
-        return [members(name, said.fits)], [members(name, more)] if more < said.needed else []
+        size = next((p.slices.size for p in spec.pod_sets if p.slices and said.pod_set in ("", p.name)), 1)
+        more, part = said.fits + size, said.pod_set
+        return [members(name, said.fits, part)], [members(name, more, part)] if more < said.needed else []
     if code == "FewerGpus":
-        return [gpus(name, said.free)], [gpus(name, said.free + 1000)] if said.free + 1000 < said.wanted else []
+        more, part = said.free + 1000, said.pod_set
+        return [gpus(name, said.free, part)], [gpus(name, more, part)] if more < said.wanted else []
     if code == "RelaxTopology":
         labels = state.topology.labels
         inner = labels.index(said.level) if said.level in labels else 0

@@ -57,17 +57,20 @@ def main() -> int:
 
     Cycle.__init__ = counted  # type: ignore[method-assign]
     worlds: Counter[str] = Counter()
+    named: Counter[str] = Counter()
     spent: Counter[str] = Counter({kind: 0 for kind in KINDS if told.kind in (None, kind)})
     started = shown = time.monotonic()
     for seed in count(told.first) if told.seed is None else (told.seed,):
         kind = min(spent, key=lambda kind: (spent[kind], kind))  # every kind gets as many cycles
         before = steps
         try:
-            KINDS[kind](seed)
+            found = KINDS[kind](seed)
         except Exception:
             traceback.print_exc()
             print(f"\nfails after {steps} cycles; replay it with: make fuzz KIND={kind} SEED={seed}", file=sys.stderr)
             return 1
+        if isinstance(found, Counter):
+            named += found
         worlds[kind] += 1
         spent[kind] += steps - before
         if time.monotonic() - shown > 60:
@@ -76,6 +79,8 @@ def main() -> int:
         if steps >= told.steps:
             break
     made = ", ".join(f"{number} {kind}" for kind, number in sorted(worlds.items()))
+    if named:
+        print("changes named by explain: " + ", ".join(f"{number} {code}" for code, number in named.most_common()))
     print(f"{steps} cycles in {time.monotonic() - started:.0f} s, no fault; worlds: {made}")
     return 0
 

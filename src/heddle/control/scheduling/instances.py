@@ -4,17 +4,14 @@ Only where nodes list their instances does heddle say which one a pod gets. Else
 node offers, like any other.
 """
 
-import difflib
 import json
 from typing import Any
 
 from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, Node
 from heddle.api.meta import Resources
-from heddle.api.mig import INSTANCE_PREFIX, asked_of, resource_of
+from heddle.api.mig import INSTANCE_PREFIX, asked_of, resource_of, unknown
 from heddle.engine import Mig, Placement
-from heddle.engine.mig import GEOMETRIES
 
-_KNOWN = sorted({profile.name for geometry in GEOMETRIES.values() for profile in geometry.profiles})
 Where = tuple[str, tuple[str, int]]
 """Device, and the profile and start of an instance on it."""
 
@@ -32,10 +29,8 @@ def profile_of(resources: Resources) -> str:
     if others or count != 1000:
         wanted = ", ".join(resource_of(name) for name in asked)
         raise ValueError(f"resources: {wanted}: a pod uses one MIG instance; ask for 1 of one profile")
-    if profile not in _KNOWN:
-        close = difflib.get_close_matches(profile, _KNOWN, n=1)
-        remedy = f"did you mean {resource_of(close[0])}?" if close else f"{resource_of('3g.40gb')} is one"
-        raise ValueError(f"resources[{resource_of(profile)}]: no GPU that heddle knows has this profile; {remedy}")
+    if wrong := unknown(profile):
+        raise ValueError(f"resources[{resource_of(profile)}]: {wrong}")
     return profile
 
 

@@ -3,8 +3,8 @@
 A job owns one Workload, up to `nodes` pods and one rendezvous ConfigMap. Its members are the pods that have a node.
 Whenever that set differs from the one in the ConfigMap and is whole (the scheduler's `status.bound` agrees, and the
 minimum is met), a new generation of the world is written, and the members' processes start again: they resume from
-their checkpoint with the new size. Everything is derived from objects, so that a controller that was killed anywhere
-goes on where it was.
+their checkpoint with the new size. Roles that start after others join the world of a generation once these run.
+Everything is derived from objects, so that a controller that was killed anywhere goes on where it was.
 
 heddle's own nodes restart processes in place when they are asked to. A kubelet does not: there a pod is for one world.
 Who was in a world that is over is deleted, and the pods that are made in their places form the next one.
@@ -12,6 +12,7 @@ Who was in a world that is over is deleted, and the pods that are made in their 
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import time
@@ -23,14 +24,16 @@ import msgspec
 from heddle.api.clock import readable, to_seconds, to_text
 from heddle.api.core import ConfigMap
 from heddle.api.errors import AlreadyExists, Forbidden, Invalid, NotFound
-from heddle.api.meta import Condition, set_condition
-from heddle.api.pod import ContainerStateTerminated, Pod, run_generation
+from heddle.api.meta import Condition
+from heddle.api.pod import Pod, run_generation
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, WORKLOADS
 from heddle.api.trainingjob import TrainingJob, TrainingJobStatus
 from heddle.api.workload import CHECKPOINT_ANNOTATION, RESTART_ANNOTATION, Workload
 from heddle.control.events import EventRecorder
-from heddle.control.training import ledger
+from heddle.control.training import ledger, reading, roles
 from heddle.control.training import pods as build
+from heddle.control.training.ownership import JOB_LABEL, owner
+from heddle.control.training.rendezvous import extension, members_text, rendezvous, rendezvous_name
 from heddle.control.workqueue import WorkQueue
 from heddle.store.client import Client
 from heddle.store.informer import Informer, Informers
@@ -38,15 +41,11 @@ from heddle.store.informer import Informer, Informers
 _log = logging.getLogger(__name__)
 
 _TIMED_OUT = 124  # as timeout(1) has it
-_BACK_OFF_MOST, _BACK_OFF_RESET = 300.0, 600.0
 _SETTLES = 5.0
 """Seconds that a world waits for pods that are made anew to have places again."""
-_LINE = 300
-_TROUBLES = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerError",
-             "RunContainerError")  # fmt: skip
 
 Meeting = Callable[[TrainingJob, Pod], tuple[str, int]]
-"""Address and port at which the first member of a job's world listens."""
+"""Address of a pod of a job ("" = it has none yet), and a port at which it may listen for its peers."""
 
 Saved = Callable[[TrainingJob], float | None]
 """When something was last written below the path of a job's checkpoint, in seconds; None = nothing, or it cannot be
@@ -95,7 +94,7 @@ class TrainingController:
         obj = new or old
         if type_ == "DELETED" and isinstance(obj, TrainingJob):
             self._deleted[obj.key] = obj
-        name = obj.metadata.name if isinstance(obj, TrainingJob) else obj.metadata.labels.get(build.JOB_LABEL)
+        name = obj.metadata.name if isinstance(obj, TrainingJob) else obj.metadata.labels.get(JOB_LABEL)
         if name:
             self._queue.add(f"{obj.metadata.namespace}/{name}")
 
@@ -124,19 +123,21 @@ class TrainingController:
             with contextlib.suppress(AlreadyExists):
                 await self._client.create(WORKLOADS, build.workload(job))
             return None
-        if (edits := build.edits(job, workload)) and build.owner(job) in workload.metadata.owner_references:
+        if (edits := build.edits(job, workload)) and owner(job) in workload.metadata.owner_references:
             await self._client.patch(WORKLOADS, job.metadata.name, {"spec": edits}, namespace=namespace)
         mine = self._mine(job)
         await self._make_missing(job, mine)
-        ended = [p for p in mine.values() if p.status.phase == "Succeeded"]
-        if len(ended) == len(self._world_members(job)) and ended:
-            return await self._end(job, workload, mine, success=True, exit_code=0, message="all processes succeeded")
-        world = self._worlds.objects.get(f"{namespace}/{build.rendezvous_name(job)}")
+        if roles.succeeded(job, mine, reading.names_in(self._world_members(job))):
+            policy = job.spec.success_policy
+            text = f"{', '.join(policy.roles)} succeeded" if policy else "all processes succeeded"
+            return await self._end(job, workload, mine, success=True, exit_code=0, message=text)
+        world = self._worlds.objects.get(f"{namespace}/{rendezvous_name(job)}")
         generation = int(world.data.get("generation", "0")) if world else 0
         if failed := self._failed(mine, world, generation):
             return await self._fail(job, workload, mine, *failed)
-        limit = workload.status.walltime_seconds if job.spec.gpu_speeds else job.spec.walltime_seconds
-        left = _left(limit, mine, time.time())
+        paced = any(nodes.gpu_speeds for nodes in job.spec.node_sets)
+        limit = workload.status.walltime_seconds if paced else job.spec.walltime_seconds
+        left = reading.left(limit, mine, time.time())
         if left is not None and left <= 0:
             text = f"ended by its walltime of {limit} s"
             return await self._end(job, workload, mine, success=False, exit_code=_TIMED_OUT, message=text)
@@ -149,14 +150,15 @@ class TrainingController:
 
     def _mine(self, job: TrainingJob) -> dict[int, Pod]:
         found = {}
-        for index in range(job.spec.size):
-            pod = self._pods.objects.get(f"{job.metadata.namespace}/{build.pod_name(job, index)}")
-            if pod is not None and any(o.uid == job.metadata.uid for o in pod.metadata.owner_references):
-                found[index] = pod
+        for part in roles.parts(job):
+            for index, name in zip(part.indexes, roles.pod_names(job, part), strict=True):
+                pod = self._pods.objects.get(f"{job.metadata.namespace}/{name}")
+                if pod is not None and any(o.uid == job.metadata.uid for o in pod.metadata.owner_references):
+                    found[index] = pod
         return found
 
     def _world_members(self, job: TrainingJob) -> list[str]:
-        world = self._worlds.objects.get(f"{job.metadata.namespace}/{build.rendezvous_name(job)}")
+        world = self._worlds.objects.get(f"{job.metadata.namespace}/{rendezvous_name(job)}")
         return [m for m in (world.data.get("members", "") if world else "").split(",") if m]
 
     async def _serve(self, job: TrainingJob) -> bool:
@@ -181,8 +183,13 @@ class TrainingController:
 
     async def _make_missing(self, job: TrainingJob, mine: dict[int, Pod]) -> None:
         async def make(index: int) -> None:
-            with contextlib.suppress(AlreadyExists):
-                await self._client.create(PODS, build.pod(job, index, restarts_in_place=self._in_place))
+            pod = build.pod(job, index, restarts_in_place=self._in_place)
+            try:
+                await self._client.create(PODS, pod)
+            except AlreadyExists:
+                await self._tell_of_namesake(
+                    job, self._pods.objects.get(f"{pod.metadata.namespace}/{pod.metadata.name}")
+                )
 
         try:
             await asyncio.gather(*(make(index) for index in range(job.spec.size) if index not in mine))
@@ -195,10 +202,19 @@ class TrainingController:
                 await self._events.record(job, "PodsRefused", text, warning=True)
             raise
 
+    async def _tell_of_namesake(self, job: TrainingJob, pod: Pod | None) -> None:
+        """A pod of the job cannot be made, since another is called so; one of an earlier job of its name will go."""
+        if pod is None or pod.metadata.labels.get(JOB_LABEL) == job.metadata.name:
+            return
+        text = f"there is a pod {pod.metadata.name} already that is not its own: delete it, or name the job otherwise"
+        if job.status.message != text:
+            await self._status(job, phase=job.status.phase or "Pending", message=text)
+            await self._events.record(job, "PodExists", text, warning=True)
+
     def _failed(self, mine: dict[int, Pod], world: ConfigMap | None, generation: int) -> tuple[Pod, int, str] | None:
         """The first member whose process failed in the present generation, with exit code and reason."""
-        restarted = _restarted(world)
-        here = {build.members_text([p]) for p in mine.values() if not p.metadata.deletion_timestamp}
+        restarted = reading.restarted(world)
+        here = {members_text([p]) for p in mine.values() if not p.metadata.deletion_timestamp}
         if world is not None and not here.issuperset(filter(None, world.data.get("members", "").split(","))):
             return None  # a member leaves: that its peers fail over it is no failure, and they restart anyway
         for pod in mine.values():
@@ -207,10 +223,14 @@ class TrainingController:
             told = pod.metadata.annotations.get(RESTART_ANNOTATION, "")
             if pod.metadata.name in restarted and told != str(generation):
                 continue  # that was the process of an earlier world
-            if build.members_text([pod]) in restarted:
+            if members_text([pod]) in restarted:
                 continue  # it is on its way out
-            if (end := _failure(pod)) and run_generation(end.container_id, told) == told:
-                return pod, end.exit_code, ": ".join(filter(None, (end.reason or "Error", _last_line(end.message))))
+            if (end := reading.failure(pod)) and run_generation(end.container_id, told) == told:
+                return (
+                    pod,
+                    end.exit_code,
+                    ": ".join(filter(None, (end.reason or "Error", reading.last_line(end.message)))),
+                )
         return None
 
     async def _fail(
@@ -221,7 +241,7 @@ class TrainingController:
             if job.spec.restart_policy != "Never":
                 text += f"; {job.status.restarts} of {job.spec.max_restarts} restarts were used"
             return await self._end(job, workload, mine, success=False, exit_code=code or 1, message=text)
-        if (delay := _back_off(job, time.time())) > 0:
+        if (delay := reading.back_off(job, time.time())) > 0:
             await self._status(job, phase="Restarting", message=f"{text}; next start in {math.ceil(delay)} s")
             return delay
         now = to_text(time.time())
@@ -232,10 +252,10 @@ class TrainingController:
             if other.finished:
                 with contextlib.suppress(NotFound):
                     await self._client.delete(PODS, other.metadata.name, other.metadata.namespace, grace_period=0)
-        members = build.joined(job, [p for p in mine.values() if p.bound]) if self._in_place else []
-        if len(members) < _least(job, workload):  # wait for the new pods; a world that is too small never runs
-            members = []
-        world = self._worlds.objects[f"{job.metadata.namespace}/{build.rendezvous_name(job)}"]
+        # without those who ended; where too few are left, the new pods are waited for: no world is too small
+        there = [p for p in mine.values() if p.bound] if self._in_place else []
+        members = roles.members(job, workload, there, stage=0)
+        world = self._worlds.objects[f"{job.metadata.namespace}/{rendezvous_name(job)}"]
         await self._write_world(job, mine, members, int(world.data["generation"]) + 1)
         return None
 
@@ -245,74 +265,117 @@ class TrainingController:
         """Bring the world up to the members; returns seconds after which to look again where time matters."""
         before = self._world_members(job)
         staying = [p for p in mine.values() if p.status.phase != "Failed" and not p.metadata.deletion_timestamp]
-        present = {build.members_text([p]): p for p in staying}
+        present = {members_text([p]): p for p in staying}
         done = [p for member, p in present.items() if member in before and p.status.phase == "Succeeded"]
-        if done:  # the training is ending: nobody joins it, also where a member that is done left room
-            if not all(member in present for member in before):  # one left before its end: all resume without it
-                for pod in done:
-                    with contextlib.suppress(NotFound):
-                        await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, grace_period=0)
+        if done and not all(member in present for member in before):  # one left before its end: all resume without it
+            for pod in done:
+                with contextlib.suppress(NotFound):
+                    await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, grace_period=0)
             return None
-        members = [p for p in mine.values() if p.spec.node_name and not p.metadata.deletion_timestamp]
-        if any(p.status.phase == "Failed" for p in members):
-            for pod in members:
+        placed = [p for p in mine.values() if p.spec.node_name and not p.metadata.deletion_timestamp]
+        if any(p.status.phase == "Failed" for p in placed):
+            for pod in placed:
                 if pod.status.phase == "Failed":  # its node was lost, or it was stopped from outside
                     with contextlib.suppress(NotFound):
                         await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, grace_period=0)
             return None
-        if not self._in_place and (wait := await self._clear(mine, _restarted(world))) is not None:
+        if (
+            not done
+            and not self._in_place
+            and (wait := await self._clear(job, mine, reading.restarted(world))) is not None
+        ):
             return wait
-        placed, members = len(members), build.joined(job, members)
-        if len(members) < _least(job, workload):
-            members = []
-        elif workload.status.bound != placed:
+        stage, last = roles.reached(job, reading.names_in(before)), roles.last_stage(job)
+        members = roles.members(job, workload, placed, stage=stage)
+        if world is not None and world.data.get("members", "") == members_text(members):
+            if members and stage < last and self._serve_all(job, workload, mine, world, stage):
+                members = roles.members(job, workload, placed, stage=stage + 1)
+                if members and workload.status.bound == len(placed) and self._met(job, members):
+                    await self._extend_world(job, mine, world, members)
+                    return None
+            await self._restart(
+                mine, reading.restarted(world) if self._in_place else reading.names(members), generation
+            )
+            return None
+        if done:  # the training is ending: nobody joins it, also where a member that is done left room
+            return None
+        members = roles.members(job, workload, placed, stage=0)
+        if members and workload.status.bound != len(placed):
             return None  # binds or evictions of the same plan are still on their way
-        if world is not None and world.data.get("members", "") == build.members_text(members):
-            await self._restart(mine, _restarted(world) if self._in_place else _names(members), generation)
-        elif world is not None or members:
-            over = not self._in_place and any(build.members_text([pod]) in before for pod in members)
-            if not over and members and not self._meeting(job, members[0])[0]:
-                return None  # its pod has no address yet
+        if world is not None or members:
+            over = not self._in_place and any(members_text([pod]) in before for pod in members)
+            if not over and members and not self._met(job, members):
+                return None  # a pod has no address yet
             await self._write_world(job, mine, [] if over else members, generation + 1)
             if world is not None and members and before:
-                nodes = "1 node" if len(members) == 1 else f"{len(members)} nodes"
-                how = "resuming from its checkpoint" if job.spec.checkpoint else "starting again (it has no checkpoint)"
-                text = f"{nodes} instead of {len(before)}: {how}"
-                await self._status(job, phase="Restarting", resizes=job.status.resizes + 1, message=text)
-                await self._events.record(job, "Resized", text)
+                await self._tell_resize(job, len(members), len(before), stage)
             if not self._in_place and (over or not members):
                 return _SETTLES
         return None
 
-    async def _clear(self, mine: dict[int, Pod], over: set[str]) -> float | None:
+    def _serve_all(
+        self, job: TrainingJob, workload: Workload, mine: dict[int, Pod], world: ConfigMap, stage: int
+    ) -> bool:
+        """Whether the programs of the parts up to a stage run in the present world, as many as these need."""
+        members, restarted = reading.names_in(self._world_members(job)), reading.restarted(world)
+        generation = world.data["generation"]
+        for part in roles.parts(job):
+            there = [mine[at] for at in part.indexes if at in mine and mine[at].metadata.name in members]
+            serving = sum(reading.serves(pod, generation, restarted=pod.metadata.name in restarted) for pod in there)
+            if part.stage <= stage and serving < roles.least(job, workload, part):
+                return False
+        return True
+
+    def _met(self, job: TrainingJob, members: list[Pod]) -> bool:
+        """Whether it is known where those can be found whom others look for."""
+        sought = members if job.spec.roles else members[:1]
+        return all(self._meeting(job, pod)[0] for pod in sought)
+
+    async def _extend_world(self, job: TrainingJob, mine: dict[int, Pod], world: ConfigMap, members: list[Pod]) -> None:
+        """Let parts in that start once others run: nobody restarts for it."""
+        data = extension(job, world, members, functools.partial(self._meeting, job))
+        version = {"resourceVersion": world.metadata.resource_version}
+        patch: dict[str, Any] = {"metadata": version, "data": data}
+        await self._client.patch(CONFIGMAPS, world.metadata.name, patch, namespace=job.metadata.namespace)
+        if not self._in_place:
+            await self._restart(mine, reading.names(members), int(world.data["generation"]))
+
+    async def _tell_resize(self, job: TrainingJob, now: int, before: int, stage: int) -> None:
+        how = "resuming from its checkpoint" if job.spec.checkpoint else "starting again (it has no checkpoint)"
+        nodes = "1 node" if now == 1 else f"{now} nodes"
+        text = f"all roles start anew, in order: {how}" if stage else f"{nodes} instead of {before}: {how}"
+        await self._status(job, phase="Restarting", resizes=job.status.resizes + 1, message=text)
+        await self._events.record(job, "Resized", text)
+
+    async def _clear(self, job: TrainingJob, mine: dict[int, Pod], over: set[str]) -> float | None:
         """Delete who was in a world that is over; returns how long to wait for them to be gone and replaced.
 
         Their successors get places in one plan, or soon after: a world of the first of them would be over at once.
         """
-        there = [p for p in mine.values() if build.members_text([p]) in over]
+        there = [p for p in mine.values() if members_text([p]) in over]
         for pod in there:
             if not pod.metadata.deletion_timestamp:
                 with contextlib.suppress(NotFound):
                     await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, uid=pod.metadata.uid)
         names = {member.partition("=")[0] for member in over}
-        if there or names - _names(mine.values()):
+        if there or names - reading.names(mine.values()):
             return _SETTLES
-        waiting = [p for p in mine.values() if p.metadata.name in names and not p.spec.node_name]
+        first = {at for part in roles.parts(job) if part.stage == 0 for at in part.indexes}
+        waiting = [p for at, p in mine.items() if at in first and p.metadata.name in names and not p.spec.node_name]
         made = (to_seconds(p.metadata.creation_timestamp) or 0.0 for p in waiting)
         left = max(made, default=-math.inf) + _SETTLES - time.time()
         return min(left, _SETTLES) if left > 0 else None
 
     async def _write_world(self, job: TrainingJob, mine: dict[int, Pod], members: list[Pod], generation: int) -> None:
-        address, port = self._meeting(job, members[0]) if members else ("", 0)
         before = set(self._world_members(job))
-        old = self._worlds.objects.get(f"{job.metadata.namespace}/{build.rendezvous_name(job)}")
+        old = self._worlds.objects.get(f"{job.metadata.namespace}/{rendezvous_name(job)}")
         if self._in_place:
-            stale = [p.metadata.name for p in mine.values() if p.bound and build.members_text([p]) in before]
+            stale = [p.metadata.name for p in mine.values() if p.bound and members_text([p]) in before]
         elif members:
             stale = []
         else:
-            stale = sorted(before | _restarted(old))
-        world = build.rendezvous(job, members, generation, address, port, restart=stale)
+            stale = sorted(before | reading.restarted(old))
+        world = rendezvous(job, members, generation, functools.partial(self._meeting, job), restart=stale)
         if old is None:
             with contextlib.suppress(AlreadyExists):
                 await self._client.create(CONFIGMAPS, world)
@@ -327,9 +390,9 @@ class TrainingController:
         if self._in_place:
             await self._restart(mine, set(stale), generation)
         elif members:  # the news makes a kubelet look again at containers that waited for their rank
-            await self._restart(mine, _names(members), generation)
+            await self._restart(mine, reading.names(members), generation)
         else:
-            await self._clear(mine, set(stale))
+            await self._clear(job, mine, set(stale))
 
     async def _restart(self, mine: dict[int, Pod], names: set[str], generation: int) -> None:
         """Tell the processes of an earlier world to start again; done twice it changes nothing."""
@@ -352,12 +415,9 @@ class TrainingController:
     async def _note(self, job: TrainingJob, workload: Workload, mine: dict[int, Pod], *, settling: bool) -> None:
         members = self._world_members(job)
         running = [p for p in mine.values() if p.status.phase == "Running" and not p.metadata.deletion_timestamp]
-        trouble = "" if self._in_place else next(filter(None, map(_trouble, mine.values())), "")
+        trouble = "" if self._in_place else next(filter(None, map(reading.trouble, mine.values())), "")
         if members and len(running) + sum(p.status.phase == "Succeeded" for p in mine.values()) >= len(members):
-            text = f"{len(members)} of {job.spec.size} nodes"
-            if job.spec.groups > 1:
-                text += f", {len(members) // job.spec.nodes} of {job.spec.groups} groups"
-            phase = "Running"
+            phase, text = reading.standing(job, reading.names_in(members))
         elif members or trouble:
             phase, text = (job.status.phase or "Pending"), trouble or job.status.message
         elif settling:
@@ -365,7 +425,13 @@ class TrainingController:
         else:
             reasons = "; ".join(r.message for r in workload.status.reasons)
             phase, text = "Pending", reasons
-        await self._status(job, phase=phase, message=text, active_nodes=len(members))
+        await self._status(
+            job,
+            phase=phase,
+            message=text,
+            active_nodes=len(members),
+            active_by_role=reading.by_role(job, reading.names_in(members)),
+        )
 
     async def _look_at_checkpoint(self, job: TrainingJob, workload: Workload, mine: Iterable[Pod]) -> float | None:
         """Tell the scheduler when the job last saved; returns seconds until the next look, None where there is none.
@@ -412,6 +478,7 @@ class TrainingController:
             message=message,
             exit_code=exit_code,
             active_nodes=0,
+            active_by_role={},
             completion_time=to_text(time.time()),
         )
         await self._events.record(job, "Succeeded" if success else "Failed", message, warning=not success)
@@ -459,7 +526,7 @@ class TrainingController:
         now = time.time()
         entry = ledger.entry_of(job)
         if entry.phase not in ("Succeeded", "Failed"):
-            held = job.status.active_nodes * build.gpus(job)
+            held = roles.gpus_held(job)
             entry.gpu_seconds += round(held * max(0.0, now - (to_seconds(job.status.accounted_time) or now)))
             entry.phase, entry.ended = "Deleted", to_text(now)
         await self._ledger.record(job.metadata.uid, entry)
@@ -469,15 +536,15 @@ class TrainingController:
         now = time.time()
         old = job.status
         status = msgspec.structs.replace(old, **changes)
-        status.observed_generation = job.metadata.generation
-        world = self._worlds.objects.get(f"{job.metadata.namespace}/{build.rendezvous_name(job)}")
+        status.observed_generation, status.nodes = job.metadata.generation, job.spec.size
+        world = self._worlds.objects.get(f"{job.metadata.namespace}/{rendezvous_name(job)}")
         status.rendezvous = int(world.data.get("generation", "0")) if world else 0
         if status.phase == "Running" and not status.start_time:
             status.start_time = to_text(now)
-        status.conditions = _conditions(job, status, now)
+        status.conditions = reading.conditions(job, status, now)
         if status == old:
             return
-        held = old.active_nodes * build.gpus(job)
+        held = roles.gpus_held(job)
         since = to_seconds(old.accounted_time) or now
         status.gpu_seconds = old.gpu_seconds + round(held * max(0.0, now - since))
         status.accounted_time = to_text(now)
@@ -491,81 +558,4 @@ class TrainingController:
 
 
 _STATUS_FIELDS = tuple(f.encode_name for f in msgspec.structs.fields(TrainingJobStatus))
-_ZERO = {"activeNodes": 0, "restarts": 0, "resizes": 0, "rendezvous": 0, "gpuSeconds": 0}
-
-
-def _least(job: TrainingJob, workload: Workload) -> int:
-    """With how many nodes the job runs: its minimum, or what it started with where it does not resize."""
-    return max(job.spec.least, 0 if job.spec.resizable else workload.status.admitted_counts.get(build.POD_SET, 0))
-
-
-def _left(limit: int | None, mine: dict[int, Pod], now: float) -> float | None:
-    """Seconds until the job's walltime is over, counted from its earliest pod; None where that says nothing."""
-    if limit is None:
-        return None
-    started = min((p.scheduled_at for p in mine.values() if p.bound), default=None)
-    return None if started is None else started + limit - now
-
-
-def _back_off(job: TrainingJob, now: float) -> float:
-    """Seconds until the job may restart again: at once, then after 1, 2, 4 ... seconds, 5 minutes at most.
-
-    A restart that held for ten minutes begins anew, as with the kubelet's back-off.
-    """
-    last = to_seconds(job.status.last_restart_time)
-    if not last or now - last > _BACK_OFF_RESET:
-        return 0.0
-    return last + min(_BACK_OFF_MOST, 2.0 ** (job.status.restarts - 1)) - now
-
-
-def _names(pods: Iterable[Pod]) -> set[str]:
-    return {pod.metadata.name for pod in pods}
-
-
-def _last_line(text: str) -> str:
-    """What a message ends with: it may be the end of a log."""
-    return text.strip().rpartition("\n")[2].strip()[:_LINE]
-
-
-def _trouble(pod: Pod) -> str:
-    """Why a container of a pod cannot start; that it waits for its rank is none."""
-    for container in pod.status.container_statuses:
-        waiting = container.state.waiting
-        if waiting is not None and waiting.reason in _TROUBLES:
-            return f"{pod.metadata.name}: {waiting.reason}: {_last_line(waiting.message)}"
-    return ""
-
-
-def _restarted(world: ConfigMap | None) -> set[str]:
-    """Pods whose processes the present generation restarts: their names, or where they are made anew, `name=uid`."""
-    return set(filter(None, world.data.get("restart", "").split(","))) if world else set()
-
-
-def _failure(pod: Pod) -> ContainerStateTerminated | None:
-    """How a container of the pod failed, if it did and has not been started again since."""
-    for container in pod.status.container_statuses:
-        end = container.state.terminated
-        if end is None and container.state.waiting and container.state.waiting.reason == "CrashLoopBackOff":
-            end = container.last_state.terminated
-        if end is not None and end.exit_code != 0:
-            return end
-    return None
-
-
-def _conditions(job: TrainingJob, status: TrainingJobStatus, now: float) -> list[Condition]:
-    conditions = list(status.conditions)
-    for type_, phase in (("Running", "Running"), ("Complete", "Succeeded"), ("Failed", "Failed")):
-        holds = status.phase == phase
-        known = any(c.type == type_ for c in conditions)
-        if not (holds or known):
-            continue
-        new = Condition(
-            type=type_,
-            status="True" if holds else "False",
-            reason=status.phase,
-            message=status.message if holds else "",
-            last_transition_time=to_text(now),
-            observed_generation=job.metadata.generation,
-        )
-        conditions = set_condition(conditions, new)
-    return conditions
+_ZERO: dict[str, Any] = {"nodes": 0, "activeNodes": 0, "restarts": 0, "resizes": 0, "rendezvous": 0, "gpuSeconds": 0}

@@ -1,23 +1,18 @@
-"""What a TrainingJob is made of: its Workload, its Service, its pods and its rendezvous. Pure: objects to objects."""
+"""What a TrainingJob is made of: its Workload, its Service and its pods. Pure: objects to objects."""
 
 import re
-from collections import Counter
 from typing import Any
 
 import msgspec
 
 from heddle.api import quantity
-from heddle.api.core import GPU_RESOURCE, SCHEDULER_NAME, ConfigMap
-from heddle.api.meta import ObjectMeta, OwnerReference, Resources
+from heddle.api.core import GPU_RESOURCE, SCHEDULER_NAME
+from heddle.api.meta import ObjectMeta, Resources
 from heddle.api.pod import (
     ConfigMapSource,
     Container,
     EmptyDirSource,
-    EnvVar,
-    EnvVarSource,
-    FieldRef,
     HostPathSource,
-    KeySelector,
     KeyToPath,
     PersistentVolumeClaimSource,
     Pod,
@@ -28,7 +23,7 @@ from heddle.api.pod import (
 )
 from heddle.api.registry import Resource
 from heddle.api.security import Capabilities, PodSecurityContext, RunAs, SeccompProfile, SecurityContext
-from heddle.api.trainingjob import JobVolume, TrainingJob
+from heddle.api.trainingjob import JobVolume, Role, TrainingJob
 from heddle.api.workload import (
     GPU_MEMORY_ANNOTATION,
     GPU_SHARE_ANNOTATION,
@@ -37,47 +32,17 @@ from heddle.api.workload import (
     POD_SET_LABEL,
     RESTARTS_ANNOTATION,
     USER_ANNOTATION,
+    Demands,
     PodSet,
     Workload,
     WorkloadSpec,
 )
+from heddle.control.training import roles
+from heddle.control.training.ownership import JOB_LABEL, meta_of, owner
+from heddle.control.training.rendezvous import environment
 
-POD_SET = "nodes"
-"""Pod set of a job with one group; of others each group is one, `group-0` and on."""
-JOB_LABEL = "heddle.dev/training-job"
 CONTAINER = "main"
 SERVICES = Resource("", "v1", "Service", "services", True)
-
-
-def pod_name(job: TrainingJob, index: int) -> str:
-    """Name of the pod with this index."""
-    return f"{job.metadata.name}-{index}"
-
-
-def _set_of(job: TrainingJob, index: int) -> str:
-    return POD_SET if job.spec.groups == 1 else f"group-{index // job.spec.nodes}"
-
-
-def joined(job: TrainingJob, placed: list[Pod]) -> list[Pod]:
-    """Those of the pods with a place that make whole groups, or whole steps beyond the minimum: the others wait."""
-    spec = job.spec
-    if spec.groups > 1:
-        there = Counter(pod.metadata.labels.get(POD_SET_LABEL, "") for pod in placed)
-        return [pod for pod in placed if there[pod.metadata.labels.get(POD_SET_LABEL, "")] == spec.nodes]
-    beyond = max(0, len(placed) - spec.minimum)
-    return placed[: spec.minimum + beyond // spec.node_step * spec.node_step]
-
-
-def rendezvous_name(job: TrainingJob) -> str:
-    """Name of the ConfigMap in which the job's processes find each other."""
-    return f"{job.metadata.name}-rendezvous"
-
-
-def owner(job: TrainingJob) -> OwnerReference:
-    """Reference that makes everything of a job go with it."""
-    return OwnerReference(
-        api_version=job.api_version, kind=job.kind, name=job.metadata.name, uid=job.metadata.uid, controller=True
-    )
 
 
 def _submitter(job: TrainingJob) -> dict[str, str]:
@@ -85,39 +50,30 @@ def _submitter(job: TrainingJob) -> dict[str, str]:
     return {name: annotations[name] for name in (USER_ANNOTATION, GROUPS_ANNOTATION) if name in annotations}
 
 
+def _pod_set(part: roles.Part) -> PodSet:
+    nodes = part.nodes
+    return PodSet(
+        name=part.role or roles.POD_SET,
+        count=nodes.nodes,
+        min_count=nodes.min_nodes,
+        step=nodes.node_step,
+        resizable=nodes.resizable,
+        resources=nodes.resources_per_node,
+        gpu_memory=nodes.gpu_memory_per_node,
+        after=nodes.after if isinstance(nodes, Role) else [],
+        **{field.name: getattr(nodes, field.name) for field in msgspec.structs.fields(Demands)},
+    )
+
+
 def workload(job: TrainingJob) -> Workload:
     """What the scheduler places for the job."""
     spec = job.spec
-    first = PodSet(
-        name=POD_SET,
-        count=spec.nodes,
-        min_count=spec.min_nodes,
-        step=spec.node_step,
-        resizable=spec.resizable,
-        resources=spec.resources_per_node,
-        gpu_memory=spec.gpu_memory_per_node,
-        gpu_models=spec.gpu_models,
-        gpu_speeds=spec.gpu_speeds,
-        node_selector=spec.node_selector,
-        node_affinity=spec.node_affinity,
-        pod_affinity=spec.pod_affinity,
-        pod_anti_affinity=spec.pod_anti_affinity,
-        spread=spec.spread,
-        slices=spec.slices,
-        exclusive=spec.exclusive,
-    )
-    pod_sets = [first]
+    pod_sets = [_pod_set(part) for part in roles.parts(job)]
     if spec.groups > 1:
-        names = (_set_of(job, group * spec.nodes) for group in range(spec.groups))
-        pod_sets = [msgspec.structs.replace(first, name=name, group=name) for name in names]
+        names = (roles.set_of(job, group * spec.nodes) for group in range(spec.groups))
+        pod_sets = [msgspec.structs.replace(pod_sets[0], name=name, group=name) for name in names]
     return Workload(
-        metadata=ObjectMeta(
-            name=job.metadata.name,
-            namespace=job.metadata.namespace,
-            labels={JOB_LABEL: job.metadata.name},
-            annotations=_submitter(job),
-            owner_references=[owner(job)],
-        ),
+        metadata=msgspec.structs.replace(meta_of(job, job.metadata.name), annotations=_submitter(job)),
         spec=WorkloadSpec(
             queue=spec.queue,
             pod_sets=pod_sets,
@@ -145,6 +101,8 @@ def edits(job: TrainingJob, made: Workload) -> dict[str, Any]:
 def service(job: TrainingJob) -> dict[str, Any] | None:
     """The headless Service by which `JOB-INDEX.JOB` is a pod's name in a cluster's DNS, also before it is ready.
 
+    Where there are roles it is `JOB-ROLE-INDEX.JOB`.
+
     None where the job's name cannot be a part of such a name. The rendezvous does not need it.
     """
     name = job.metadata.name
@@ -168,15 +126,18 @@ def pod(job: TrainingJob, index: int, *, restarts_in_place: bool = True) -> Pod:
     container starts. heddle's own nodes restart the processes of a resized job where they are; a kubelet does not, so
     that there a pod is for one world only.
     """
-    spec = job.spec
-    whole, share = _split(spec.resources_per_node)
+    spec, part = job.spec, roles.part_at(job, index)
+    nodes = part.nodes
+    whole, share = _split(nodes.resources_per_node)
     annotations = _submitter(job) | ({RESTARTS_ANNOTATION: "OnRequest"} if restarts_in_place else {})
     named = not restarts_in_place and service(job) is not None
     if share:
         annotations[GPU_SHARE_ANNOTATION] = share
-    if spec.gpu_memory_per_node is not None:
-        annotations[GPU_MEMORY_ANNOTATION] = str(spec.gpu_memory_per_node)
-    name = pod_name(job, index)
+    if nodes.gpu_memory_per_node is not None:
+        annotations[GPU_MEMORY_ANNOTATION] = str(nodes.gpu_memory_per_node)
+    name = roles.pod_name(job, index)
+    own = {one.name for one in nodes.env}
+    shared = [one for one in spec.env if one.name not in own] if part.role else []
     return Pod(
         metadata=ObjectMeta(
             name=name,
@@ -184,7 +145,7 @@ def pod(job: TrainingJob, index: int, *, restarts_in_place: bool = True) -> Pod:
             labels={
                 **spec.pod_labels,
                 POD_GROUP_LABEL: job.metadata.name,
-                POD_SET_LABEL: _set_of(job, index),
+                POD_SET_LABEL: roles.set_of(job, index),
                 JOB_LABEL: job.metadata.name,
             },
             annotations=annotations,
@@ -194,10 +155,10 @@ def pod(job: TrainingJob, index: int, *, restarts_in_place: bool = True) -> Pod:
             containers=[
                 Container(
                     name=CONTAINER,
-                    image=spec.image,
-                    command=spec.command,
-                    working_dir=spec.working_dir,
-                    env=[*_environment(job, name), *spec.env],
+                    image=nodes.image or spec.image,
+                    command=nodes.command,
+                    working_dir=nodes.working_dir or spec.working_dir,
+                    env=[*environment(job, part, name), *shared, *nodes.env],
                     env_from=spec.env_from,
                     resources=ResourceRequirements(requests=whole, limits=whole),
                     volume_mounts=[_mount(f"volume-{i}", volume) for i, volume in enumerate(spec.volumes)],
@@ -211,7 +172,7 @@ def pod(job: TrainingJob, index: int, *, restarts_in_place: bool = True) -> Pod:
             hostname=name if named else "",
             subdomain=job.metadata.name if named else "",
             scheduler_name=SCHEDULER_NAME,
-            node_selector=spec.node_selector,
+            node_selector=nodes.node_selector,
             tolerations=spec.tolerations,
             termination_grace_period_seconds=spec.termination_grace_period_seconds,
             service_account_name=spec.service_account_name,
@@ -262,91 +223,3 @@ def _split(resources: Resources) -> tuple[Resources, str]:
     if asked is not None and 0 < quantity.milli(asked) < 1000:
         return {k: v for k, v in resources.items() if k != GPU_RESOURCE}, quantity.render(quantity.milli(asked))
     return dict(resources), ""
-
-
-def _environment(job: TrainingJob, name: str) -> list[EnvVar]:
-    """The contract of torchrun (PET_*), of torch.distributed's env:// and of JAX.
-
-    https://docs.pytorch.org/docs/stable/elastic/run.html and jax.distributed.initialize.
-    """
-    processes = str(job.spec.processes_per_node)
-
-    def world(variable: str, key: str) -> EnvVar:
-        ref = KeySelector(name=rendezvous_name(job), key=key)
-        return EnvVar(name=variable, value_from=EnvVarSource(config_map_key_ref=ref))
-
-    fixed = {
-        "PET_NPROC_PER_NODE": processes,
-        "LOCAL_WORLD_SIZE": processes,
-        "LOCAL_RANK": "0",
-        "PET_RDZV_ID": job.metadata.uid,
-        "HEDDLE_JOB": job.metadata.name,
-    }
-    if job.spec.checkpoint:
-        fixed["HEDDLE_CHECKPOINT_DIR"] = job.spec.checkpoint.path
-    groups = []
-    if job.spec.groups > 1:
-        groups = [world("HEDDLE_GROUPS", "groups"), world("HEDDLE_GROUP_RANK", f"group-rank.{name}")]
-    pod_field = EnvVarSource(field_ref=FieldRef(field_path="metadata.name"))
-    return [
-        EnvVar(name="HEDDLE_POD", value_from=pod_field),
-        *(EnvVar(name=variable, value=value) for variable, value in fixed.items()),
-        world("HEDDLE_GENERATION", "generation"),
-        world("MASTER_ADDR", "address"),
-        world("MASTER_PORT", "port"),
-        world("WORLD_SIZE", "processes"),
-        world("RANK", f"rank.{name}"),
-        world("PET_NNODES", "nodes"),
-        world("PET_NODE_RANK", f"node-rank.{name}"),
-        world("PET_MASTER_ADDR", "address"),
-        world("PET_MASTER_PORT", "port"),
-        world("JAX_COORDINATOR_ADDRESS", "coordinator"),
-        world("JAX_NUM_PROCESSES", "nodes"),
-        world("JAX_PROCESS_ID", f"node-rank.{name}"),
-        *groups,
-    ]
-
-
-def rendezvous(
-    job: TrainingJob, members: list[Pod], generation: int, address: str, port: int, *, restart: list[str]
-) -> ConfigMap:
-    """The world of one generation: who is in it, with which rank, and where they meet.
-
-    Without members nobody has a rank, so that processes wait. `restart` names the pods whose processes belong to an
-    earlier world (where pods are made anew: with their UIDs); the others start as soon as they have a rank.
-    """
-    processes = job.spec.processes_per_node
-    data = {"generation": str(generation), "members": members_text(members), "restart": ",".join(restart)}
-    if members:
-        data |= {
-            "address": address,
-            "port": str(port),
-            "coordinator": f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
-            "nodes": str(len(members)),
-            "processes": str(len(members) * processes),
-            "groups": str(max(1, len(members) // job.spec.nodes)),
-        }
-    for rank, member in enumerate(members):
-        data[f"node-rank.{member.metadata.name}"] = str(rank)
-        data[f"rank.{member.metadata.name}"] = str(rank * processes)
-        data[f"group-rank.{member.metadata.name}"] = str(rank // job.spec.nodes)
-    return ConfigMap(
-        metadata=ObjectMeta(
-            name=rendezvous_name(job),
-            namespace=job.metadata.namespace,
-            labels={JOB_LABEL: job.metadata.name},
-            owner_references=[owner(job)],
-        ),
-        data=data,
-    )
-
-
-def members_text(members: list[Pod]) -> str:
-    """The members of a world, by UID: a pod of the same name that was made anew is another member."""
-    return ",".join(f"{p.metadata.name}={p.metadata.uid}" for p in members)
-
-
-def gpus(job: TrainingJob) -> float:
-    """GPUs of one node of the job."""
-    asked: Any = job.spec.resources_per_node.get(GPU_RESOURCE, 0)
-    return quantity.milli(asked) / 1000
