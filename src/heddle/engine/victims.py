@@ -81,7 +81,7 @@ Layout = dict[int, Sequence[tuple[Ints | None, int]]]
 """Per pod set: rows, and how many of its tasks go there."""
 
 _FEW = 64
-"""Rows with most room that are looked at before it is asked who is where."""
+"""Rows that are looked at for one task and on which nobody may be evicted, before it is asked who is where."""
 
 
 class Offer(NamedTuple):
@@ -109,6 +109,7 @@ class RoomSearch:
         self.rule = rule
         self.demand = cycle.demand(work, need)
         self.gone: list[Unit] = []
+        self._vain = 0  # rows looked at for a task on which nobody may be evicted
 
     @cached_property
     def victims(self) -> list[Work]:
@@ -287,6 +288,7 @@ class RoomSearch:
         """
         most = self.cycle.budget.victim_nodes
         barren = self.cycle.barren.setdefault(self.rule.key(), set())
+        self._vain = 0
         known = frozenset(barren)
         # those on which nobody was found before come last: who gained since may have made somebody yield there
         for last in (False, True) if known else (False,):
@@ -319,8 +321,10 @@ class RoomSearch:
         for row in rows:
             if not (here := self._here(row)):
                 barren.add(row)
+                self._vain += 1
                 continue
             if not any(map(self.rule.allows, here)):
+                self._vain += 1
                 continue  # somebody elsewhere would have to leave first
             ranks = {victim: self.rule.rank(victim) for victim in here}
             yield Offer(self._least(row, ranks), row, ranks)
@@ -346,11 +350,15 @@ class RoomSearch:
         reachable = self.state.crowds.reachable(task.work, task.part) if task.work.social else None
         if reachable is not None:
             usable = usable[reachable[usable]]
-        first = [*islice(self.state.nodes.roomiest(usable), _FEW)]
-        yield from first
-        if usable.size > len(first):
+        met: list[int] = []
+        for row in self.state.nodes.roomiest(usable):
+            if self._vain >= _FEW:
+                break
+            met.append(row)
+            yield row
+        if len(met) < usable.size:
             left = self._inhabited()
-            left[first] = False
+            left[met] = False
             yield from self.state.nodes.roomiest(usable[left[usable]])
 
     def _inhabited(self) -> Bools:
