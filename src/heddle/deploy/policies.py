@@ -226,23 +226,24 @@ def _roles() -> Iterable[Rule]:
     )
 
     def each(expression: str) -> str:
-        return f"!has({_ROLES}) || {_ROLES}.all(r, {expression})"
+        return f"!has({_ROLES}) || {_ROLES}.all(role, {expression})"  # inside, r is a resource
 
     names = f"{_ROLES}.map(q, q.name)"
-    yield Rule(each(f"{_ROLES}.exists_one(q, q.name == r.name)"), "roles: each needs a name of its own")
-    yield Rule(each("has(r.command) && r.command.size() > 0"), "roles: each needs a command")
+    yield Rule(each(f"{_ROLES}.exists_one(q, q.name == role.name)"), "roles: each needs a name of its own")
+    yield Rule(each("has(role.command) && role.command.size() > 0"), "roles: each needs a command")
     yield Rule(
-        each(f"object.metadata.name.size() + r.name.size() <= {LONGEST_NAMES}"),
+        each(f"object.metadata.name.size() + role.name.size() <= {LONGEST_NAMES}"),
         f"roles: use at most {LONGEST_NAMES} characters in the names of job and role together: pods have both",
     )
     yield Rule(
         each(
-            f"!has(r.after) || r.after.all(a, {names}.indexOf(a) >= 0 && {names}.indexOf(a) < {names}.indexOf(r.name))"
+            f"!has(role.after) || role.after.all(a, "
+            f"{names}.indexOf(a) >= 0 && {names}.indexOf(a) < {names}.indexOf(role.name))"
         ),
         "roles: after names roles that are listed before it",
     )
-    for expression, remedy in _pod_set("r", *_NODES):
-        yield Rule(each(expression), f"roles: {remedy.removeprefix('r.')}")
+    for expression, remedy in _pod_set("role", *_NODES):
+        yield Rule(each(expression), f"roles: {remedy.removeprefix('role.')}")
     yield Rule(
         f"!has({_ROLES}) || {_ROLES}.map(r, r.nodes).sum() <= 100000", "roles: a job has at most 100000 nodes in all"
     )
