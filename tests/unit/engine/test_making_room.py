@@ -191,6 +191,7 @@ def test_those_further_away_yield_once_those_beside_the_claim_have() -> None:
     assert evicted(schedule(state, 0)) == {"x/b": 1, "x/c": 2}
 
 
+@pytest.mark.interpreted
 def test_who_got_nothing_is_not_searched_room_for_again_because_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
     state = world(node("n0", 6), a=4, b=2)
     full(state, "x/large", "a", 1, gpus=5)
