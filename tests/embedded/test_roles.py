@@ -146,7 +146,7 @@ def test_an_elastic_role_yields_and_grows_again_and_all_roles_start_anew_with_it
             time.sleep(0.05)
 
     world(4, 1)
-    done = heddle("run", "--name", "urgent", "--priority", "5", "--nodes", "2", "--gpus", "4", "--", "sleep", "2")
+    done = heddle("run", "--name", "urgent", "--priority", "5", "--gpus", "8", "--", "sleep", "2")
     assert done.returncode == 0, done.stderr
     world(2, 1)
     world(4, 2)
