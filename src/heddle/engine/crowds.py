@@ -174,25 +174,17 @@ class Crowds:
         rows = self.allowed(task.work, task.part, land=land)
         return rows is None or bool(rows[row])
 
-    def accompanied(self, task: Task) -> bool:
-        """Whether a task that runs has the company that it needs."""
+    def accompanied(self, task: Task, lost: set[str]) -> bool:
+        """Whether a task that runs has the company that it needs, and keeps crowds even of which some were lost."""
         wish = task.work.spec.pod_sets[task.part].neighbours
-        if wish is None or wish.near is None:
+        if wish is None or (wish.near is None and not wish.even):
             return True
-        self.count(wish, Presence.RUNS, task.row, -1)
-        found = bool(self._near(task.work, wish, wish.near, land=False)[task.row])
-        self.count(wish, Presence.RUNS, task.row, 1)
-        return found
-
-    def evenly(self, task: Task, crowds: set[str]) -> bool:
-        """Whether a task that runs keeps some of the crowds even that it is told to."""
-        wish = task.work.spec.pod_sets[task.part].neighbours
-        rules = [rule for rule in wish.even if rule.crowd in crowds] if wish is not None else []
-        if wish is None or not rules:
-            return True
-        self.count(wish, Presence.RUNS, task.row, -1)
-        found = all(self._even(task.work, task.part, wish, rule, land=False)[task.row] for rule in rules)
-        self.count(wish, Presence.RUNS, task.row, 1)
+        work, row = task.work, task.row
+        self.count(wish, Presence.RUNS, row, -1)
+        near = wish.near is None or bool(self._near(work, wish, wish.near, land=False)[row])
+        rules = (rule for rule in wish.even if rule.crowd in lost)
+        found = near and all(self._even(work, task.part, wish, rule, land=False)[row] for rule in rules)
+        self.count(wish, Presence.RUNS, row, 1)
         return found
 
     def stands(self, task: Task) -> bool:

@@ -73,7 +73,7 @@ class Cycle:
         self._freed = state.freed
         # claims that got nothing while these stay get nothing now: as long as no share changes, and without shares
         self.stamp = state.stamp_of_gains(budget, self.losses_at)
-        self.held_stamp = state.stamp_of_moves(self.losses_at)
+        self.held_stamp = Stamp(state.placed, state.placed)
         self.doubts = 0  # decisions so far that rest on the time, on other claims, or on what protects somebody
         self.dated = 0  # such as rest on who loses less, as of `losses_at`
         self._reasons: dict[tuple[ReasonCode, str], Reason] = {}
@@ -209,14 +209,14 @@ class Cycle:
         """Whether nothing has been tried yet: what fails now fails until more room has become free."""
         return not self.state.checkpoint() and self.state.freed == self._freed
 
-    def lasts(self, stamp: Stamp, doubts: int, dated: int) -> int | None:
+    def remembered_as(self, stamp: Stamp, doubts: int, dated: int) -> int | None:
         """With which number of a stamp it may be remembered that somebody gained nothing, if there had been so many
         doubts, and decisions that rest on losses, before he was tried; None = it may not."""
         if self.doubts != doubts or not self.untouched():
             return None
         return stamp.lasting if self.dated == dated else stamp.dated
 
-    def in_vain(self, what: Tried, queue: Queue, kind: Kind, stamp: Stamp) -> bool:
+    def known_in_vain(self, what: Tried, queue: Queue, kind: Kind, stamp: Stamp) -> bool:
         """Whether it is known that those of a kind get nothing as things stand."""
         return self.untouched() and self.state.asks.known(what, queue.name, kind, stamp)
 

@@ -247,7 +247,7 @@ class State:
         self.placed = 0  # moves whenever places, nodes or rules change, not as claims come and go
         self._later: dict[Work, None] | None = None  # while much is told at once: what is put into lists at the end
         self.withdrawn = 0  # moves whenever somebody who waits is changed, or is gone
-        self._gains, self._moves = Stamps(), Stamps()
+        self._stamps = Stamps()
         self._log: list[tuple[Task, TaskState, int, tuple[int, ...], float, Hold | None]] | None = None
         self.touched: dict[Task, tuple[TaskState, int, tuple[int, ...], Hold | None]] | None = None
 
@@ -357,11 +357,7 @@ class State:
         Shares are those last divided; ``rules`` are such as no object of the state holds. Losses are reckoned as of the
         moment, in seconds.
         """
-        return self._gains.of((self.placed, self.withdrawn, self.tree.shares, rules), moment)
-
-    def stamp_of_moves(self, moment: float) -> Stamp:
-        """As long as places, nodes and rules stay the same, and nobody who waits goes."""
-        return self._moves.of((self.placed, self.withdrawn), moment)
+        return self._stamps.of((self.placed, self.withdrawn, self.tree.shares, rules), moment)
 
     def _learn_hardware(self) -> None:
         """What a task that has no place yet counts for depends on what hardware there is: all is counted anew."""

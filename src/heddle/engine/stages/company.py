@@ -11,18 +11,18 @@ from heddle.engine.state import Task, TaskState
 def step_back_without_company(cycle: Cycle) -> None:
     """Takes back what was started near others who lost their place later in the cycle, or for the sake of evenness
     with them."""
-    crowds = cycle.state.crowds
+    state = cycle.state
     again = True
     while again:
         again = False
         started = [task for task in cycle.bind_reason if task.work.social and _starts(cycle, task)]
         lost = _lost(cycle) if started else set()
         for task in started:
-            if _starts(cycle, task) and not (crowds.accompanied(task) and crowds.evenly(task, lost)):
+            if _starts(cycle, task) and not state.crowds.accompanied(task, lost):
                 again = True
                 for other in task.work.tasks.values():  # they were placed together
                     if _starts(cycle, other):
-                        cycle.state.move(other, TaskState.PENDING)
+                        state.move(other, TaskState.PENDING)
 
 
 def _starts(cycle: Cycle, task: Task) -> bool:

@@ -45,7 +45,7 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
         if need is None or not cycle.active(queue) or work.arranged or work.spec.awaited or work.spec.gentle:
             turns.give_up(queue, work, alike=False)
             continue
-        if cycle.in_vain(Tried.GATHER, queue, turns.kind(queue), cycle.held_stamp):
+        if cycle.known_in_vain(Tried.GATHER, queue, turns.kind(queue), cycle.held_stamp):
             turns.give_up(queue, work)
             continue
         doubts, dated = cycle.doubts, cycle.dated
@@ -55,7 +55,7 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
             turns.restack()
         else:
             tried = not within or state.tree.within(queue, cycle.demand(work, need), "share")
-            if tried and (number := cycle.lasts(cycle.held_stamp, doubts, dated)) is not None:
+            if tried and (number := cycle.remembered_as(cycle.held_stamp, doubts, dated)) is not None:
                 state.asks.in_vain(Tried.GATHER, queue.name, turns.kind(queue), number)
             turns.give_up(queue, work)
 

@@ -85,7 +85,7 @@ def _sweep(cycle: Cycle) -> bool:
                 tried.add((queue.name, kind))
                 turns.give_up(queue, work)
                 continue
-            if cycle.in_vain(Tried.GAIN, queue, kind, cycle.stamp):
+            if cycle.known_in_vain(Tried.GAIN, queue, kind, cycle.stamp):
                 tried.add((queue.name, kind))
                 turns.give_up(queue, work)
                 continue
@@ -117,7 +117,7 @@ def _sweep(cycle: Cycle) -> bool:
                 turns.restack()  # standings of others changed too
                 continue
             cycle.loosened = loosened
-            number = cycle.lasts(cycle.stamp, doubts, dated)
+            number = cycle.remembered_as(cycle.stamp, doubts, dated)
             if number is not None:
                 cycle.state.asks.in_vain(Tried.GAIN, queue.name, kind, number)
             if name not in cycle.barred:
