@@ -21,7 +21,7 @@ from heddle.api.core import (
     Node,
 )
 from heddle.api.license import LICENSE_PREFIX, License
-from heddle.api.meta import Quantity, Resources, find_condition
+from heddle.api.meta import Quantity, Resources
 from heddle.api.mig import instances_in
 from heddle.api.pod import Pod, PodToleration
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
@@ -446,12 +446,6 @@ def _order(pod: Pod) -> tuple[int, str]:
 def devices_of(pod: Pod) -> tuple[str, ...]:
     """Device ids that the scheduler gave a bound pod."""
     return tuple(filter(None, pod.metadata.annotations.get(DEVICES_ANNOTATION, "").split(",")))
-
-
-def is_ready(pod: Pod) -> bool:
-    """Whether a pod says that it does its work."""
-    condition = find_condition(pod.status.conditions, "Ready")
-    return condition is not None and condition.status == "True"
 
 
 def placement(workload: str, pod: Pod, pod_set: str) -> Placement:

@@ -224,7 +224,7 @@ class Mirror:
                 bound[name] = (place.node, place.devices)
                 leaving.discard(name)
             if name not in leaving and self.state.works[key].after is not None:
-                self.state.mark_ready(key, name, ready=adapter.is_ready(pod))
+                self.state.mark_ready(key, name, ready=pod.ready)
             if pod.metadata.deletion_timestamp and name not in leaving:
                 self.state.mark_releasing(key, name)
                 leaving.add(name)

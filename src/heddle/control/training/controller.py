@@ -131,7 +131,7 @@ class TrainingController:
             policy = job.spec.success_policy
             text = f"{', '.join(policy.roles)} succeeded" if policy else "all processes succeeded"
             return await self._end(job, workload, mine, success=True, exit_code=0, message=text)
-        world = self._worlds.objects.get(f"{namespace}/{rendezvous_name(job)}")
+        world = self._world(job)
         generation = int(world.data.get("generation", "0")) if world else 0
         if failed := self._failed(mine, world, generation):
             return await self._fail(job, workload, mine, *failed)
@@ -157,9 +157,11 @@ class TrainingController:
                     found[index] = pod
         return found
 
+    def _world(self, job: TrainingJob) -> ConfigMap | None:
+        return self._worlds.objects.get(f"{job.metadata.namespace}/{rendezvous_name(job)}")
+
     def _world_members(self, job: TrainingJob) -> list[str]:
-        world = self._worlds.objects.get(f"{job.metadata.namespace}/{rendezvous_name(job)}")
-        return [m for m in (world.data.get("members", "") if world else "").split(",") if m]
+        return reading.members_of(self._world(job))
 
     async def _serve(self, job: TrainingJob) -> bool:
         """Make the job's Service; False: that of an earlier job of this name is not gone yet."""
@@ -215,7 +217,7 @@ class TrainingController:
         """The first member whose process failed in the present generation, with exit code and reason."""
         restarted = reading.restarted(world)
         here = {members_text([p]) for p in mine.values() if not p.metadata.deletion_timestamp}
-        if world is not None and not here.issuperset(filter(None, world.data.get("members", "").split(","))):
+        if not here.issuperset(reading.members_of(world)):
             return None  # a member leaves: that its peers fail over it is no failure, and they restart anyway
         for pod in mine.values():
             if pod.metadata.deletion_timestamp or not pod.spec.node_name:
@@ -357,7 +359,7 @@ class TrainingController:
             if not pod.metadata.deletion_timestamp:
                 with contextlib.suppress(NotFound):
                     await self._client.delete(PODS, pod.metadata.name, pod.metadata.namespace, uid=pod.metadata.uid)
-        names = {member.partition("=")[0] for member in over}
+        names = reading.names_in(over)
         if there or names - reading.names(mine.values()):
             return _SETTLES
         first = {at for part in roles.parts(job) if part.stage == 0 for at in part.indexes}
@@ -368,7 +370,7 @@ class TrainingController:
 
     async def _write_world(self, job: TrainingJob, mine: dict[int, Pod], members: list[Pod], generation: int) -> None:
         before = set(self._world_members(job))
-        old = self._worlds.objects.get(f"{job.metadata.namespace}/{rendezvous_name(job)}")
+        old = self._world(job)
         if self._in_place:
             stale = [p.metadata.name for p in mine.values() if p.bound and members_text([p]) in before]
         elif members:
@@ -537,7 +539,7 @@ class TrainingController:
         old = job.status
         status = msgspec.structs.replace(old, **changes)
         status.observed_generation, status.nodes = job.metadata.generation, job.spec.size
-        world = self._worlds.objects.get(f"{job.metadata.namespace}/{rendezvous_name(job)}")
+        world = self._world(job)
         status.rendezvous = int(world.data.get("generation", "0")) if world else 0
         if status.phase == "Running" and not status.start_time:
             status.start_time = to_text(now)

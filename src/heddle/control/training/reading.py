@@ -71,6 +71,11 @@ def names(pods: Iterable[Pod]) -> set[str]:
     return {pod.metadata.name for pod in pods}
 
 
+def members_of(world: ConfigMap | None) -> list[str]:
+    """Who is in a world: `name=uid`, by rank."""
+    return _listed(world, "members")
+
+
 def names_in(members: Iterable[str]) -> set[str]:
     """Names of the pods of a world."""
     return {member.partition("=")[0] for member in members}
@@ -92,7 +97,11 @@ def trouble(pod: Pod) -> str:
 
 def restarted(world: ConfigMap | None) -> set[str]:
     """Pods whose processes the present generation restarts: their names, or where they are made anew, `name=uid`."""
-    return set(filter(None, world.data.get("restart", "").split(","))) if world else set()
+    return set(_listed(world, "restart"))
+
+
+def _listed(world: ConfigMap | None, key: str) -> list[str]:
+    return [each for each in world.data.get(key, "").split(",") if each] if world else []
 
 
 def failure(pod: Pod) -> ContainerStateTerminated | None:

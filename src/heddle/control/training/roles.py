@@ -57,15 +57,17 @@ def part_at(job: TrainingJob, index: int) -> Part:
 
 def pod_names(job: TrainingJob, part: Part) -> Iterator[str]:
     """Names of the pods of a part, by index."""
-    stem = f"{job.metadata.name}-{part.role}" if part.role else job.metadata.name
-    return (f"{stem}-{i}" for i in range(part.count))
+    return (f"{_stem(job, part)}-{i}" for i in range(part.count))
 
 
 def pod_name(job: TrainingJob, index: int) -> str:
     """Name of the pod with this index."""
     part = part_at(job, index)
-    stem = f"{job.metadata.name}-{part.role}" if part.role else job.metadata.name
-    return f"{stem}-{index - part.first}"
+    return f"{_stem(job, part)}-{index - part.first}"
+
+
+def _stem(job: TrainingJob, part: Part) -> str:
+    return f"{job.metadata.name}-{part.role}" if part.role else job.metadata.name
 
 
 def set_of(job: TrainingJob, index: int) -> str:
