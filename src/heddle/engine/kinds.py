@@ -42,18 +42,24 @@ START = "start"
 """The minimum waits."""
 GROW = "grow"
 """The minimum runs, and tasks beyond it wait."""
+PROMISED = "promised"
+"""One task, which is all there is, waits for the place that it was promised, or for one that is free before."""
 
 
 def kind_of(work: Work) -> Kind:
     """The kind of a waiting workload; its name alone where no other is like it."""
     spec, queue = work.spec, work.queue
-    if len(spec.pod_sets) != 1 or work.held or work.arranged or spec.awaited:
+    if len(spec.pod_sets) != 1 or work.arranged or spec.awaited:
         return (work.name,)
     if queue is None:
         return (work.name,)
     pod_set, bound = spec.pod_sets[0], work.bound[0]
     missing = pod_set.min - bound
-    if missing > 0:
+    if work.held:
+        if work.social or not missing == work.pending[0] == 1:
+            return (work.name,)  # what it may get depends on where it has promises
+        what = PROMISED
+    elif missing > 0:
         if bound:
             return (work.name,)
         if missing > work.pending[0]:
@@ -109,7 +115,7 @@ def ask_of(work: Work, width: int) -> Ask:
     if kind is None or len(kind) == 1:
         return Ask(amounts, alone=False, priority=priority, timed=timed)
     cls = work.bases[0]
-    count = work.spec.pod_sets[0].min - work.bound[0] if kind[0] == START else 1
+    count = 1 if kind[0] == GROW else work.spec.pod_sets[0].min - work.bound[0]
     for column in cls.used:
         amounts[column] = cls.needs[column] * count
     if not cls.fixed:

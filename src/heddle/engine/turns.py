@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
-from heddle.engine.kinds import GROW, START, Kind, apart_from_time
+from heddle.engine.kinds import GROW, PROMISED, START, Kind, apart_from_time
 from heddle.engine.queues import Queue, Standing, standing
 from heddle.engine.state import Work
 
@@ -269,6 +269,8 @@ def _claims(work: Work, kind: Kind) -> bool:
     """Whether a workload still claims what its kind says."""
     if len(kind) == 1:
         return any(work.pending)
+    if kind[0] == PROMISED:
+        return work.pending[0] > 0  # a free place may come sooner than the one that it was promised
     if kind[0] == START and work.bound[0] >= work.spec.pod_sets[0].min:
         return False
     return work.pending[0] - work.held >= (work.spec.pod_sets[0].step if kind[0] == GROW else 1)
