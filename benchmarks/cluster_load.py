@@ -132,7 +132,7 @@ class Cluster:
         """Create objects of a collection; returns how long it took in seconds."""
         return await self.each((lambda o=o: self.call("POST", path, o, fine=(409,))) for o in objects)  # type: ignore[misc]
 
-    async def bind(self, namespace: str, places: Iterable[tuple[str, str]]) -> float:
+    async def bind(self, namespace: str, places: Iterable[tuple[str, str]], connections: int = CONNECTIONS) -> float:
         """Bind pods to nodes; returns how long it took in seconds."""
 
         def binding(name: str, node: str) -> dict[str, Any]:
@@ -141,8 +141,8 @@ class Cluster:
 
         path = f"/api/v1/namespaces/{namespace}/pods"
         return await self.each(
-            (lambda n=n, o=o: self.call("POST", f"{path}/{n}/binding", binding(n, o)))
-            for n, o in places  # type: ignore[misc]
+            ((lambda n=n, o=o: self.call("POST", f"{path}/{n}/binding", binding(n, o))) for n, o in places),  # type: ignore[misc]
+            connections,
         )
 
     async def clear(self, namespace: str) -> None:

@@ -6,15 +6,16 @@ server with the same kwok. With ``--kubeconfig`` the load goes to a cluster and 
 (``--scheduler``, ``--label``).
 
 Cases: ``flood`` 4,000 single-GPU pods on 500 nodes; ``gangs`` 100 gangs of 40; ``big-gang`` 512 pods of 8 GPUs on 512
-nodes; ``reclaim`` 4,000 pods of one queue run and another of equal quota takes 2,000 of their places; ``impossible``
-how soon an 80-GPU gang on a full cluster is told why it waits, and what; ``start`` how soon a controller binds on a
-cluster of 2,000 nodes and 10,000 running pods, and how soon a standby does after its leader was killed; ``raw`` the
-bare client alone.
+nodes; ``reclaim`` 4,000 pods of one queue run and another of equal quota takes 2,000 of their places (beside it what a
+bare client takes to make as many pods, delete as many and bind the new ones); ``impossible`` how soon an 80-GPU gang
+on a full cluster is told why it waits, and what; ``start`` how soon a controller binds on a cluster of 2,000 nodes and
+10,000 running pods, and how soon a standby does after its leader was killed; ``raw`` the bare client alone.
 """
 
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import subprocess
 import sys
@@ -91,6 +92,25 @@ async def raw(bed: Bed, count: int, nodes: int) -> dict[str, Any]:
     return {"raw_binds_per_second": round(count / took, 1), "raw_seconds": round(took, 3)}
 
 
+async def raw_exchange(bed: Bed, count: int, nodes: int) -> dict[str, Any]:
+    """How long a bare client takes to make so many pods, delete as many that run, and bind the new ones there."""
+    old, new = ([f"raw-{word}-{i:05}" for i in range(count)] for word in ("old", "new"))
+    await bed.cluster.create(PODS, (pod(name, "nobody", labels=bed.labels) for name in old))
+    async with bed.cluster.watching(NAMESPACE) as seen:
+        await bed.cluster.bind(NAMESPACE, ((name, f"gpu-{i % nodes}") for i, name in enumerate(old)))
+        await until(lambda: len(seen.bound) >= count, PATIENCE)
+        await asyncio.sleep(3)  # kwok lets them run
+
+        async def exchange(at: int) -> None:
+            await bed.cluster.call("POST", PODS, pod(new[at], "nobody", labels=bed.labels))
+            await bed.cluster.call("DELETE", f"{PODS}/{old[at]}")
+            await bed.cluster.bind(NAMESPACE, [(new[at], f"gpu-{at % nodes}")], connections=1)
+
+        took = await bed.cluster.each(functools.partial(exchange, at) for at in range(count))
+    await bed.cluster.clear(NAMESPACE)
+    return {"raw_seconds": round(took, 3)}
+
+
 async def flood(bed: Bed) -> dict[str, Any]:
     """4,000 single-GPU pods on 500 nodes."""
     nodes, count = bed.many(500), bed.many(4000)
@@ -142,6 +162,7 @@ async def reclaim(bed: Bed) -> dict[str, Any]:
     """4,000 pods of queue a run on 500 nodes; queue b, of equal quota, takes back 2,000 GPUs."""
     nodes, count = bed.many(500), bed.many(4000)
     half = count // 2
+    bare = await raw_exchange(bed, half, nodes)
     for queue in ("a", "b"):
         await _queue(bed, queue, nodes * 4)
 
@@ -165,13 +186,16 @@ async def reclaim(bed: Bed) -> dict[str, Any]:
             whole = await until(lambda: len(bound()) >= half, PATIENCE)
             evicted = [at for name, at in seen.gone.items() if name.startswith("a-")]
             cost = running.cost()
+            took = bound()[-1] - begun if whole else None
             return {
+                **bare,
                 "complete": whole,
                 "pods": half,
                 "evicted": len(evicted),
                 "created_seconds": round(made - begun, 3),
                 "first_bind_seconds": round(bound()[0] - begun, 3) if bound() else None,
-                "all_bound_seconds": round(bound()[-1] - begun, 3) if whole else None,
+                "all_bound_seconds": round(took, 3) if took else None,
+                "share_of_raw": round(bare["raw_seconds"] / took, 3) if took else None,
                 **cost,
                 **({"cpu_seconds": round(cost["cpu_seconds"] - before["cpu_seconds"], 2)} if cost else {}),
             }
