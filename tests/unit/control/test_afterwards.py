@@ -64,3 +64,54 @@ async def test_a_write_that_fails_stops_nothing(after: Afterwards, caplog: pytes
     await asyncio.wait_for(after.flushed(), 5)
     assert written == [1]
     assert "what is to be read of a is not written" in caplog.text
+
+
+async def test_what_will_likely_be_of_no_use_waits_and_can_be_dropped(after: Afterwards) -> None:
+    written: list[str] = []
+
+    def write(text: str, wait: float) -> None:
+        async def do() -> None:
+            written.append(text)
+
+        after.put(text[0], do, wait=wait)
+
+    write("a1", 30.0)
+    write("b1", 30.0)
+    after.drop("a")
+    write("c1", 0.1)
+    write("c2", 30.0)  # the first of an object says when
+    write("b2", 0.0)  # not after all
+    write("d1", 0.0)
+    write("d2", 30.0)  # it is due already
+    await asyncio.wait_for(after.flushed(), 5)
+    assert written == ["b2", "d2", "c2"]
+
+
+async def test_in_a_storm_history_waits_for_calm_and_what_people_wait_for_does_not(
+    after: Afterwards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    async def answer() -> None:
+        written.append("answer")
+
+    async def happened() -> None:
+        written.append("happened")
+
+    monkeypatch.setattr(afterwards, "_CALM", 0.5)
+    with after.urgent(1000):
+        pass
+    after.note("a", happened)
+    after.put("a", answer)
+    await asyncio.sleep(0.2)
+    assert written == ["answer"]
+    await asyncio.wait_for(after.flushed(), 5)
+    assert written == ["answer", "happened"]
+
+    monkeypatch.setattr(afterwards, "_CALM", 30.0)
+    monkeypatch.setattr(afterwards, "_PATIENCE", 0.2)
+    with after.urgent(1000):
+        pass
+    after.note("b", happened)
+    await asyncio.wait_for(after.flushed(), 5)  # but not for ever
+    assert written == ["answer", "happened", "happened"]

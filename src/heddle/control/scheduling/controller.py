@@ -177,6 +177,8 @@ class SchedulingController:
                 return
             if isinstance(obj, Pod):
                 touched = self._works.remove_pod(obj) if type_ == "DELETED" else self._works.set_pod(obj)
+                if type_ == "DELETED":
+                    self._writes.gone(obj)
                 if isinstance(old, Pod) and isinstance(new, Pod) and self._seen_through(old, new):
                     return
                 self._dirty["Workload"] |= touched
@@ -286,7 +288,10 @@ class SchedulingController:
                 plan = self._claims.hold(plan, self._works.pod, self._mirror.promised)
             self.metrics.planned(plan, time.monotonic() - begun)
             planned = time.monotonic()
-            with self._writes.urgent(), collector.paused():  # those of a gang are bound within moments of each other
+            with (
+                self._writes.urgent(len(plan.actions)),
+                collector.paused(),
+            ):  # those of a gang are bound within moments of each other
                 await self._commit(plan, now)
             if plan.actions:
                 _log.info(

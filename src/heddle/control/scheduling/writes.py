@@ -31,6 +31,8 @@ _FIELDS = (
     "phase", "conditions", "reasons", "position", "expectedStartTime", "bound", "brokenSince", "admittedCounts",
     "walltimeSeconds", "observedGeneration", "cost", "evictions",
 )  # fmt: skip
+_PROMISED = 2.0
+"""Seconds before it is told that a pod waits for room that others leave for it: by then it mostly has it."""
 
 
 class Writes:
@@ -40,8 +42,8 @@ class Writes:
         self._client = client
         self._events = EventRecorder(client, "heddle-scheduler")
 
-    def urgent(self) -> contextlib.AbstractContextManager[None]:
-        """Work waits for what is written inside."""
+    def urgent(self, many: int = 1) -> contextlib.AbstractContextManager[None]:
+        """Work waits for what is written inside: so many writes."""
         return contextlib.nullcontext()
 
     def told(self, text: str, namespace: str) -> str:
@@ -93,6 +95,9 @@ class Writes:
                 WORKLOADS, meta.name, _status(workload), namespace=meta.namespace, subresource="status"
             )
 
+    def gone(self, pod: Pod) -> None:
+        """A pod is not there any more."""
+
     async def event(self, about: Kind, reason: str, message: str, *, warning: bool = False) -> None:
         """Tell people of something that happened."""
         await self._events.record(about, reason, message, warning=warning)
@@ -136,9 +141,9 @@ class ClusterWrites(Writes):
         super().__init__(client)
         self._after, self._namespaces, self._budgets_of = after, namespaces, budgets_of
 
-    def urgent(self) -> contextlib.AbstractContextManager[None]:
+    def urgent(self, many: int = 1) -> contextlib.AbstractContextManager[None]:
         """See `Writes.urgent`."""
-        return self._after.urgent()
+        return self._after.urgent(many)
 
     def told(self, text: str, namespace: str) -> str:
         """See `Writes.told`: workloads of other namespaces are not named."""
@@ -166,6 +171,8 @@ class ClusterWrites(Writes):
             return ""
         except TooManyRequests as error:
             return str(error)
+        if pod.spec.termination_grace_period_seconds == 0:
+            return ""  # nothing is left to read it off
 
         condition = msgspec.structs.replace(condition, message=self.told(condition.message, meta.namespace))
 
@@ -202,13 +209,23 @@ class ClusterWrites(Writes):
             return
         for name in changed:
             key = ("promise", workload.metadata.namespace, name)
-            self._after.put(key, functools.partial(self._nominate, workload, name, now.get(name, "")))
+            self._after.put(key, functools.partial(self._nominate, workload, name, now.get(name, "")), wait=_PROMISED)
 
     async def bind(self, namespace: str, pod: str, uid: str, node: str, devices: Sequence[str]) -> None:
         """See `Writes.bind`."""
-        self._after.drop(("promise", namespace, pod))
-        self._after.drop(("pod", uid))  # why it waited
+        self._forget(namespace, pod, uid)
         await super().bind(namespace, pod, uid, node, devices)
+
+    def _forget(self, namespace: str, pod: str, uid: str) -> None:
+        """Why a pod waited, and for which node, is of no interest any more."""
+        self._after.drop(("promise", namespace, pod))
+        self._after.drop(("pod", uid))
+
+    def gone(self, pod: Pod) -> None:
+        """See `Writes.gone`."""
+        meta = pod.metadata
+        self._forget(meta.namespace, meta.name, meta.uid)
+        self._after.drop(("eviction", meta.uid))
 
     async def _nominate(self, workload: Workload, pod: str, node: str) -> None:
         patch = {"status": {"nominatedNodeName": node or None}}
@@ -221,13 +238,13 @@ class ClusterWrites(Writes):
         """See `Writes.status`: follows after."""
         text = _why(workload)
         for pod in waiting if text else ():
-            self._tell(pod, text)
+            self._tell(pod, text, wait=_PROMISED if workload.status.reservation else 0.0)
         if not workload.derived:
             self._after.put(("workload", workload.key), lambda: super(ClusterWrites, self).status(workload, ()))
         elif sum(pod_set.count for pod_set in workload.spec.pod_sets) > 1:
             self._after.put(("workload", workload.key), lambda: self._keep(workload))
 
-    def _tell(self, pod: Pod, text: str) -> None:
+    def _tell(self, pod: Pod, text: str, *, wait: float) -> None:
         """The condition that kube-scheduler would write, so that autoscalers and people understand it."""
         meta = pod.metadata
         said = find_condition(pod.status.conditions, "PodScheduled")
@@ -246,7 +263,7 @@ class ClusterWrites(Writes):
                 patch = {"status": {"conditions": [msgspec.to_builtins(condition)]}}
                 await self._merge(meta.namespace, meta.name, meta.uid, patch)
 
-        self._after.put(("pod", meta.uid), say)
+        self._after.put(("pod", meta.uid), say, wait=wait)
 
     async def _keep(self, workload: Workload) -> None:
         """Make an object of what pods make up together, for people to read."""
@@ -262,11 +279,11 @@ class ClusterWrites(Writes):
                 await self._client.patch(WORKLOADS, meta.name, patch, namespace=meta.namespace, subresource="status")
 
     async def event(self, about: Kind, reason: str, message: str, *, warning: bool = False) -> None:
-        """See `Writes.event`: follows after. What is told of a pod by itself is told of the pod."""
+        """See `Writes.event`: follows after, once it is calm. What is told of a pod by itself is told of the pod."""
         if isinstance(about, Workload) and about.metadata.name.startswith(ALONE):
             meta = about.metadata
             name = meta.name.removeprefix(ALONE)
             about = Pod(metadata=ObjectMeta(name=name, namespace=meta.namespace, uid=meta.uid))
         message = self.told(message, about.metadata.namespace)
         write = functools.partial(self._events.record, about, reason, message, warning=warning)
-        self._after.put(("event", about.kind, about.metadata.uid or about.key, reason), write)
+        self._after.note(("event", about.kind, about.metadata.uid or about.key, reason), write)
