@@ -7,7 +7,7 @@ volume is or can be made. What has been chosen is in the objects (`spec.claimRef
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from heddle.api.pod import Pod
@@ -20,14 +20,21 @@ from heddle.api.volumes import (
     StorageClass,
 )
 from heddle.control.grouping import matching
+from heddle.control.grouping.attachments import Attachments
 from heddle.control.grouping.matching import Terms
+from heddle.control.grouping.requests import claims_of
 
 
 class Where(Protocol):
     """Knows where the volumes of pods are."""
 
-    def of(self, pod: Pod) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
-        """What each volume of a pod demands of its node, and why the pod must wait for some."""
+    def of(self, pod: Pod, beside: Collection[Pod] = ()) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
+        """What each volume of a pod demands of its node, and why the pod must wait for some; `beside` are pods that are
+        not there yet and will be."""
+        ...
+
+    def asked(self, pod: Pod, beside: Collection[Pod] = ()) -> dict[str, int]:
+        """How many volumes its node must attach for a pod alone, as resources that nodes have."""
         ...
 
     def single(self, claim: str) -> bool:
@@ -38,11 +45,15 @@ class Where(Protocol):
 class Nowhere:
     """Where nothing is known of volumes, whoever has one waits."""
 
-    def of(self, pod: Pod) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
+    def of(self, pod: Pod, beside: Collection[Pod] = ()) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
         """See `Where.of`."""
         return (), tuple(
             f"spec.volumes[{volume}]: claims of persistent volumes are not known here" for volume, _ in claims_of(pod)
         )
+
+    def asked(self, pod: Pod, beside: Collection[Pod] = ()) -> dict[str, int]:
+        """See `Where.asked`."""
+        return {}
 
     def single(self, claim: str) -> bool:
         """See `Where.single`."""
@@ -74,6 +85,7 @@ class Volumes:
         self._open: dict[str, set[str]] = defaultdict(set)
         self._shunned: dict[str, set[str]] = defaultdict(set)
         self._late: set[str] = set()
+        self.attachments = Attachments(claims, volumes, self._classes)
         self.taken: dict[str, str] = {}
         """Volumes that are being given to claims (`namespace/name`), until the volume says so itself."""
         for volume in volumes.values():
@@ -145,9 +157,10 @@ class Volumes:
 
     # -- what pods ask -----------------------------------------------------------------------------
 
-    def of(self, pod: Pod) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
+    def of(self, pod: Pod, beside: Collection[Pod] = ()) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
         """See `Where.of`."""
-        demands, faults = [], []
+        demands: list[Terms] = []
+        faults = []
         for volume, key in claims_of(pod):
             claim = self.claims.get(key)
             fault = "does not exist" if claim is None else _alien(pod, volume, claim)
@@ -158,7 +171,19 @@ class Volumes:
                 faults.append(f"spec.volumes[{volume}]: claim {key.partition('/')[2]} {fault}")
             elif terms is not None:
                 demands.append(terms)
+        if elsewhere := matching.without(None, self.attachments.closed(pod, beside)):
+            demands.append(elsewhere)
         return tuple(demands), tuple(faults)
+
+    def asked(self, pod: Pod, beside: Collection[Pod] = ()) -> dict[str, int]:
+        """See `Where.asked`."""
+        return self.attachments.asked(pod, beside)
+
+    def reached_by(self, pod: Pod) -> list[Terms | None]:
+        """The nodes that reach each volume of a pod that is there already; None = all."""
+        claims = [self.claims[key] for _, key in claims_of(pod) if key in self.claims]
+        found = [self.volumes[claim.spec.volume_name] for claim in claims if claim.spec.volume_name in self.volumes]
+        return [matching.reached_from(volume) for volume in found]
 
     def single(self, claim: str) -> bool:
         """See `Where.single`."""
@@ -200,7 +225,7 @@ class Volumes:
         volume = self.volumes.get(claim.spec.volume_name)
         if volume is None:
             return None, f"is bound to a volume that does not exist: {claim.spec.volume_name}"
-        return matching.reached_from(volume), ""
+        return matching.without(matching.reached_from(volume), self.shunned(claim.key)), ""
 
     def _kept(self, claim: PersistentVolumeClaim) -> PersistentVolume | None:
         """A volume that names a claim that does not yet name it."""
@@ -243,14 +268,3 @@ def _alien(pod: Pod, volume: str, claim: PersistentVolumeClaim) -> str:
     if ephemeral and not any(owner.uid == pod.metadata.uid for owner in claim.metadata.owner_references):
         return "is not this pod's own, as that of an ephemeral volume must be: delete it"
     return ""
-
-
-def claims_of(pod: Pod) -> list[tuple[str, str]]:
-    """Volumes of a pod that are claims, each with the claim as `namespace/name`."""
-    found = []
-    for volume in pod.spec.volumes:
-        if volume.persistent_volume_claim:
-            found.append((volume.name, f"{pod.metadata.namespace}/{volume.persistent_volume_claim.claim_name}"))
-        elif volume.ephemeral:
-            found.append((volume.name, f"{pod.metadata.namespace}/{pod.metadata.name}-{volume.name}"))
-    return found

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from heddle.api import quantity
@@ -117,11 +118,13 @@ def node_spec(
     models: frozenset[str] = frozenset(),
     ports: frozenset[str] = frozenset(),
     scheduler: str = SCHEDULER_NAME,
+    attaches: Mapping[str, int] = MappingProxyType({}),
 ) -> NodeSpec:
     """A machine for the engine; one that is not Ready, or cordoned, takes nothing new, whatever a pod tolerates.
 
     Its GPUs are counted by model too where that is one of `models`, those that queues name; it has one of each of
-    `ports`, those that pods ask for. The taint that keeps other schedulers away keeps nobody away from `scheduler`.
+    `ports`, those that pods ask for, and `attaches` so many volumes of each driver. The taint that keeps other
+    schedulers away keeps nobody away from `scheduler`.
     """
     ready = any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
     taints = tuple(
@@ -136,7 +139,7 @@ def node_spec(
     found = amounts(offered, gpu=False)
     if (model := node.metadata.labels.get(GPU_PRODUCT_LABEL)) in models:
         found[f"{MODEL}{model}"] = 1000 * len(devices)
-    found |= dict.fromkeys(ports, 1)
+    found |= {**dict.fromkeys(ports, 1), **attaches}
     return NodeSpec(
         name=node.metadata.name,
         resources=found,
@@ -267,6 +270,7 @@ def workload_spec(
     budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
     company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
     reach_of: Callable[[Pod], list[NodeTerm]] = lambda pod: [],
+    attached_of: Callable[[Pod], dict[str, int]] = lambda pod: {},
 ) -> WorkloadSpec:
     """A workload for the engine, made of the pods of it that exist.
 
@@ -281,7 +285,8 @@ def workload_spec(
 
     `sets` says to which pod set a pod belongs; without it the pods' labels do. `budgets_of` names the disruption
     budgets that keep a pod, `company_of` says whom it must, or must not, run beside, `reach_of` what it demands of its
-    node beside what the workload says: those of a pod set are its first pod's.
+    node beside what the workload says, `attached_of` the volumes that its node must attach: those of a pod set are its
+    first pod's.
 
     A pod of a movable workload that has a place reserved but does not exist is on its way there: its owner makes it
     anew, and its place is kept meanwhile.
@@ -310,7 +315,7 @@ def workload_spec(
         coming = [r.pod for r in workload.status.reservation if r.pod_set == pod_set.name and r.pod not in present]
         coming = coming[: pod_set.count - len(mine)] if admitted and workload.spec.movable else []
         awaited.update(coming)
-        asked = amounts(pod_set.resources)
+        asked = amounts(pod_set.resources) | (attached_of(living[0]) if living else {})
         speeds = {model: quantity.milli(speed) / 1000 for model, speed in pod_set.gpu_speeds.items()}
         chosen = tuple(pod_set.gpu_models or sorted(speeds, key=lambda model: (-speeds[model], model)))
         if (model := pod_set.node_selector.get(GPU_PRODUCT_LABEL)) in models:
@@ -411,11 +416,12 @@ def orphan_spec(
     picks: bool = True,
     budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
     company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
+    attached_of: Callable[[Pod], dict[str, int]] = lambda pod: {},
 ) -> WorkloadSpec:
     """Bound pods whose Workload is gone (or never was): they hold what they hold, until they end."""
     sets = []
     for pod in pods:
-        total = amounts(requests.resources(requests.of(pod)))
+        total = amounts(requests.resources(requests.of(pod))) | attached_of(pod)
         share = pod.metadata.annotations.get(GPU_SHARE_ANNOTATION)
         memory = pod.metadata.annotations.get(GPU_MEMORY_ANNOTATION)
         # what it was given is what it holds, whatever it says that it asked for

@@ -138,7 +138,7 @@ class SchedulingController:
             self._informers["PodDisruptionBudget"] = budgets.informer
             budgets.informer.on_change(self._budget_changed)
         if claims is not None:
-            claims.on_news(self.claim_changed)
+            claims.on_news(self.claim_changed, self.node_changed)
         self.metrics = Metrics()
         self._costs = Costs()
         self._forecasts = Forecasts(self._copied, self._foreseen, self._budget)
@@ -151,6 +151,7 @@ class SchedulingController:
             lambda pod: self._works.company_of(pod),
             lambda pod: self._works.reach_of(pod),
             picks=self._picks,
+            attachments=self._claims.attachments if self._claims else None,
         )
 
     def _budget_changed(self, type_: str, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
@@ -211,6 +212,11 @@ class SchedulingController:
         if touched := self._works.claim_changed(claim):
             self._dirty["Workload"] |= touched
             self._wake.set()
+
+    def node_changed(self, name: str) -> None:
+        """A node can attach more volumes than before, or fewer."""
+        self._dirty["Node"].add(name)
+        self._wake.set()
 
     def space_changed(self, namespace: str) -> None:
         """A namespace came, went, or has other labels."""
@@ -457,6 +463,8 @@ class SchedulingController:
             _log.warning("bind of %s to %s: %s", place.task, place.node, error)
             self.metrics.failed_binds.inc()
             self._mirror.forget_bound(place)
+            if self._claims is not None and (pod := self._works.pod(place.workload, place.task)):
+                self._claims.failed(pod)
             self._dirty["Workload"].add(place.workload)
             self._wake.set()
             return
@@ -575,7 +583,7 @@ class SchedulingController:
             space = workload.metadata.namespace
             reasons = [
                 WorkloadReason(code=str(r.code), message=self._writes.told(render(r), space)) for r in verdict.reasons
-            ]
+            ] + self._unattachable(self._works.pods(key))
         was_admitted = (c := find_condition(old.conditions, "Admitted")) is not None and c.status == "True"
         if running and not (workload.spec.min_groups is not None and self._mirror.torn(key)):
             broken = None
@@ -611,6 +619,13 @@ class SchedulingController:
     def _awaited(self, key: str) -> str:
         """The claims to volumes that a workload with a place waits for, in words; "" = none."""
         return self._claims.waiting.get(key, "") if self._claims is not None else ""
+
+    def _unattachable(self, pods: Iterable[Pod]) -> list[WorkloadReason]:
+        """Nodes on which pods that wait cannot have their volumes, though else they might go there."""
+        waiting = [pod for pod in pods if pod.spec.volumes and not (pod.spec.node_name or pod.finished)]
+        if self._claims is None or not waiting or not (full := self._claims.full(waiting)):
+            return []
+        return [WorkloadReason(code="VolumeLimit", message="; ".join(full))]
 
     def _expected(self, key: str) -> str | None:
         start = self._forecasts.start_of(key)
@@ -655,8 +670,11 @@ class SchedulingController:
                 return Answer(key, False, [WorkloadReason(code="MembersMissing", message="it has no pods yet")])
             copy = await asyncio.to_thread(self._copy)
             cost, _ = self._costs.of(key, workload.status)
+            unattachable = self._unattachable(self._works.pods(key))
         found = await asyncio.to_thread(answers.answer, copy, key, time.time(), self._budget)
         found.cost = told(cost)
+        if not found.admitted:
+            found.reasons += unattachable
         return found
 
     def _copy(self) -> State:

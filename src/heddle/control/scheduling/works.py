@@ -10,7 +10,7 @@ from heddle.api.queue import Queue
 from heddle.api.workload import POD_GROUP_LABEL, POD_SET_LABEL, NodeTerm, Workload
 from heddle.control.grouping.groups import ALONE, Group, Groups
 from heddle.control.grouping.neighbours import Neighbourhood
-from heddle.control.grouping.volumes import claims_of
+from heddle.control.grouping.requests import claims_of
 from heddle.engine import Neighbours
 
 
