@@ -255,8 +255,18 @@ class ClaimBinder:
         self.attachments.pod_changed(pod)
         self._tell()
 
-    def full(self, pods: Collection[Pod]) -> list[str]:
-        """For people: why nodes cannot attach the volumes of these pods, of those where they may go otherwise."""
+    def to_come(self, pods: Iterable[Pod]) -> list[str]:
+        """For people: the claims of these pods that get a volume once there is a node for them."""
+        found = {claim.key: claim for pod in pods for claim in self.volumes.unbound(pod)}
+        return [
+            f"claim {claim.metadata.name} gets a volume there first" + (f", from provisioner {who}" if who else "")
+            for claim in found.values()
+            for who in [self.volumes.provisioner(claim)]
+        ]
+
+    def full(self, pods: Collection[Pod], beside: Collection[Pod] = ()) -> list[str]:
+        """For people: why nodes cannot attach the volumes of these pods, of those where they may go otherwise; `beside`
+        are pods that are not there yet and will be."""
         found: dict[str, None] = {}
         using = [pod for pod in pods if pod.spec.volumes] if self.attachments.drivers() else []
         for pod in using:
@@ -266,7 +276,7 @@ class ClaimBinder:
         told = told[:_TOLD] + ([f"nor can {rest} more {'nodes' if rest > 1 else 'node'}"] if rest > 0 else [])
         total: Counter[str] = Counter()
         for pod in using:
-            total.update(self.attachments.asked(pod))
+            total.update(self.attachments.asked(pod, beside))
         for resource, wanted in total.items():
             left = self._left(using[0], resource, wanted)
             if left < wanted and len(using) > 1:

@@ -13,7 +13,7 @@ import itertools
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -620,10 +620,11 @@ class SchedulingController:
         """The claims to volumes that a workload with a place waits for, in words; "" = none."""
         return self._claims.waiting.get(key, "") if self._claims is not None else ""
 
-    def _unattachable(self, pods: Iterable[Pod]) -> list[WorkloadReason]:
-        """Nodes on which pods that wait cannot have their volumes, though else they might go there."""
+    def _unattachable(self, pods: Iterable[Pod], beside: Collection[Pod] = ()) -> list[WorkloadReason]:
+        """Nodes on which pods that wait cannot have their volumes, though else they might go there; `beside` are pods
+        that are not there yet and will be."""
         waiting = [pod for pod in pods if pod.spec.volumes and not (pod.spec.node_name or pod.finished)]
-        if self._claims is None or not waiting or not (full := self._claims.full(waiting)):
+        if self._claims is None or not waiting or not (full := self._claims.full(waiting, beside)):
             return []
         return [WorkloadReason(code="VolumeLimit", message="; ".join(full))]
 
@@ -703,6 +704,12 @@ class SchedulingController:
             company = {name: self._works.company_of(pod) for name, pod in shown.items()}
             for pod in shown.values():
                 self._works.forget(pod)
+            reach, faults = self._works.reach_of_new(pods)
+            unattachable = self._unattachable(pods, pods)
+            attached, to_come = {}, []
+            if self._claims is not None:
+                attached = {pod.metadata.name: self._claims.attachments.asked(pod, pods) for pod in pods}
+                to_come = self._claims.to_come(pods)
         now = time.time()
         try:
             if isinstance(obj, Queue):
@@ -713,10 +720,24 @@ class SchedulingController:
             if refused := self._refusal(obj):
                 answer = Answer(obj.key, False, [WorkloadReason(code="NotPermitted", message=refused)])
                 return Preview("TrainingJob", obj.key, answer)
+            if faults:
+                answer = Answer(obj.key, False, [WorkloadReason(code="Refused", message="; ".join(faults))])
+                return Preview("TrainingJob", obj.key, answer)
             job = adapter.workload_spec(
-                obj, pods, models=models, picks=self._picks, company_of=lambda pod: company[pod.metadata.name]
+                obj,
+                pods,
+                models=models,
+                picks=self._picks,
+                company_of=lambda pod: company[pod.metadata.name],
+                reach_of=lambda pod: reach.get(pod.metadata.name, []),
+                attached_of=lambda pod: attached.get(pod.metadata.name, {}),
             )
-            return await asyncio.to_thread(answers.preview_job, copy, job, now, self._budget)
+            preview = await asyncio.to_thread(answers.preview_job, copy, job, now, self._budget)
+            if preview.answer is not None and preview.answer.admitted:
+                preview.answer.assumptions += [WorkloadReason(code="VolumesPending", message=text) for text in to_come]
+            elif preview.answer is not None:
+                preview.answer.reasons += unattachable
+            return preview
         except ValueError as error:
             raise BadRequest(str(error)) from None
 
