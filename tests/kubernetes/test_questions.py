@@ -12,7 +12,7 @@ import yaml
 from clusters import BINDINGS, ROLES, Cluster, Questions, address
 
 import heddle
-from heddle.api.errors import Forbidden
+from heddle.api.errors import BadRequest, Forbidden
 from heddle.api.registry import PODS, TRAININGJOBS, Resource
 from heddle.sdk.asking import PROXY
 
@@ -138,6 +138,8 @@ async def test_the_client_asks_through_the_api_servers_proxy(
             c.preview, await asyncio.to_thread(c.run, ["true"], image="none", gpus=1, dry_run=True)
         )
         assert preview["answer"]["admitted"] is False
+        with pytest.raises(BadRequest, match=r"--mig 3g.40g: no GPU .* did you mean nvidia.com/mig-3g.40gb"):
+            await asyncio.to_thread(c.run, ["true"], image="none", mig="3g.40g")
 
     config = yaml.safe_load(Path(cluster.plane.kubeconfig).read_text())
     config["users"][0]["user"] = {"token": await questions.user("reader", READER)}

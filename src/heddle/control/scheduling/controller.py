@@ -24,6 +24,7 @@ from heddle.api.core import SCHEDULER_NAME, Node
 from heddle.api.errors import ApiError, BadRequest, NotFound
 from heddle.api.license import License
 from heddle.api.meta import Condition, Kind, find_condition, set_condition
+from heddle.api.mig import MIG_PREFIX
 from heddle.api.pod import Pod
 from heddle.api.policy import PodDisruptionBudget
 from heddle.api.queue import Queue
@@ -582,8 +583,13 @@ class SchedulingController:
         else:
             space = workload.metadata.namespace
             reasons = [
-                WorkloadReason(code=str(r.code), message=self._writes.told(render(r), space)) for r in verdict.reasons
-            ] + self._unattachable(self._works.pods(key))
+                *self._not_offered(workload),
+                *(
+                    WorkloadReason(code=str(r.code), message=self._writes.told(render(r), space))
+                    for r in verdict.reasons
+                ),
+                *self._unattachable(self._works.pods(key)),
+            ]
         was_admitted = (c := find_condition(old.conditions, "Admitted")) is not None and c.status == "True"
         if running and not (workload.spec.min_groups is not None and self._mirror.torn(key)):
             broken = None
@@ -627,6 +633,14 @@ class SchedulingController:
         if self._claims is None or not waiting or not (full := self._claims.full(waiting, beside)):
             return []
         return [WorkloadReason(code="VolumeLimit", message="; ".join(full))]
+
+    def _not_offered(self, workload: Workload) -> list[WorkloadReason]:
+        """MIG instances that it asks for and no node has, where nodes offer such instances as counts."""
+        asked = {
+            name for pod_set in workload.spec.pod_sets for name in pod_set.resources if name.startswith(MIG_PREFIX)
+        }
+        missing = instances.not_offered(asked, self._mirror.offers(MIG_PREFIX)) if asked and not self._picks else []
+        return [WorkloadReason(code="NoSuchInstance", message=text) for text in missing]
 
     def _expected(self, key: str) -> str | None:
         start = self._forecasts.start_of(key)
@@ -672,10 +686,11 @@ class SchedulingController:
             copy = await asyncio.to_thread(self._copy)
             cost, _ = self._costs.of(key, workload.status)
             unattachable = self._unattachable(self._works.pods(key))
+            not_offered = self._not_offered(workload)
         found = await asyncio.to_thread(answers.answer, copy, key, time.time(), self._budget)
         found.cost = told(cost)
         if not found.admitted:
-            found.reasons += unattachable
+            found.reasons = not_offered + found.reasons + unattachable
         return found
 
     def _copy(self) -> State:
@@ -706,6 +721,7 @@ class SchedulingController:
                 self._works.forget(pod)
             reach, faults = self._works.reach_of_new(pods)
             unattachable = self._unattachable(pods, pods)
+            not_offered = self._not_offered(obj) if isinstance(obj, Workload) else []
             attached, to_come = {}, []
             if self._claims is not None:
                 attached = {pod.metadata.name: self._claims.attachments.asked(pod, pods) for pod in pods}
@@ -736,7 +752,7 @@ class SchedulingController:
             if preview.answer is not None and preview.answer.admitted:
                 preview.answer.assumptions += [WorkloadReason(code="VolumesPending", message=text) for text in to_come]
             elif preview.answer is not None:
-                preview.answer.reasons += unattachable
+                preview.answer.reasons = not_offered + preview.answer.reasons + unattachable
             return preview
         except ValueError as error:
             raise BadRequest(str(error)) from None

@@ -337,6 +337,13 @@ class Mirror:
             mine.update(found[-1].devices)
         return found
 
+    def offers(self, prefix: str) -> list[str]:
+        """Resources with names that begin so of which nodes have any."""
+        nodes = self.state.nodes
+        rows = list(nodes.row.values())
+        columns = [at for name, at in self.state.column.items() if name.startswith(prefix)]
+        return [self.state.resources[at] for at in columns if (nodes.capacity[rows, at] > 0).any()]
+
     def task(self, workload: str, name: str) -> Task | None:
         """A task as the engine has it; None = it does not."""
         work = self.state.works.get(workload)
