@@ -6,13 +6,16 @@ however many pods use it there.
 
 A plan counts amounts that add up, so a volume that one pod uses is an amount that this pod asks for, and nodes have as
 many as they can attach. What several pods use, or nobody any more, is held on its node by nobody's pod (`held`), and
-pods that share it ask for nothing, but stay away from nodes that could not attach it now (`closed`).
+pods that share it ask for nothing, but for a node that has it attached, or is labelled as one that still can (`reach`).
 """
 
+from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
 
-from heddle.api.pod import Pod
+from heddle.api.pod import NodeSelectorRequirement, NodeSelectorTerm, Pod
 from heddle.api.volumes import (
     CSINode,
     InTree,
@@ -21,14 +24,20 @@ from heddle.api.volumes import (
     StorageClass,
     VolumeAttachment,
 )
+from heddle.control.grouping.matching import Terms
 from heddle.control.grouping.requests import claims_of
 
 RESOURCE = "volumes of "
 """Before a driver it is a resource of a node (no resource of Kubernetes can have this name)."""
 UNLIMITED = 2**31
 """How many volumes nodes can attach of a driver that limits them on other nodes only."""
-_CLOSE = 16
-"""Nodes that can attach fewer more than this are looked at where a pod asks for no more."""
+LEFT = "volumes-left:"
+"""Before a driver it is a label of nodes that can attach few more of its volumes, with their number (no label of
+Kubernetes can have this name)."""
+_FEW = 16
+"""Nodes that can attach fewer more than this are labelled."""
+_LOOKED_AT = 256
+"""Nodes that are looked at, at most, to tell people."""
 
 Thing = tuple[str, str]
 """A volume: its driver, and what the driver calls it."""
@@ -80,12 +89,13 @@ class Attachments:
         self._users: dict[Thing, set[str]] = defaultdict(set)
         self._used: dict[str, dict[Thing, set[str]]] = defaultdict(lambda: defaultdict(set))  # by pods, per node
         self._named: dict[str, Counter[Thing]] = defaultdict(Counter)  # by VolumeAttachments, per node
+        self._attachments: dict[str, VolumeAttachment] = {}
         self._attached: dict[str, tuple[str, Thing]] = {}  # by the VolumeAttachment's name
-        self._of_volume: dict[str, dict[str, VolumeAttachment]] = defaultdict(dict)
+        self._of_volume: dict[str, set[str]] = defaultdict(set)  # their names, by the volume's
         self._taken: dict[str, Counter[str]] = {}
         self._held: dict[str, dict[str, int]] = {}
-        self._close: dict[str, set[str]] = defaultdict(set)  # driver -> nodes that can attach few more
-        self._seekers: set[str] = set()  # pods without a node that share a volume
+        self._short: dict[str, list[str]] = defaultdict(list)  # driver -> nodes that can attach few more, in order
+        self._shared: set[str] = set()  # drivers of which pods have shared volumes: nodes are labelled
         self._fresh_claims: set[str] = set()
         self._fresh_nodes: set[str] = set()
         self._all_fresh = False
@@ -107,17 +117,17 @@ class Attachments:
         before = set(self.drivers())
         for driver in self._limits.pop(name, {}):
             self._limited[driver].discard(name)
-            self._close[driver].discard(name)
+            self._order(driver, name, short=False)
         if limits:
             self._limits[name] = limits
         for driver in limits:
             self._limited[driver].add(name)
         if new := before ^ set(self.drivers()):
             self._all_fresh = True
-            for pod, use in self._pods.items():
+            for use in self._pods.values():
                 if any(driver in new for driver, _ in use.things):
                     self._fresh_claims.update(use.claims)
-                    self._learn(pod, use)
+            self._share(thing[0] for thing, users in self._users.items() if thing[0] in new and len(users) > 1)
             for each in list(self._limits):
                 self._reckon(each)
         self._fresh_nodes.add(name)
@@ -151,23 +161,21 @@ class Attachments:
 
     def volume_changed(self, name: str) -> None:
         """A volume came, changed or went; its claim is told of elsewhere."""
-        for attachment in list(self._of_volume.get(name, {}).values()):
-            self.attachment_changed(attachment.metadata.name, attachment)
+        for attachment in list(self._of_volume.get(name, ())):
+            self.attachment_changed(attachment, self._attachments[attachment])
 
     def attachment_changed(self, name: str, attachment: VolumeAttachment | None) -> None:
         """A VolumeAttachment came, changed or went."""
         before = self._attached.pop(name, None)
         after = None
+        if (known := self._attachments.pop(name, None)) is not None:
+            _remove(self._of_volume, [known.spec.source.persistent_volume_name], name)
         if attachment is not None:
-            spec = attachment.spec
+            self._attachments[name], spec = attachment, attachment.spec
             volume = self._volumes.get(spec.source.persistent_volume_name)
-            self._of_volume[spec.source.persistent_volume_name][name] = attachment
+            self._of_volume[spec.source.persistent_volume_name].add(name)
             if spec.attacher and volume is not None and volume.spec.csi is not None:
                 after = self._attached[name] = (spec.node_name, (spec.attacher, volume.spec.csi.volume_handle))
-        else:
-            for volume_name, known in list(self._of_volume.items()):
-                if known.pop(name, None) is not None and not known:
-                    del self._of_volume[volume_name]
         if before == after:
             return
         for change, sign in ((before, -1), (after, 1)):
@@ -182,48 +190,56 @@ class Attachments:
         old = self._pods.get(pod)
         if old is not None and new is not None and old.same(new):
             return
+        places = {use.node for use in (old, new) if use is not None and use.node}
+        things = (old.things if old is not None else frozenset()) | (new.things if new is not None else frozenset())
+        mine = [thing for thing in things if self._limited.get(thing[0])]
+        before = {(node, thing) for node in places for thing in mine if thing in self._used[node]}
+        alone = {thing for thing in mine if len(self._users.get(thing, ())) < 2}
         if old is not None:
-            del self._pods[pod]
-            for claim in old.claims:
-                self._claiming[claim].discard(pod)
-                if not self._claiming[claim]:
-                    del self._claiming[claim]
-            for thing in old.things:
-                self._users[thing].discard(pod)
-                users = self._used[old.node][thing] if old.node else set()
-                users.discard(pod)
-                if old.node and not users:
-                    del self._used[old.node][thing]
-        self._seekers.discard(pod)
+            self._drop(pod, old)
         if new is not None:
-            self._pods[pod] = new
-            for claim in new.claims:
-                self._claiming[claim].add(pod)
-            for thing in new.things:
-                self._users[thing].add(pod)
-                if new.node:
-                    self._used[new.node][thing].add(pod)
-        before, after = (use.things if use is not None else frozenset() for use in (old, new))
-        for thing in before ^ after:  # it is shared now, or no longer
-            if len(self._users[thing]) <= 2:
-                for user in self._users[thing]:
-                    self._learn(user, self._pods[user])
-            if not self._users[thing]:
-                del self._users[thing]
-        if new is not None:
-            self._learn(pod, new)
-        for node in {use.node for use in (old, new) if use is not None and use.node}:
+            self._add(pod, new)
+        for thing in mine:
+            users = self._users.get(thing, set())
+            if (thing in alone) != (len(users) < 2):  # others share it now, or no longer
+                self._share([thing[0]] if len(users) > 1 else ())
+                for user in users - {pod}:
+                    self._fresh_claims.update(self._pods[user].claims)
+                    places.add(self._pods[user].node)
+            elif any(((node, thing) in before) != (thing in self._used[node]) for node in places):
+                for user in users:  # who waits may go where it is by now
+                    if not self._pods[user].node:
+                        self._fresh_claims.update(self._pods[user].claims)
+        for node in places - {""}:
             self._reckon(node)
 
-    def _learn(self, pod: str, use: _Use) -> None:
-        """What a pod asks for may be other than before."""
-        mine = [thing for thing in use.things if self._limited.get(thing[0])]
-        shares = not use.node and any(len(self._users[thing]) > 1 for thing in mine)
-        (self._seekers.add if shares else self._seekers.discard)(pod)
-        if mine:
-            self._fresh_claims.update(use.claims)
+    def _drop(self, pod: str, use: _Use) -> None:
+        del self._pods[pod]
+        for index, keys in ((self._claiming, use.claims), (self._users, use.things)):
+            _remove(index, keys, pod)
+        if use.node:
+            _remove(self._used[use.node], use.things, pod)
+
+    def _add(self, pod: str, use: _Use) -> None:
+        self._pods[pod] = use
+        for claim in use.claims:
+            self._claiming[claim].add(pod)
+        for thing in use.things:
+            self._users[thing].add(pod)
             if use.node:
-                self._reckon(use.node)
+                self._used[use.node][thing].add(pod)
+
+    def expect(self, pods: Collection[Pod]) -> None:
+        """It will be asked about pods that are not there."""
+        for pod in pods:
+            mine = self._needed(pod)
+            self._share(driver for driver, _ in set(mine) - set(self._alone(pod, mine, pods)))
+
+    def _share(self, drivers: Iterable[str]) -> None:
+        """Nodes are to be labelled with what they can attach of these drivers."""
+        for driver in set(drivers) - self._shared:
+            self._shared.add(driver)
+            self._fresh_nodes.update(self._short[driver])
 
     def _reckon(self, node: str, *, always: bool = False) -> None:
         """Count what a node has attached."""
@@ -239,14 +255,24 @@ class Attachments:
                 taken[thing[0]] += 1
                 held[thing[0]] += thing not in used or len(self._users[thing]) > 1
         if always or taken != self._taken.get(node):
+            before = self.labels(node) if node in self._taken else {}
             self._taken[node] = taken
             for driver, limit in limits.items():
-                (self._close[driver].add if limit - taken[driver] < _CLOSE else self._close[driver].discard)(node)
-            for pod in self._seekers:
-                self._fresh_claims.update(self._pods[pod].claims)
+                self._order(driver, node, short=limit - taken[driver] < _FEW)
+            if self.labels(node) != before:
+                self._fresh_nodes.add(node)
         if dict(+held) != self._held.get(node, {}):
             self._held[node] = dict(+held)
             self._fresh_nodes.add(node)
+
+    def _order(self, driver: str, node: str, *, short: bool) -> None:
+        nodes = self._short[driver]
+        at = bisect_left(nodes, node)
+        there = at < len(nodes) and nodes[at] == node
+        if short and not there:
+            insort(nodes, node)
+        elif there and not short:
+            del nodes[at]
 
     # -- what pods use -----------------------------------------------------------------------------
 
@@ -316,39 +342,54 @@ class Attachments:
         """What of that no pod asks for and is taken all the same."""
         return {RESOURCE + driver: count for driver, count in self._held.get(node, {}).items()}
 
-    def closed(self, pod: Pod, beside: Collection[Pod] = ()) -> list[str]:
-        """Nodes that cannot attach now what a pod shares with others."""
+    def labels(self, node: str) -> dict[str, str]:
+        """How many more volumes a node can attach, as labels, of drivers of which pods share volumes."""
+        limits = self._limits.get(node)
+        if not limits or not self._shared:
+            return {}
+        left = {driver: limit - self._taken[node][driver] for driver, limit in limits.items() if driver in self._shared}
+        return {LEFT + driver: str(number) for driver, number in left.items() if number < _FEW}
+
+    def reach(self, pod: Pod, beside: Collection[Pod] = ()) -> list[Terms]:
+        """The nodes that have attached, or can attach now, what a pod shares with others, by driver."""
         mine = self._needed(pod)
         shared = set(mine) - set(self._alone(pod, mine, beside)) if mine else set()
-        if not shared:
-            return []
-        return sorted({node for node, _, fresh in self._short(mine) if not shared.isdisjoint(fresh)})
+        found = []
+        for driver in sorted({driver for driver, _ in shared}):
+            here = [thing for thing in mine if thing[0] == driver]
+            there = Counter(node for thing in here for node in self._nodes_of(thing))
+            some = NodeSelectorRequirement(key=LEFT + driver, operator="DoesNotExist")
+            terms = [NodeSelectorTerm(match_expressions=[some]), _with_left(driver, len(here))]
+            for count in sorted(set(there.values())):
+                names = sorted(node for node, number in there.items() if number == count)
+                by_name = NodeSelectorRequirement(key="metadata.name", operator="In", values=names)
+                terms.append(_with_left(driver, len(here) - count, [by_name]))
+            found.append(tuple(terms))
+        return found
+
+    def _nodes_of(self, thing: Thing) -> set[str]:
+        """Where a volume is used."""
+        return {self._pods[pod].node for pod in self._users.get(thing, ())} - {""}
 
     def full(self, pod: Pod, admits: Callable[[str], bool]) -> Iterator[str]:
-        """For people: the nodes that `admits` and that cannot attach what a pod uses."""
-        for node, driver, fresh in sorted(self._short(self._needed(pod))):
-            if admits(node):
-                limit = self._limits[node][driver]
+        """For people: the nodes that `admits` and that cannot attach what a pod uses, of those looked at."""
+        by_driver: dict[str, list[Thing]] = defaultdict(list)
+        for thing in self._needed(pod):
+            by_driver[thing[0]].append(thing)
+        for driver, mine in sorted(by_driver.items()):
+            for node in islice(self._short[driver], _LOOKED_AT):
+                limit, used = self._limits[node][driver], self._used.get(node, {})
                 left = limit - self._taken[node][driver]
+                wanted = sum(thing not in used for thing in mine)
+                if not wanted or wanted <= left or not admits(node):
+                    continue
                 if left > 0:
                     yield (
                         f"node {node} can attach {left} more {'volumes' if left > 1 else 'volume'} of driver {driver} "
-                        f"(limit {limit}), and it asks for {len(fresh)}"
+                        f"(limit {limit}), and it asks for {wanted}"
                     )
                 else:
                     yield f"node {node} can attach no more volumes of driver {driver} (limit {limit})"
-
-    def _short(self, mine: Collection[Thing]) -> Iterator[tuple[str, str, list[Thing]]]:
-        """Nodes that cannot attach some volumes, each with the driver, and those that are not in use there."""
-        by_driver: dict[str, list[Thing]] = defaultdict(list)
-        for thing in mine:
-            by_driver[thing[0]].append(thing)
-        for driver, each in by_driver.items():
-            for node in self._close[driver] if len(each) <= _CLOSE else self._limited[driver]:
-                used = self._used.get(node, {})
-                fresh = [thing for thing in each if thing not in used]
-                if fresh and self._taken[node][driver] + len(fresh) > self._limits[node][driver]:
-                    yield node, driver, fresh
 
     def fresh(self, pod: Pod, node: str) -> set[Thing]:
         """The volumes that a node would have to attach for a pod."""
@@ -360,6 +401,19 @@ class Attachments:
         limits, taken = self._limits.get(node, {}), self._taken.get(node, Counter())
         count = Counter(driver for driver, _ in more)
         return all(taken[driver] + wanted <= limits[driver] for driver, wanted in count.items() if driver in limits)
+
+
+def _remove(index: dict[Any, set[str]], keys: Iterable[Any], pod: str) -> None:
+    for key in keys:
+        index[key].discard(pod)
+        if not index[key]:
+            del index[key]
+
+
+def _with_left(driver: str, count: int, fields: Iterable[NodeSelectorRequirement] = ()) -> NodeSelectorTerm:
+    """Nodes, of those with few left, that can attach so many more."""
+    left = NodeSelectorRequirement(key=LEFT + driver, operator="Gt", values=[str(count - 1)])
+    return NodeSelectorTerm(match_expressions=[left] if count else [], match_fields=list(fields))
 
 
 def _has(volume: PersistentVolume, field: str) -> bool:

@@ -159,8 +159,7 @@ class Volumes:
 
     def of(self, pod: Pod, beside: Collection[Pod] = ()) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
         """See `Where.of`."""
-        demands: list[Terms] = []
-        faults = []
+        demands, faults = [], []
         for volume, key in claims_of(pod):
             claim = self.claims.get(key)
             fault = "does not exist" if claim is None else _alien(pod, volume, claim)
@@ -171,9 +170,7 @@ class Volumes:
                 faults.append(f"spec.volumes[{volume}]: claim {key.partition('/')[2]} {fault}")
             elif terms is not None:
                 demands.append(terms)
-        if elsewhere := matching.without(None, self.attachments.closed(pod, beside)):
-            demands.append(elsewhere)
-        return tuple(demands), tuple(faults)
+        return (*demands, *self.attachments.reach(pod, beside)), tuple(faults)
 
     def asked(self, pod: Pod, beside: Collection[Pod] = ()) -> dict[str, int]:
         """See `Where.asked`."""

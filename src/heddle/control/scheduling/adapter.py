@@ -119,12 +119,13 @@ def node_spec(
     ports: frozenset[str] = frozenset(),
     scheduler: str = SCHEDULER_NAME,
     attaches: Mapping[str, int] = MappingProxyType({}),
+    marks: Mapping[str, str] = MappingProxyType({}),
 ) -> NodeSpec:
     """A machine for the engine; one that is not Ready, or cordoned, takes nothing new, whatever a pod tolerates.
 
     Its GPUs are counted by model too where that is one of `models`, those that queues name; it has one of each of
-    `ports`, those that pods ask for, and `attaches` so many volumes of each driver. The taint that keeps other
-    schedulers away keeps nobody away from `scheduler`.
+    `ports`, those that pods ask for, `attaches` so many volumes of each driver, and has the labels `marks` beside its
+    own. The taint that keeps other schedulers away keeps nobody away from `scheduler`.
     """
     ready = any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
     taints = tuple(
@@ -144,7 +145,7 @@ def node_spec(
         name=node.metadata.name,
         resources=found,
         devices=devices,
-        labels={**node.metadata.labels, NODE_NAME_FIELD: node.metadata.name},
+        labels={**node.metadata.labels, NODE_NAME_FIELD: node.metadata.name, **marks},
         schedulable=ready and not node.spec.unschedulable,
         taints=taints,
     )

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 
 from heddle.api.core import NODE_NAME_FIELD, Node
 from heddle.api.errors import ApiError, Conflict, NotFound
@@ -57,6 +58,8 @@ _PAUSE = 60.0
 """Seconds in which a node is not tried again for a claim that could have no volume there."""
 _TOLD = 3
 """Nodes that are named, of those that can attach no more volumes."""
+_LOOKED_AT = 256
+"""Nodes that are looked at, at most, to tell what they can attach in all."""
 
 
 @dataclass(slots=True)
@@ -255,6 +258,11 @@ class ClaimBinder:
         self.attachments.pod_changed(pod)
         self._tell()
 
+    def expect(self, pods: Collection[Pod]) -> None:
+        """It will be asked about pods that are not there."""
+        self.attachments.expect(pods)
+        self._tell()
+
     def to_come(self, pods: Iterable[Pod]) -> list[str]:
         """For people: the claims of these pods that get a volume once there is a node for them."""
         found = {claim.key: claim for pod in pods for claim in self.volumes.unbound(pod)}
@@ -270,10 +278,10 @@ class ClaimBinder:
         found: dict[str, None] = {}
         using = [pod for pod in pods if pod.spec.volumes] if self.attachments.drivers() else []
         for pod in using:
-            found |= dict.fromkeys(self.attachments.full(pod, partial(self._admits, pod)))
-        told = list(found)
-        rest = len(told) - _TOLD
-        told = told[:_TOLD] + ([f"nor can {rest} more {'nodes' if rest > 1 else 'node'}"] if rest > 0 else [])
+            found |= dict.fromkeys(islice(self.attachments.full(pod, partial(self._admits, pod)), _TOLD + 1))
+            if len(found) > _TOLD:
+                break
+        told = [*islice(found, _TOLD), *(["nor can others"] if len(found) > _TOLD else [])]
         total: Counter[str] = Counter()
         for pod in using:
             total.update(self.attachments.asked(pod, beside))
@@ -285,11 +293,11 @@ class ClaimBinder:
 
     def _left(self, pod: Pod, resource: str, wanted: int) -> int:
         """How many volumes the nodes where a pod may go can attach in all, as far as it takes to know that these are as
-        many as are wanted."""
+        many as are wanted; as many, too, where it takes too long to know."""
         left = 0
-        for node in self._nodes:
-            if left >= wanted:
-                break
+        for at, node in enumerate(self._nodes):
+            if left >= wanted or at >= _LOOKED_AT:
+                return wanted
             if self._admits(pod, node):
                 left += max(0, self.attachments.left(node, resource))
         return left

@@ -713,6 +713,8 @@ class SchedulingController:
             shown = {pod.metadata.name: _renamed(pod) for pod in pods}
             for pod in shown.values():
                 self._works.learn(pod, obj if isinstance(obj, Workload) else None)
+            if self._claims is not None:
+                self._claims.expect(pods)
             self._dirty["Workload"].update(self._apply_deltas())
             copy = await asyncio.to_thread(self._copy)
             models = self._mirror.models

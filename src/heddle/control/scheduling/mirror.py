@@ -93,8 +93,8 @@ class Mirror:
 
     def _tell(self, node: Node) -> tuple[tuple[str, str], ...]:
         name = node.metadata.name
-        attaches = self._attachments.limits(name)
-        spec = adapter.node_spec(node, self.models, self._ports, self._scheduler, attaches)
+        attaches, marks = self._attachments.limits(name), self._attachments.labels(name)
+        spec = adapter.node_spec(node, self.models, self._ports, self._scheduler, attaches, marks)
         row = self.state.nodes.row.get(name)
         if row is not None and self.state.nodes.specs[row] == spec:  # to tell it anew would have all room searched anew
             return ()

@@ -1,12 +1,16 @@
 """How many volumes nodes can attach."""
 
+import random
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
+from heddle.api.core import NODE_NAME_FIELD
 from heddle.api.pod import Pod
 from heddle.api.volumes import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass, VolumeAttachment
+from heddle.control.grouping import matching
 from heddle.control.grouping.attachments import RESOURCE, UNLIMITED, Attachments
 
 DISKS, FILES = "disks.example.com", "files.example.com"
@@ -67,8 +71,13 @@ class World:
     def held(self, node: str) -> int:
         return self.found.held(node).get(RESOURCE + DISKS, 0)
 
-    def closed(self, *claims: str) -> list[str]:
-        return self.found.closed(self.pod("new", *claims))
+    def closed(self, *claims: str, beside: Sequence[Pod] = ()) -> list[str]:
+        """Nodes of n, m and other that do not reach what a pod shares."""
+        pod = self.pod("new", *claims)
+        self.found.expect([pod, *beside])
+        reach = self.found.reach(pod, beside)
+        labels = {node: {NODE_NAME_FIELD: node, **self.found.labels(node)} for node in ("m", "n", "other")}
+        return [node for node in labels if not all(matching.meets(labels[node], terms) for terms in reach)]
 
     def full(self, *claims: str) -> list[str]:
         return list(self.found.full(self.pod("new", *claims), lambda node: True))
@@ -146,7 +155,12 @@ def test_who_shares_a_volume_stays_away_from_nodes_that_cannot_attach_it(world: 
     world.there("two", "b", node="m")
     assert (world.closed("a"), world.closed("b")) == (["m"], ["n"])
     assert world.closed("c") == []  # a plan counts it
+    assert world.closed("a", "c") == ["m", "n"]
+    world.limits("n", disks=2)
     assert world.closed("a", "c") == ["m"]
+    world.limits("n", disks=20)
+    world.limits("m", disks=20)
+    assert (world.closed("a", "b", "c"), world.found.labels("n")) == ([], {})
 
 
 def test_pods_that_are_to_come_together_share(world: World) -> None:
@@ -154,7 +168,8 @@ def test_pods_that_are_to_come_together_share(world: World) -> None:
     pods = [world.pod(name, "a", "made") for name in ("p", "q")] + [world.pod("r", "b")]
     assert [world.found.asked(pod, pods) for pod in pods] == [{}, {}, {RESOURCE + DISKS: 1}]
     world.there("one", "c", node="n")
-    assert world.found.closed(pods[0], pods) == ["n"]
+    assert world.closed("a", "made", beside=pods) == ["n"]
+    assert world.closed("a", "made") == []
 
 
 def test_what_is_bound_asks_for_the_same_as_before(world: World) -> None:
@@ -187,17 +202,22 @@ def test_volumes_that_were_kubernetes_own_are_those_of_their_driver(world: World
 def test_it_is_told_whom_a_change_concerns(world: World) -> None:
     world.limits("n", disks=1)
     assert world.found.news() == (set(), {"n"}, True)
-    world.there("one", "a", node="n")
-    assert world.found.news() == ({"ns/a"}, set(), False)
-    waits = world.there("waits", "a", "b")  # both learn that they share
+    one = world.there("one", "a", node="n")
+    assert world.found.news() == (set(), set(), False)
+    world.there("waits", "a", "b")  # the other shares it by that
+    assert world.found.news() == ({"ns/a"}, {"n"}, False)
+    world.limits("n", disks=5)  # its label says so to who shares
+    assert world.found.news() == (set(), {"n"}, False)
+    three = world.there("three", "a", node="m")  # where it is attached by now
+    assert world.found.news() == ({"ns/a", "ns/b"}, set(), False)
+    world.there("four", "a", node="m")
+    assert world.found.news() == (set(), set(), False)
+    world.found.pod_changed(one, gone=True)
     assert world.found.news() == ({"ns/a", "ns/b"}, {"n"}, False)
-    world.there("other", "b")
-    world.found.news()
-    world.limits("n", disks=5)  # there may be room for who shares
-    claims, nodes, every = world.found.news()
-    assert (claims >= {"ns/a", "ns/b"}, nodes, every) == (True, {"n"}, False)
-    world.found.pod_changed(waits, gone=True)
-    assert "n" in world.found.news()[1]
+    for pod in (three, world.pod("four")):
+        world.found.pod_changed(pod, gone=True)
+    assert world.found.news() == ({"ns/a", "ns/b"}, set(), False)
+    assert world.asked("b") == 0
     world.found.node_changed("n", None)
     assert world.found.news()[2]
 
@@ -208,3 +228,60 @@ def test_a_pod_that_asks_for_more_than_is_left_is_told(world: World) -> None:
     assert world.full("c", "d") == [
         "node n can attach 1 more volume of driver disks.example.com (limit 3), and it asks for 2"
     ]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_what_is_counted_step_by_step_is_what_there_is(seed: int) -> None:
+    pick, world = random.Random(seed), World()
+    pods: dict[str, Pod] = {}
+    limits: dict[str, int | None] = {}
+    attached: dict[str, tuple[str, str]] = {}
+    claims = ["a", "b", "c", "d", "made", "made-2", "late"]
+    for step in range(120):
+        match pick.randrange(6):
+            case 0:
+                node = pick.choice("mn")
+                limits[node] = pick.choice([None, 1, 2, 5, 30])
+                world.limits(node, disks=limits[node])
+            case 1 if pods:
+                name = pick.choice([*pods])
+                world.found.pod_changed(pods.pop(name), gone=True)
+            case 2:
+                name = f"x{pick.randrange(4)}"
+                attached[name] = (pick.choice("abcd"), pick.choice("mn"))
+                world.attached(name, *attached[name])
+            case 3 if attached:
+                name = pick.choice([*attached])
+                del attached[name]
+                world.found.attachment_changed(name, None)
+            case 4 if step % 7 == 0:
+                world.volume("late", csi={"driver": DISKS, "volumeHandle": f"vol-{pick.choice('ae')}"})
+            case _:
+                name = f"p{pick.randrange(6)}"
+                mine = pick.sample(claims, pick.choice([1, 1, 2]))
+                node = pick.choice(["", "m", "n"])
+                if name in pods:  # its claims stay
+                    mine = [volume.persistent_volume_claim.claim_name for volume in pods[name].spec.volumes]  # type: ignore[union-attr]
+                pods[name] = world.there(name, *mine, node=node)
+    fresh = World()
+    for name, volume in world.volumes.items():
+        fresh.volumes[name] = volume
+    for key, one in world.claims.items():
+        fresh.claims[key] = one
+    for node, limit in limits.items():
+        fresh.limits(node, disks=limit)
+    for name, where in attached.items():
+        fresh.attached(name, *where)
+    for pod in pods.values():
+        fresh.found.pod_changed(pod)
+    for found in (world.found, fresh.found):
+        found.expect([world.pod("one", "a"), world.pod("two", "a")])  # nodes are labelled once anybody shares
+    for node in "mn":
+        for what in ("limits", "held", "labels"):
+            assert getattr(world.found, what)(node) == getattr(fresh.found, what)(node), (node, what)
+        assert world.found.left(node, RESOURCE + DISKS) == fresh.found.left(node, RESOURCE + DISKS)
+    for pod in pods.values():
+        assert world.found.asked(pod) == fresh.found.asked(pod)
+        assert world.found.reach(pod) == fresh.found.reach(pod)
+        used = {node: world.found.fresh(pod, node) for node in "mn"}
+        assert used == {node: fresh.found.fresh(pod, node) for node in "mn"}
