@@ -195,7 +195,8 @@ class CSINodeDriver(Struct):
 class CSINodeSpec(Struct):
     """The drivers of a node."""
 
-    drivers: list[CSINodeDriver] = []
+    drivers: list[CSINodeDriver] | None = []
+    """Where there are none the API server says null."""
 
 
 class CSINode(Kind):
@@ -211,7 +212,7 @@ class CSINode(Kind):
         """Drivers that can attach only so many volumes here, and how many."""
         return {
             driver.name: driver.allocatable.count
-            for driver in self.spec.drivers
+            for driver in self.spec.drivers or ()
             if driver.allocatable is not None and driver.allocatable.count is not None
         }
 

@@ -25,6 +25,7 @@ from heddle.api.workload import (
 )
 from heddle.control.grouping.groups import Groups
 from heddle.control.grouping.kinds import known
+from heddle.control.grouping.volumes import Volumes
 from heddle.control.scheduling.claims import (
     CSINODES,
     PERSISTENTVOLUMECLAIMS,
@@ -209,6 +210,36 @@ async def test_pods_that_share_a_claim_go_where_one_volume_reaches(client: Clien
     await bound(client, "data", volume)
     nodes = [await until(lambda at=at: node_of(client, f"gang-{at}")) for at in range(2)]
     assert nodes == ["sim-0" if volume == "a" else "sim-1"] * 2
+
+
+async def test_a_plan_counts_free_disks(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[str] = []
+    monkeypatch.setattr(Volumes, "shun", lambda self, claim, nodes: refused.append(claim))
+    for at in range(6):
+        await disk(client, f"d-{at}", f"sim-{at // 4}")
+    names = [f"p-{at}" for at in range(7)]
+    for name in names:
+        await claim(client, name, "local")
+    for name in names:
+        await pod(client, name, name)
+
+    async def given() -> int:
+        volumes = [await client.get(PERSISTENTVOLUMES, f"d-{at}") for at in range(6)]
+        return sum(volume.spec.claim_ref is not None for volume in volumes)
+
+    async def all_given() -> bool:
+        return await given() == 6
+
+    await until(all_given)
+    for at in range(6):
+        owner = (await client.get(PERSISTENTVOLUMES, f"d-{at}")).spec.claim_ref
+        await bound(client, owner.name, f"d-{at}")
+
+    async def six() -> bool:
+        return sum([bool(await node_of(client, name)) for name in names]) == 6
+
+    await until(six)
+    assert not refused
 
 
 async def block(client: Client, name: str) -> None:

@@ -332,6 +332,10 @@ class Attachments:
         own = self._limits.get(node, {})
         return {RESOURCE + driver: own.get(driver, UNLIMITED) for driver in self.drivers()}
 
+    def users(self, claim: str) -> set[str]:
+        """The pods that use a claim."""
+        return self._claiming.get(claim, set())
+
     def left(self, node: str, resource: str) -> int:
         """How many more of such volumes a node can attach now."""
         driver = resource.removeprefix(RESOURCE)

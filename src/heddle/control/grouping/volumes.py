@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
+from heddle.api.core import Node
 from heddle.api.pod import Pod
 from heddle.api.volumes import (
     NO_PROVISIONER,
@@ -21,6 +22,7 @@ from heddle.api.volumes import (
 )
 from heddle.control.grouping import matching
 from heddle.control.grouping.attachments import Attachments
+from heddle.control.grouping.disks import Disks
 from heddle.control.grouping.matching import Terms
 from heddle.control.grouping.requests import claims_of
 
@@ -70,8 +72,9 @@ class Volumes:
         classes: Mapping[str, StorageClass] | None = None,
         drivers: Mapping[str, CSIDriver] | None = None,
         capacities: Mapping[str, CSIStorageCapacity] | None = None,
+        nodes: Mapping[str, Node] | None = None,
     ) -> None:
-        """Know claims and capacities by `namespace/name`, and volumes, classes and drivers by name.
+        """Know claims and capacities by `namespace/name`, and volumes, classes, drivers and nodes by name.
 
         The mappings are followed; of changes of volumes and claims this must be told, too (`volume_changed`,
         `claim_changed`).
@@ -86,6 +89,7 @@ class Volumes:
         self._shunned: dict[str, set[str]] = defaultdict(set)
         self._late: set[str] = set()
         self.attachments = Attachments(claims, volumes, self._classes)
+        self.disks = Disks(nodes)
         self.taken: dict[str, str] = {}
         """Volumes that are being given to claims (`namespace/name`), until the volume says so itself."""
         for volume in volumes.values():
@@ -174,7 +178,31 @@ class Volumes:
 
     def asked(self, pod: Pod, beside: Collection[Pod] = ()) -> dict[str, int]:
         """See `Where.asked`."""
-        return self.attachments.asked(pod, beside)
+        found = self.attachments.asked(pod, beside)
+        if alone := [claim for claim in self.unbound(pod) if self._asks_disk(claim)]:
+            others = {claim for other in beside if other is not pod for _, claim in claims_of(other)}
+            found |= self.disks.asked(
+                claim for claim in alone if claim.key not in others and self.attachments.users(claim.key) <= {pod.key}
+            )
+        return found
+
+    def limits(self, node: str) -> dict[str, int]:
+        """How many volumes a node can attach, and has of its own, as resources."""
+        return self.attachments.limits(node) | self.disks.there(node)
+
+    def held(self, node: str) -> dict[str, int]:
+        """What of that no pod asks for and is taken all the same."""
+        return self.attachments.held(node) | self.disks.held(node)
+
+    def _asks_disk(self, claim: PersistentVolumeClaim) -> bool:
+        """Whether a claim gets one of the volumes that are there already, and none was chosen yet."""
+        found = self._classes.get(claim.storage_class)
+        return (
+            found is not None
+            and found.volume_binding_mode == "WaitForFirstConsumer"
+            and found.provisioner in ("", NO_PROVISIONER)
+            and not self.under_way(claim)
+        )
 
     def reached_by(self, pod: Pod) -> list[Terms | None]:
         """The nodes that reach each volume of a pod that is there already; None = all."""

@@ -86,7 +86,7 @@ class ClaimBinder:
         self._nodes: Mapping[str, Node] = informers.of(NODES).objects
         self.volumes = Volumes(
             self._claims.objects, self._volumes.objects, self._classes.objects, self._drivers.objects,
-            self._capacities.objects,
+            self._capacities.objects, self._nodes,
         )  # fmt: skip
         self.attachments = self.volumes.attachments
         self._since: dict[str, float] = {}
@@ -102,6 +102,7 @@ class ClaimBinder:
         self._capacities.on_change(lambda type_, old, new: self._room_changed((new or old).storage_class_name))
         # pods are heard of before the scheduler hears of them, who then asks what they use
         informers.of(PODS).on_change(self._pod_changed)
+        informers.of(NODES).on_change(lambda type_, old, new: self.volumes.disks.node_changed(old, new))
         self._limits.on_change(self._limits_changed)
         self._attached.on_change(self._attachment_changed)
 
@@ -125,6 +126,9 @@ class ClaimBinder:
         if new is None or not self.volumes.under_way(new):
             self._since.pop(claim.key, None)
         self.attachments.claim_changed(claim.key)
+        if new is not None and new.status.phase != "Bound" and not self.volumes.provisioner(new):
+            for node in self.volumes.disks.learn(new):
+                self._node_news(node)
         self._tell()
         self._news(claim.key)
 
@@ -132,6 +136,8 @@ class ClaimBinder:
         known = new or old
         assert known is not None
         self.attachments.volume_changed(known.metadata.name)
+        for node in self.volumes.disks.volume_changed(old, new):
+            self._node_news(node)
         for claim in self.volumes.volume_changed(old, new):
             self._written.discard(claim)
             self.attachments.claim_changed(claim)

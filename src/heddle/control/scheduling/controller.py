@@ -152,7 +152,7 @@ class SchedulingController:
             lambda pod: self._works.company_of(pod),
             lambda pod: self._works.reach_of(pod),
             picks=self._picks,
-            attachments=self._claims.attachments if self._claims else None,
+            volumes=self._claims.volumes if self._claims else None,
         )
 
     def _budget_changed(self, type_: str, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
@@ -726,7 +726,7 @@ class SchedulingController:
             not_offered = self._not_offered(obj) if isinstance(obj, Workload) else []
             attached, to_come = {}, []
             if self._claims is not None:
-                attached = {pod.metadata.name: self._claims.attachments.asked(pod, pods) for pod in pods}
+                attached = {pod.metadata.name: self._claims.volumes.asked(pod, pods) for pod in pods}
                 to_come = self._claims.to_come(pods)
         now = time.time()
         try:

@@ -15,7 +15,7 @@ from heddle.api.queue import Queue
 from heddle.api.topology import Topology
 from heddle.api.workload import NodeTerm, Workload
 from heddle.control.grouping import requests
-from heddle.control.grouping.attachments import Attachments
+from heddle.control.grouping.volumes import Volumes
 from heddle.control.scheduling import adapter, instances
 from heddle.engine import Neighbours, Placement, PodSet, State, WorkloadSpec
 from heddle.engine.speeds import slowness
@@ -25,8 +25,8 @@ _log = logging.getLogger(__name__)
 
 _SHORT = " without its devices: "
 """Between a workload and a pod of it: no object can have this name."""
-_ATTACHED = "(attached to node) "
-"""Before a node it is the workload that holds what the node has attached for nobody alone."""
+_VOLUMES = "(volumes of node) "
+"""Before a node it is the workload that holds what is taken of the node's volumes and no pod asks for."""
 _Place = tuple[str, tuple[str, ...]]
 """Node and devices."""
 
@@ -42,7 +42,7 @@ class Mirror:
         reach_of: Callable[[Pod], list[NodeTerm]] = lambda pod: [],
         *,
         picks: bool = True,
-        attachments: Attachments | None = None,
+        volumes: Volumes | None = None,
     ) -> None:
         """Hold nothing yet.
 
@@ -52,10 +52,10 @@ class Mirror:
             company_of: says whom a pod must, or must not, run beside.
             reach_of: says what a pod demands of its node beside what its workload says.
             picks: nodes list their GPUs one by one, and heddle says which MIG instance a pod gets; False: kubelets do.
-            attachments: knows how many volumes nodes can attach; absent: any number.
+            volumes: knows how many volumes nodes can attach and have; absent: that does not count.
         """
         self._picks = picks
-        self._attachments = attachments or Attachments({}, {}, {})
+        self._volumes = volumes or Volumes({}, {})
         self._budgets_of, self._scheduler, self._company_of = budgets_of, scheduler, company_of
         self._reach_of = reach_of
         self.state = State()
@@ -70,7 +70,7 @@ class Mirror:
         self._stranded: dict[str, set[str]] = {}
         self._short: dict[str, set[str]] = {}
         self._nodes: dict[str, Node] = {}
-        self._attached: dict[str, dict[str, int]] = {}
+        self._held: dict[str, dict[str, int]] = {}
         self._ports: frozenset[str] = frozenset()
         self._uids: dict[str, dict[str, str]] = {}
 
@@ -86,30 +86,30 @@ class Mirror:
             lost = self._tell(node)
         for key, task in lost:
             self._lost(key, task)
-        self._attach(name)
+        self._hold_volumes(name)
         stranded = self._stranded.pop(name, set()) if node is not None else set()
-        named = {workload.partition(_SHORT)[0] for workload, _ in lost if not workload.startswith(_ATTACHED)}
+        named = {workload.partition(_SHORT)[0] for workload, _ in lost if not workload.startswith(_VOLUMES)}
         return named | stranded
 
     def _tell(self, node: Node) -> tuple[tuple[str, str], ...]:
         name = node.metadata.name
-        attaches, marks = self._attachments.limits(name), self._attachments.labels(name)
+        attaches, marks = self._volumes.limits(name), self._volumes.attachments.labels(name)
         spec = adapter.node_spec(node, self.models, self._ports, self._scheduler, attaches, marks)
         row = self.state.nodes.row.get(name)
         if row is not None and self.state.nodes.specs[row] == spec:  # to tell it anew would have all room searched anew
             return ()
         return self.state.set_node(spec)
 
-    def _attach(self, name: str) -> None:
-        """What a node has attached for nobody alone is held there by a workload of its own."""
-        key = f"{_ATTACHED}{name}"
-        held = self._attachments.held(name) if name in self._nodes else {}
-        if held == self._attached.get(name, {}):
+    def _hold_volumes(self, name: str) -> None:
+        """What is taken of a node's volumes and no pod asks for is held there by a workload of its own."""
+        key = f"{_VOLUMES}{name}"
+        held = self._volumes.held(name) if name in self._nodes else {}
+        if held == self._held.get(name, {}):
             return
-        if self._attached.pop(name, None):
+        if self._held.pop(name, None):
             self.state.remove_workload(key)
         if held:
-            self._attached[name] = held
+            self._held[name] = held
             part = PodSet(name=name, tasks=(name,), min=1, request=held)
             self.state.set_workload(WorkloadSpec(name=key, queue=adapter.NO_QUEUE, pod_sets=(part,), preemptible=False))
             self.state.bind(Placement(key, name, name, name))
@@ -172,7 +172,7 @@ class Mirror:
                 picks=self._picks,
                 budgets_of=self._budgets_of,
                 company_of=self._company_of,
-                attached_of=self._attachments.asked,
+                attached_of=self._volumes.asked,
             )
         else:
             spec = adapter.workload_spec(
@@ -185,7 +185,7 @@ class Mirror:
                 budgets_of=self._budgets_of,
                 company_of=self._company_of,
                 reach_of=self._reach_of,
-                attached_of=self._attachments.asked,
+                attached_of=self._volumes.asked,
             )
         part_of = {task: pod_set.name for pod_set in spec.pod_sets for task in pod_set.tasks}
         # a pod that went and was made anew between two looks is another one: the place was the first one's
@@ -281,7 +281,7 @@ class Mirror:
             picks=self._picks,
             budgets_of=self._budgets_of,
             company_of=self._company_of,
-            attached_of=self._attachments.asked,
+            attached_of=self._volumes.asked,
         )
         (part,) = spec.pod_sets
         given, there = adapter.devices_of(pod), self.state.unused_devices(node)

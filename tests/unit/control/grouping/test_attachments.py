@@ -88,6 +88,11 @@ def world() -> World:
     return World()
 
 
+def test_a_node_without_drivers_attaches_any_number() -> None:
+    served = b'{"metadata": {"name": "n"}, "spec": {"drivers": null}}'  # as the API server says it
+    assert msgspec.json.decode(served, type=CSINode).limits == {}
+
+
 def test_without_limits_nothing_is_counted(world: World) -> None:
     world.limits("n", disks=None)
     world.there("one", "a", node="n")
