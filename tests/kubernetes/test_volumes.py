@@ -77,8 +77,8 @@ class Storage:
         await self.cluster.until(bound)
 
     async def limit(self, node: str, driver: str, count: int) -> None:
-        """A node can attach only so many volumes of a driver."""
-        drivers = [{"name": driver, "nodeID": node, "allocatable": {"count": count}}]
+        """A node can attach only so many volumes of a driver; without one it has no drivers at all."""
+        drivers = [{"name": driver, "nodeID": node, "allocatable": {"count": count}}] if driver else []
         await self.store.create(CSINODES, {"metadata": {"name": node}, "spec": {"drivers": drivers}})
         self._made.append((CSINODES, node))
 
@@ -282,6 +282,7 @@ async def test_pods_go_where_a_node_can_still_attach_their_volumes_and_are_told_
     driver = "disks.example.com"
     for node in ("gpu-0", "gpu-1"):
         await storage.limit(node, driver, 1)
+    await storage.limit("bare", "", 0)
     for at in range(3):
         await storage.attached(f"data-{at}", driver)
     cluster.start()

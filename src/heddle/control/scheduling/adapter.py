@@ -38,7 +38,7 @@ from heddle.api.workload import (
     SpreadRule,
     Workload,
 )
-from heddle.control.grouping import requests
+from heddle.control.grouping import attachments, disks, requests
 from heddle.control.grouping.demands import meeting_both
 from heddle.control.scheduling import instances
 from heddle.engine import (
@@ -68,6 +68,8 @@ NO_QUEUE = "(none)"
 _SAID_OTHERWISE = {"node.kubernetes.io/not-ready", UNREACHABLE_TAINT, UNSCHEDULABLE_TAINT}
 """Taints that repeat what the node's condition and `unschedulable` say."""
 _STRATEGIES = {"Pack": "pack", "Spread": "spread", "FragmentationAware": "fragmentation"}
+_BETWEEN = (requests.PORT, attachments.RESOURCE, disks.RESOURCE)
+"""Before amounts that no queue is owed and nobody is told of: ports and volumes of nodes."""
 _UNITS = {"cpu": "cpu", "memory": "memory", GPU_RESOURCE: "gpu"}
 
 
@@ -100,10 +102,12 @@ def models_of(spec: QueueSpec) -> frozenset[str]:
 
 
 def resources(values: dict[str, int]) -> Resources:
-    """Engine amounts as Kubernetes resources."""
+    """Engine amounts as Kubernetes resources; what is only between pods and nodes is none."""
     back = {own: name for name, own in _UNITS.items()}
     found: Resources = {}
     for own, v in sorted(values.items()):
+        if own.startswith(_BETWEEN):
+            continue
         if own.startswith(MODEL):
             found[GPU_MODEL_PREFIX + own.removeprefix(MODEL)] = quantity.render(v)
         elif own.startswith(COUNTER):
@@ -251,6 +255,8 @@ def past_resources(past: PastUsage) -> Resources:
     back = {own: name for name, own in _UNITS.items()}
     found: Resources = {}
     for own, value in past.amounts.items():
+        if own.startswith(_BETWEEN):
+            continue
         if own.startswith(MODEL):
             found[GPU_MODEL_PREFIX + own.removeprefix(MODEL)] = repr(value / 1000)
         elif own.startswith(COUNTER):

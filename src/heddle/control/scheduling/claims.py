@@ -254,10 +254,10 @@ class ClaimBinder:
                 self.volumes.shun(claim, over)
                 self._pause(claim)
                 self._news(claim)
-        dropped = [
-            action for action in plan.actions if isinstance(action, Bind) and action.placement.workload in self.waiting
-        ]
-        return replace(plan, actions=tuple(a for a in plan.actions if a not in dropped)) if dropped else plan
+        if not self.waiting:
+            return plan
+        kept = (a for a in plan.actions if not (isinstance(a, Bind) and a.placement.workload in self.waiting))
+        return replace(plan, actions=tuple(kept))
 
     def failed(self, pod: Pod) -> None:
         """A pod was not bound after all."""
