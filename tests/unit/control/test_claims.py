@@ -12,12 +12,14 @@ from waiting import until
 from heddle.api.admission import admit
 from heddle.api.errors import NotFound
 from heddle.api.meta import ObjectMeta
+from heddle.api.pod import Pod
 from heddle.api.queue import Queue, QueueSpec
 from heddle.api.registry import NODES, PODS, QUEUES, WORKLOADS
 from heddle.api.volumes import PersistentVolumeClaim
 from heddle.api.workload import (
     POD_GROUP_LABEL,
     POD_SET_LABEL,
+    PREEMPTIBLE_LABEL,
     WORKLOAD_SIZE_LABEL,
     PodSet,
     Workload,
@@ -100,11 +102,13 @@ async def bound(client: Client, name: str, volume: str) -> None:
     await client.patch_status(PERSISTENTVOLUMECLAIMS, name, {"phase": "Bound"}, "default")
 
 
-async def pod(client: Client, name: str, *claims: str, gpus: int = 1, labels: dict[str, str] | None = None) -> None:
+async def pod(
+    client: Client, name: str, *claims: str, gpus: int = 1, labels: dict[str, str] | None = None, **more: Any
+) -> None:
     volumes = [{"name": each, "persistentVolumeClaim": {"claimName": each}} for each in claims]
     limits = {"nvidia.com/gpu": gpus}
     container = {"name": "main", "command": ["true"], "resources": {"limits": limits}}
-    spec = {"schedulerName": "heddle", "containers": [container], "volumes": volumes}
+    spec = {"schedulerName": "heddle", "containers": [container], "volumes": volumes, **more}
     await client.create(PODS, {"metadata": {"name": name, "labels": labels or {}}, "spec": spec}, "default")
 
 
@@ -348,6 +352,27 @@ async def test_pods_that_would_together_need_more_than_a_node_can_attach_are_pla
     name = "b" if await node_of(client, "a-0") else "a"
 
     await why(controller, name, "node sim-0 can attach no more volumes of driver example.com/disk (limit 1)")
+
+
+async def test_room_to_attach_is_made_as_any_other_room(client: Client) -> None:
+    await attaches(client, "sim-0", 1)
+    await client.patch(NODES, "sim-1", {"spec": {"unschedulable": True}})
+    for name in "ab":
+        await block(client, name)
+    await pod(client, "low", "a", labels={PREEMPTIBLE_LABEL: "true"})
+    assert await until(lambda: node_of(client, "low")) == "sim-0"
+    await pod(client, "high", "b", priority=10)
+
+    async def gone() -> bool:
+        with contextlib.suppress(NotFound):
+            found: Pod = await client.get(PODS, "low", "default")
+            return found.metadata.deletion_timestamp is not None
+        return True
+
+    await until(gone)
+    with contextlib.suppress(NotFound):
+        await client.delete(PODS, "low", "default", grace_period=0)
+    assert await until(lambda: node_of(client, "high")) == "sim-0"
 
 
 async def test_what_is_attached_counts_until_it_is_detached(client: Client) -> None:

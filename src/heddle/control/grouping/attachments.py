@@ -88,6 +88,7 @@ class Attachments:
         self._claiming: dict[str, set[str]] = defaultdict(set)
         self._users: dict[Thing, set[str]] = defaultdict(set)
         self._used: dict[str, dict[Thing, set[str]]] = defaultdict(lambda: defaultdict(set))  # by pods, per node
+        self._where: dict[Thing, set[str]] = defaultdict(set)  # nodes on which pods use it
         self._named: dict[str, Counter[Thing]] = defaultdict(Counter)  # by VolumeAttachments, per node
         self._attachments: dict[str, VolumeAttachment] = {}
         self._attached: dict[str, tuple[str, Thing]] = {}  # by the VolumeAttachment's name
@@ -219,6 +220,7 @@ class Attachments:
             _remove(index, keys, pod)
         if use.node:
             _remove(self._used[use.node], use.things, pod)
+            _remove(self._where, (thing for thing in use.things if thing not in self._used[use.node]), use.node)
 
     def _add(self, pod: str, use: _Use) -> None:
         self._pods[pod] = use
@@ -228,6 +230,7 @@ class Attachments:
             self._users[thing].add(pod)
             if use.node:
                 self._used[use.node][thing].add(pod)
+                self._where[thing].add(use.node)
 
     def expect(self, pods: Collection[Pod]) -> None:
         """It will be asked about pods that are not there."""
@@ -361,7 +364,7 @@ class Attachments:
         found = []
         for driver in sorted({driver for driver, _ in shared}):
             here = [thing for thing in mine if thing[0] == driver]
-            there = Counter(node for thing in here for node in self._nodes_of(thing))
+            there = Counter(node for thing in here for node in self._where.get(thing, ()))
             some = NodeSelectorRequirement(key=LEFT + driver, operator="DoesNotExist")
             terms = [NodeSelectorTerm(match_expressions=[some]), _with_left(driver, len(here))]
             for count in sorted(set(there.values())):
@@ -370,10 +373,6 @@ class Attachments:
                 terms.append(_with_left(driver, len(here) - count, [by_name]))
             found.append(tuple(terms))
         return found
-
-    def _nodes_of(self, thing: Thing) -> set[str]:
-        """Where a volume is used."""
-        return {self._pods[pod].node for pod in self._users.get(thing, ())} - {""}
 
     def full(self, pod: Pod, admits: Callable[[str], bool]) -> Iterator[str]:
         """For people: the nodes that `admits` and that cannot attach what a pod uses, of those looked at."""
@@ -407,9 +406,9 @@ class Attachments:
         return all(taken[driver] + wanted <= limits[driver] for driver, wanted in count.items() if driver in limits)
 
 
-def _remove(index: dict[Any, set[str]], keys: Iterable[Any], pod: str) -> None:
+def _remove(index: dict[Any, set[str]], keys: Iterable[Any], name: str) -> None:
     for key in keys:
-        index[key].discard(pod)
+        index[key].discard(name)
         if not index[key]:
             del index[key]
 
