@@ -330,15 +330,21 @@ async def test_a_volume_that_pods_share_is_attached_once_to_a_node(client: Clien
 
 
 async def test_pods_that_would_together_need_more_than_a_node_can_attach_are_planned_anew(
-    client: Client, controller: SchedulingController
+    client: Client, controller: SchedulingController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    refused: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(Volumes, "shun", lambda self, claim, nodes: refused.append((claim, nodes)))
     await attaches(client, "sim-0", 1)
     await client.patch(NODES, "sim-1", {"spec": {"unschedulable": True}})
+    await client.patch(QUEUES, "default", {"spec": {"stopPolicy": "Hold"}})
     for name in "ab":
         await block(client, name)
         for at in range(2):
             labels = {POD_GROUP_LABEL: name, WORKLOAD_SIZE_LABEL: "2"}
             await pod(client, f"{name}-{at}", name, labels=labels)
+
+    await why(controller, "b", "queue default is stopped: nothing new starts in it or below")
+    await client.patch(QUEUES, "default", {"spec": {"stopPolicy": "None"}})  # all are in one plan by that
 
     async def bound_pods() -> int:
         return sum([bool(await node_of(client, f"{name}-{at}")) for name in "ab" for at in range(2)])
@@ -351,6 +357,7 @@ async def test_pods_that_would_together_need_more_than_a_node_can_attach_are_pla
     assert await bound_pods() == 2
     name = "b" if await node_of(client, "a-0") else "a"
 
+    assert refused == [(f"default/{name}", ["sim-0"])]
     await why(controller, name, "node sim-0 can attach no more volumes of driver example.com/disk (limit 1)")
 
 

@@ -56,6 +56,8 @@ _PATIENCE = 600.0
 """Seconds that room is held for a claim to be bound, as by kube-scheduler."""
 _PAUSE = 60.0
 """Seconds in which a node is not tried again for a claim that could have no volume there."""
+_CROWDED = 5.0
+"""The same for a claim whose volume the node could not attach beside those of others after all."""
 _TOLD = 3
 """Nodes that are named, of those that can attach no more volumes."""
 _LOOKED_AT = 256
@@ -179,13 +181,13 @@ class ClaimBinder:
         for node in [*self._nodes] if every else nodes:
             self._node_news(node)
 
-    def _pause(self, claim: str) -> None:
+    def _pause(self, claim: str, seconds: float = _PAUSE) -> None:
         def again() -> None:
             self._written.discard(claim)
             self.volumes.forgive(claim)
             self._news(claim)
 
-        asyncio.get_running_loop().call_later(_PAUSE, again)
+        asyncio.get_running_loop().call_later(seconds, again)
 
     # -- a plan ------------------------------------------------------------------------------------
 
@@ -252,7 +254,7 @@ class ClaimBinder:
             self.waiting[key] = f"its volumes do not all find room on node {over[0]} at once"
             for claim in {claim for pod, bind in pods if bind.placement.node in over for _, claim in claims_of(pod)}:
                 self.volumes.shun(claim, over)
-                self._pause(claim)
+                self._pause(claim, _CROWDED)
                 self._news(claim)
         if not self.waiting:
             return plan
