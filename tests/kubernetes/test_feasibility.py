@@ -20,6 +20,7 @@ from clusters import Cluster
 
 from heddle.api.errors import ApiError
 from heddle.api.registry import NAMESPACES, NODES, PODS
+from heddle.api.volumes import SELECTED_NODE_ANNOTATION
 from heddle.control.scheduling.claims import (
     CSINODES,
     PERSISTENTVOLUMECLAIMS,
@@ -328,7 +329,8 @@ class Attached(Draw):
             claims = pick.sample([*names, *(one["metadata"]["name"] for one in late)], pick.choice([1, 1, 2]))
             pod = self._pod(f"there-CELL-{at}", claims, {"nodeName": f"CELL-{pick.randrange(count)}"})
             residents.append(pod | {"spec": pod["spec"] | {"schedulerName": "nobody"}})
-        newcomer = self._pod("CELL", pick.sample(names, pick.choice([1, 1, 2, 3])), {"nodeSelector": {"cell": "CELL"}})
+        wanted = [*names, *(one["metadata"]["name"] for one in late if self._maybe(0.3))]
+        newcomer = self._pod("CELL", pick.sample(wanted, pick.choice([1, 1, 2, 3])), {"nodeSelector": {"cell": "CELL"}})
         attachments = [self._attachment(at, pick.randrange(count)) for at in range(len(names)) if self._maybe(0.25)]
         # to bind a claim takes Kubernetes' volume controller a moment: only those that count are made
         text = json.dumps([residents, newcomer, attachments])
@@ -551,11 +553,20 @@ async def settled(cluster: Cluster) -> None:
 
 
 async def agree(cluster: Cluster, names: list[str], pairs: int) -> None:
-    """Wait until both have decided about each pod `k-N` and `h-N`, and compare."""
+    """Wait until both have decided about each pod `k-N` and `h-N`, and compare.
+
+    Where a claim `k-N-late-…` is to get a volume that nobody makes, to choose a node for it is to decide.
+    """
     verdicts: dict[str, bool] = {}
     told: dict[str, str] = {}
 
     async def decided() -> bool:
+        page = await cluster.store.list(PERSISTENTVOLUMECLAIMS, cluster.namespace)
+        for meta in (json.loads(blob)["metadata"] for blob in page.items):
+            if SELECTED_NODE_ANNOTATION in meta.get("annotations", {}):
+                name = meta["name"].partition("-late-")[0]
+                if name in names:
+                    verdicts[name] = True
         for pod in await cluster.pods():
             conditions = {c["type"]: c for c in pod["status"].get("conditions", [])}
             name, scheduled = pod["metadata"]["name"], conditions.get("PodScheduled", {})
