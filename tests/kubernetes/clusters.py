@@ -4,7 +4,10 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -22,6 +25,9 @@ from heddle.store.kubernetes import KubernetesStore
 
 CRDS = Resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False)
 JOBS = Resource("batch", "v1", "Job", "jobs", True)
+ACCOUNTS = Resource("", "v1", "ServiceAccount", "serviceaccounts", True)
+ROLES = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles", True)
+BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", True)
 BUDGETS = Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", True)
 
 
@@ -225,3 +231,47 @@ async def answer(url: str) -> tuple[int, str]:
     """Status and text at a URL."""
     async with aiohttp.ClientSession() as session, session.get(url) as found:
         return found.status, await found.text()
+
+
+class Questions:
+    """The controller's port, and users."""
+
+    def __init__(self, cluster: Cluster, url: str) -> None:
+        self.cluster, self.url = cluster, url
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> "Questions":
+        """Those of the first controller that was started, at the address of this machine."""
+        found = re.search(r"answers at port (\d+)", cluster.logs())
+        assert found is not None
+        return cls(cluster, f"https://{address()}:{found[1]}")
+
+    async def user(self, name: str, rules: list[dict[str, Any]]) -> str:
+        """The token of a service account that may do this in the test's namespace."""
+        store, space = self.cluster.store, self.cluster.namespace
+        await store.create(ACCOUNTS, {"metadata": {"name": name}}, space)
+        await store.create(ROLES, {"metadata": {"name": name}, "rules": rules}, space)
+        role = {"apiGroup": ROLES.group, "kind": "Role", "name": name}
+        who = {"kind": "ServiceAccount", "name": name, "namespace": space}
+        await store.create(BINDINGS, {"metadata": {"name": name}, "roleRef": role, "subjects": [who]}, space)
+        made = await store.ask(f"/api/v1/namespaces/{space}/serviceaccounts/{name}/token", {"spec": {}})
+        return str(json.loads(made)["status"]["token"])
+
+    async def __call__(self, what: str, token: str, **body: Any) -> tuple[int, Any]:
+        tls = ssl.create_default_context()
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{self.url}/heddle/v1/{what}", json={"token": token, **body}, ssl=tls) as answer,
+        ):
+            return answer.status, await answer.json()
+
+
+def address() -> str:
+    """An address of this machine under which the API server may reach it: loopback is refused to endpoints."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+        try:
+            found.connect(("192.0.2.1", 9))  # sends nothing
+            return str(found.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"

@@ -391,3 +391,24 @@ async def test_a_gate_keeps_a_pod_back(cluster: Cluster, bed: Any) -> None:
     patch = [{"op": "remove", "path": "/spec/schedulingGates"}]
     await cluster.store.patch(PODS, "gated", patch, namespace=cluster.namespace, type=PatchType.JSON)
     await cluster.until_bound(2)
+
+
+async def test_who_asks_for_a_mig_profile_that_no_node_has_is_told_which_there_are(cluster: Cluster, bed: Any) -> None:
+    (node,) = bed.gpu_nodes(1)
+    for amounts in (node["status"]["allocatable"], node["status"]["capacity"]):
+        amounts |= {"nvidia.com/mig-1g.10gb": "2", "nvidia.com/mig-3g.40gb": "2"}
+    await cluster.nodes([node])
+    await cluster.queue("default", 8)
+    cluster.start()
+    for name, profile in (("there", "3g.40gb"), ("slip", "3g.45gb")):
+        asked = {f"nvidia.com/mig-{profile}": "1"}
+        container = {"name": "main", "image": "none", "resources": {"requests": asked, "limits": asked}}
+        await cluster.pod(name, containers=[container])
+    await cluster.until_bound(1)
+    assert list(await cluster.bound()) == ["there"]
+
+    async def told() -> bool:
+        wanted = "no node offers nvidia.com/mig-3g.45gb; the nearest that some offer: nvidia.com/mig-3g.40gb, "
+        return wanted in await cluster.told("slip")
+
+    await cluster.until(told)

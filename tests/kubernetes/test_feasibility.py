@@ -3,10 +3,11 @@
 Of each pair there are two copies, far from all others: a pod pinned to a node by name for kube-scheduler, and the same
 pod and node again for heddle. Each says of its own whether the pod may be there. A pair of a second kind is a pod and a
 few nodes with other pods on them, whom it must or must not be beside; one of a third kind a pod with claims to volumes,
-and a few nodes with disks.
+and a few nodes with disks; one of a fourth a pod with volumes, and nodes that can attach only so many.
 """
 
 import asyncio
+import contextlib
 import copy
 import json
 import os
@@ -17,8 +18,16 @@ from typing import Any
 import pytest
 from clusters import Cluster
 
+from heddle.api.errors import ApiError
 from heddle.api.registry import NAMESPACES, NODES, PODS
-from heddle.control.scheduling.claims import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, STORAGECLASSES
+from heddle.api.volumes import SELECTED_NODE_ANNOTATION
+from heddle.control.scheduling.claims import (
+    CSINODES,
+    PERSISTENTVOLUMECLAIMS,
+    PERSISTENTVOLUMES,
+    STORAGECLASSES,
+    VOLUMEATTACHMENTS,
+)
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(240)]
 
@@ -294,6 +303,81 @@ class Disks(Draw):
         return {"metadata": {"name": f"CELL-{at}", "labels": labels}, "spec": spec}
 
 
+class Attached(Draw):
+    """Random pods with volumes of two drivers, each with one or two nodes of its own, called CELL, that can attach only
+    so many, the pods that are there, and what is attached still or already."""
+
+    drivers = ("left.example.com", "right.example.com")
+
+    def cell(self) -> dict[str, Any]:
+        """Nodes and what their drivers say, volumes with their claims, attachments, residents and the newcomer."""
+        pick = self._random
+        count = pick.choice([1, 1, 2])
+        size = {"cpu": "8", "memory": "32Gi", "pods": "110"}
+        nodes = [
+            {
+                "metadata": {"name": f"CELL-{at}", "labels": {"cell": "CELL"}},
+                "spec": {}, "status": {"allocatable": size, "capacity": size},
+            }
+            for at in range(count)
+        ]  # fmt: skip
+        volumes = [self._volume(at) for at in range(4)]
+        names = [volume["metadata"]["name"] for volume in volumes]
+        late = [{"metadata": {"name": f"CELL-late-{at}"}, "spec": {"storageClassName": "late"}} for at in range(2)]
+        residents = []
+        for at in range(pick.choice([0, 1, 2, 3])):
+            claims = pick.sample([*names, *(one["metadata"]["name"] for one in late)], pick.choice([1, 1, 2]))
+            pod = self._pod(f"there-CELL-{at}", claims, {"nodeName": f"CELL-{pick.randrange(count)}"})
+            residents.append(pod | {"spec": pod["spec"] | {"schedulerName": "nobody"}})
+        wanted = [*names, *(one["metadata"]["name"] for one in late if self._maybe(0.3))]
+        newcomer = self._pod("CELL", pick.sample(wanted, pick.choice([1, 1, 2, 3])), {"nodeSelector": {"cell": "CELL"}})
+        attachments = [self._attachment(at, pick.randrange(count)) for at in range(len(names)) if self._maybe(0.25)]
+        # to bind a claim takes Kubernetes' volume controller a moment: only those that count are made
+        text = json.dumps([residents, newcomer, attachments])
+        volumes = [volume for volume in volumes if f'"{volume["metadata"]["name"]}"' in text]
+        return {
+            "nodes": nodes,
+            "csi": [{"metadata": {"name": f"CELL-{at}"}, "spec": self._csi()} for at in range(count)],
+            "volumes": volumes,
+            "claims": [self._claim(volume["metadata"]["name"]) for volume in volumes],
+            "late": late,
+            "attachments": attachments,
+            "there": residents,
+            "pod": newcomer,
+        }
+
+    def _csi(self) -> dict[str, Any]:
+        drivers = []
+        for name in self.drivers:
+            if self._maybe(0.9):
+                limit = self._random.choice([0, 1, 1, 2, 2, 3])
+                drivers.append({"name": name, "nodeID": "x"} | ({"allocatable": {"count": limit}} if limit else {}))
+        return {"drivers": drivers}
+
+    def _volume(self, at: int) -> dict[str, Any]:
+        # two volumes may be one and the same to their driver
+        csi = {"driver": self.drivers[at % 2], "volumeHandle": f"CELL-{self._random.randrange(5)}"}
+        spec = {
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "csi": csi, "storageClassName": "",
+            "persistentVolumeReclaimPolicy": "Retain", "claimRef": {"namespace": "OWN", "name": f"shared-CELL-{at}"},
+        }  # fmt: skip
+        return {"metadata": {"name": f"shared-CELL-{at}"}, "spec": spec}
+
+    def _claim(self, name: str) -> dict[str, Any]:
+        return {"metadata": {"name": name}, "spec": {"storageClassName": "", "volumeName": name}}
+
+    def _attachment(self, at: int, node: int) -> dict[str, Any]:
+        source = {"persistentVolumeName": f"shared-CELL-{at}"}
+        spec = {"attacher": self.drivers[at % 2], "nodeName": f"CELL-{node}", "source": source}
+        return {"metadata": {"name": f"CELL-{at}"}, "spec": spec}
+
+    def _pod(self, name: str, claims: list[str], spec: dict[str, Any]) -> dict[str, Any]:
+        volumes = [{"name": f"v{at}", "persistentVolumeClaim": {"claimName": one}} for at, one in enumerate(claims)]
+        container = {"name": "main", "image": "none", "resources": {"requests": {"cpu": "100m", "memory": "1Mi"}}}
+        common = {"terminationGracePeriodSeconds": 0, "containers": [container], "volumes": volumes}
+        return {"metadata": {"name": name}, "spec": common | spec}
+
+
 def renamed(value: Any, old: str, new: str) -> Any:
     """A copy with one name in place of another."""
     if isinstance(value, dict):
@@ -414,6 +498,50 @@ async def test_they_agree_about_volumes(cluster: Cluster, bed: Any) -> None:
     await agree(cluster, [pod["metadata"]["name"] for pod in made[PODS]], count)
 
 
+async def test_they_agree_about_what_nodes_can_attach(cluster: Cluster, bed: Any) -> None:
+    draw, count = Attached(SEED), max(PAIRS // 8, 20)
+    (form,) = bed.gpu_nodes(1)
+    late = {"provisioner": Attached.drivers[0], "volumeBindingMode": "WaitForFirstConsumer"}
+    made: dict[Any, list[dict[str, Any]]] = {STORAGECLASSES: [{"metadata": {"name": "late"}, **late}]}
+    nodes: list[dict[str, Any]] = []
+    pods: list[dict[str, Any]] = []
+    wish = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    for number in range(count):
+        text = json.dumps(draw.cell()).replace("OWN", cluster.namespace)
+        for side in "kh":
+            cell = json.loads(text.replace("CELL", f"{side}-{number}"))
+            nodes += [{**form, **n, "metadata": {**form["metadata"], **n["metadata"]}} for n in cell["nodes"]]
+            claims = [{**one, "spec": one["spec"] | wish} for one in (*cell["claims"], *cell["late"])]
+            for kind, objects in (
+                (CSINODES, cell["csi"]), (PERSISTENTVOLUMECLAIMS, claims), (PERSISTENTVOLUMES, cell["volumes"]),
+                (VOLUMEATTACHMENTS, cell["attachments"]), (PODS, cell["there"]),
+            ):  # fmt: skip
+                made.setdefault(kind, []).extend(objects)
+            cell["pod"]["spec"]["schedulerName"] = "heddle" if side == "h" else "default-scheduler"
+            pods.append(cell["pod"])
+    await cluster.nodes(nodes)
+    await settled(cluster)
+    await cluster.queue("default", 0)
+
+    async def together() -> bool:
+        page = await cluster.store.list(PERSISTENTVOLUMECLAIMS, cluster.namespace)
+        phases = [json.loads(blob)["status"].get("phase") for blob in page.items]
+        return phases.count("Bound") == len(made[PERSISTENTVOLUMES])
+
+    try:
+        for kind, objects in made.items():
+            await asyncio.gather(*(cluster.store.create(kind, obj, cluster.namespace) for obj in objects))
+        await cluster.until(together, 120)
+        cluster.start()
+        await asyncio.gather(*(cluster.store.create(PODS, pod, cluster.namespace) for pod in pods))
+        await agree(cluster, [pod["metadata"]["name"] for pod in pods], count)
+    finally:
+        for kind in (CSINODES, VOLUMEATTACHMENTS, PERSISTENTVOLUMES, STORAGECLASSES):
+            for obj in made.get(kind, ()):
+                with contextlib.suppress(ApiError):
+                    await cluster.store.delete(kind, obj["metadata"]["name"])
+
+
 async def settled(cluster: Cluster) -> None:
     """Nodes lose the taint of those that were not ready yet."""
 
@@ -425,11 +553,20 @@ async def settled(cluster: Cluster) -> None:
 
 
 async def agree(cluster: Cluster, names: list[str], pairs: int) -> None:
-    """Wait until both have decided about each pod `k-N` and `h-N`, and compare."""
+    """Wait until both have decided about each pod `k-N` and `h-N`, and compare.
+
+    Where a claim `k-N-late-…` is to get a volume that nobody makes, to choose a node for it is to decide.
+    """
     verdicts: dict[str, bool] = {}
     told: dict[str, str] = {}
 
     async def decided() -> bool:
+        page = await cluster.store.list(PERSISTENTVOLUMECLAIMS, cluster.namespace)
+        for meta in (json.loads(blob)["metadata"] for blob in page.items):
+            if SELECTED_NODE_ANNOTATION in meta.get("annotations", {}):
+                name = meta["name"].partition("-late-")[0]
+                if name in names:
+                    verdicts[name] = True
         for pod in await cluster.pods():
             conditions = {c["type"]: c for c in pod["status"].get("conditions", [])}
             name, scheduled = pod["metadata"]["name"], conditions.get("PodScheduled", {})

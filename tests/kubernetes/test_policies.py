@@ -45,6 +45,8 @@ SOUND = {
     "gpu-speeds": job(gpuSpeeds={"A100": "0.45", "H100": 1}, resourcesPerNode={GPU: 1}),
     "gpu-speeds-of-models": job(gpuModels=["A100", "H100"], gpuSpeeds={"A100": "450m"}, gpuMemoryPerNode="20Gi"),
     "mig-instances": job(resourcesPerNode={"nvidia.com/mig-3g.40gb": 2, "cpu": 4}),
+    "mig-profiles": job(resourcesPerNode={f"nvidia.com/mig-{profile}": 1 for profile in (
+        "1g.10gb.me", "7g.141gb", "1c.3g.20gb", "1g.24gb.me.all", "1g.24gb-me", "2g.48gb.gfx", "1g.5gb")}),
     "licence": job(resourcesPerNode={"licenses.heddle.dev/matlab": "2"}),
     "affinity": job(nodeAffinity={"required": [term("In", "ssd"), term("Gt", "-3")], "preferred": [
         {"weight": 3, "preference": term("Exists")}]}),
@@ -77,6 +79,9 @@ SOUND = {
 FAULTY = {
     "one-and-a-half-gpus": job(resourcesPerNode={GPU: "1500m"}),
     "model-as-resource": job(resourcesPerNode={f"{MODEL}=H100": 1}),
+    "mig-profile-without-unit": job(resourcesPerNode={"nvidia.com/mig-3g.40g": 1}),
+    "mig-profile-in-capitals": job(resourcesPerNode={"nvidia.com/mig-3G.40GB": 1}),
+    "mig-profile-of-a-role": roles({"resourcesPerNode": {"nvidia.com/mig-8g.80gb": 1}}),
     "half-a-licence": job(resourcesPerNode={"licenses.heddle.dev/matlab": "500m"}),
     "licence-without-name": job(resourcesPerNode={"licenses.heddle.dev/": 1}),
     "gpu-memory-too-small": job(gpuMemoryPerNode="1Ki"),

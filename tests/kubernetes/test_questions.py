@@ -3,57 +3,24 @@
 import asyncio
 import json
 import re
-import socket
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import yaml
-from clusters import Cluster
+from clusters import BINDINGS, ROLES, Cluster, Questions, address
 
 import heddle
-from heddle.api.errors import Forbidden
+from heddle.api.errors import BadRequest, Forbidden
 from heddle.api.registry import PODS, TRAININGJOBS, Resource
 from heddle.sdk.asking import PROXY
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
 
-ACCOUNTS = Resource("", "v1", "ServiceAccount", "serviceaccounts", True)
 SERVICES = Resource("", "v1", "Service", "services", True)
 ENDPOINTS = Resource("", "v1", "Endpoints", "endpoints", True)
-ROLES = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles", True)
-BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", True)
 OTHERS = "others"
-
-
-class Questions:
-    """The controller's port, and users."""
-
-    def __init__(self, cluster: Cluster, url: str) -> None:
-        self.cluster, self.url = cluster, url
-
-    async def user(self, name: str, rules: list[dict[str, Any]]) -> str:
-        """The token of a service account that may do this in the test's namespace."""
-        store, space = self.cluster.store, self.cluster.namespace
-        await store.create(ACCOUNTS, {"metadata": {"name": name}}, space)
-        await store.create(ROLES, {"metadata": {"name": name}, "rules": rules}, space)
-        role = {"apiGroup": ROLES.group, "kind": "Role", "name": name}
-        who = {"kind": "ServiceAccount", "name": name, "namespace": space}
-        await store.create(BINDINGS, {"metadata": {"name": name}, "roleRef": role, "subjects": [who]}, space)
-        made = await store.ask(f"/api/v1/namespaces/{space}/serviceaccounts/{name}/token", {"spec": {}})
-        return str(json.loads(made)["status"]["token"])
-
-    async def __call__(self, what: str, token: str, **body: Any) -> tuple[int, Any]:
-        tls = ssl.create_default_context()
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(f"{self.url}/heddle/v1/{what}", json={"token": token, **body}, ssl=tls) as answer,
-        ):
-            return answer.status, await answer.json()
 
 
 READER = [{"apiGroups": ["heddle.dev"], "resources": ["workloads"], "verbs": ["get"]}]
@@ -71,7 +38,7 @@ async def cluster(plane: Any, bed: Any, tmp_path: Path) -> AsyncIterator[Cluster
         own, found.namespace = found.namespace, f"{found.namespace}-{OTHERS}"
         await found.prepare()
         await found.gang("theirs", 2, gpus=4)
-        found.start(host=_address())
+        found.start(host=address())
         await found.until_bound(2)
         found.namespace = own
         await found.gang("mine", 1)
@@ -87,21 +54,9 @@ async def cluster(plane: Any, bed: Any, tmp_path: Path) -> AsyncIterator[Cluster
         await found.close()
 
 
-def _address() -> str:
-    """An address of this machine under which the API server may reach it: loopback is refused to endpoints."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
-        try:
-            found.connect(("192.0.2.1", 9))  # sends nothing
-            return str(found.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
-
-
 @pytest.fixture
 def questions(cluster: Cluster) -> Questions:
-    found = re.search(r"answers at port (\d+)", cluster.logs())
-    assert found is not None
-    return Questions(cluster, f"https://{_address()}:{found[1]}")
+    return Questions.of(cluster)
 
 
 async def test_who_asks_learns_what_they_may_and_no_other_names(cluster: Cluster, questions: Questions) -> None:
@@ -129,7 +84,7 @@ async def test_who_asks_learns_what_they_may_and_no_other_names(cluster: Cluster
 
 
 async def test_a_process_that_stands_by_answers_the_same(cluster: Cluster, questions: Questions) -> None:
-    cluster.start(host=_address())
+    cluster.start(host=address())
 
     async def stands_by() -> bool:
         return cluster.logs().count("standing by as") == 2
@@ -137,7 +92,7 @@ async def test_a_process_that_stands_by_answers_the_same(cluster: Cluster, quest
     await cluster.until(stands_by)
     assert cluster.logs().count("leading as") == 1
     port = re.findall(r"answers at port (\d+)", cluster.logs())[1]
-    standby = Questions(cluster, f"https://{_address()}:{port}")
+    standby = Questions(cluster, f"https://{address()}:{port}")
     query = {"name": "mine-0", "namespace": cluster.namespace}  # its pod
     status, found = await standby("explain", cluster.plane.token, query=query)
     assert (status, found["workload"]) == (200, f"{cluster.namespace}/mine")
@@ -172,7 +127,7 @@ async def test_previews_need_the_right_to_create_and_snapshots_that_to_see_all(
 async def test_the_client_asks_through_the_api_servers_proxy(
     cluster: Cluster, questions: Questions, tmp_path: Path
 ) -> None:
-    if _address() == "127.0.0.1":
+    if address() == "127.0.0.1":
         pytest.skip("this machine has no address but loopback, which the API server's proxy does not go to")
     await _behind_the_service(cluster, questions.url)
     with await asyncio.to_thread(heddle.Client, kubeconfig=cluster.plane.kubeconfig, namespace=cluster.namespace) as c:
@@ -183,6 +138,8 @@ async def test_the_client_asks_through_the_api_servers_proxy(
             c.preview, await asyncio.to_thread(c.run, ["true"], image="none", gpus=1, dry_run=True)
         )
         assert preview["answer"]["admitted"] is False
+        with pytest.raises(BadRequest, match=r"--mig 3g.40g: no GPU .* did you mean nvidia.com/mig-3g.40gb"):
+            await asyncio.to_thread(c.run, ["true"], image="none", mig="3g.40g")
 
     config = yaml.safe_load(Path(cluster.plane.kubeconfig).read_text())
     config["users"][0]["user"] = {"token": await questions.user("reader", READER)}

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from clusters import Cluster
+from clusters import Cluster, Questions, address
 
+from heddle.api.registry import PODS
 from heddle.api.volumes import NO_PROVISIONER, SELECTED_NODE_ANNOTATION
-from heddle.control.scheduling.claims import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, STORAGECLASSES
+from heddle.control.scheduling.claims import CSINODES, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, STORAGECLASSES
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
 
@@ -56,6 +57,30 @@ class Storage:
         }  # fmt: skip
         await self.store.create(PERSISTENTVOLUMES, {"metadata": {"name": self.named(name)}, "spec": spec})
         self._made.append((PERSISTENTVOLUMES, self.named(name)))
+
+    async def attached(self, name: str, driver: str) -> None:
+        """A volume of a driver's, and a claim of the same name that is bound to it."""
+        owner = {"namespace": self.cluster.namespace, "name": name}
+        spec = {
+            "capacity": SIZE, "accessModes": MODES, "csi": {"driver": driver, "volumeHandle": self.named(name)},
+            "persistentVolumeReclaimPolicy": "Retain", "claimRef": owner, "storageClassName": "",
+        }  # fmt: skip
+        await self.store.create(PERSISTENTVOLUMES, {"metadata": {"name": self.named(name)}, "spec": spec})
+        self._made.append((PERSISTENTVOLUMES, self.named(name)))
+        wish = {"storageClassName": "", "volumeName": self.named(name), "accessModes": MODES}
+        body = {"metadata": {"name": name}, "spec": wish | {"resources": {"requests": SIZE}}}
+        await self.store.create(PERSISTENTVOLUMECLAIMS, body, self.cluster.namespace)
+
+        async def bound() -> bool:
+            return bool((await self.claims())[name]["status"].get("phase") == "Bound")
+
+        await self.cluster.until(bound)
+
+    async def limit(self, node: str, driver: str, count: int) -> None:
+        """A node can attach only so many volumes of a driver; without one it has no drivers at all."""
+        drivers = [{"name": driver, "nodeID": node, "allocatable": {"count": count}}] if driver else []
+        await self.store.create(CSINODES, {"metadata": {"name": node}, "spec": {"drivers": drivers}})
+        self._made.append((CSINODES, node))
 
     async def claim(self, name: str, kind: str) -> None:
         spec = {"accessModes": MODES, "storageClassName": self.named(kind), "resources": {"requests": SIZE}}
@@ -247,3 +272,93 @@ async def test_a_claim_that_does_not_wait_for_pods_is_waited_for(cluster: Cluste
     await cluster.until(told)
     assert not await storage.chosen("data")
     assert not await cluster.bound()
+
+
+async def test_pods_go_where_a_node_can_still_attach_their_volumes_and_are_told_where_none_can(
+    cluster: Cluster, storage: Storage, bed: Any
+) -> None:
+    await cluster.nodes(bed.gpu_nodes(2))
+    await cluster.queue("default", 16)
+    driver = "disks.example.com"
+    for node in ("gpu-0", "gpu-1"):
+        await storage.limit(node, driver, 1)
+    await storage.limit("bare", "", 0)
+    for at in range(3):
+        await storage.attached(f"data-{at}", driver)
+    cluster.start()
+    for at in range(3):
+        await cluster.pod(f"one-{at}", volumes=using(f"data-{at}"))
+    await cluster.until_bound(2)
+    (left,) = {f"one-{at}" for at in range(3)} - set(await cluster.bound())
+
+    async def told() -> bool:
+        text = await cluster.told(left)
+        full = [f"node gpu-{at} can attach no more volumes of driver {driver} (limit 1)" for at in range(2)]
+        return all(one in text for one in full)
+
+    await cluster.until(told)
+    (gone,) = [name for name, node in (await cluster.bound()).items() if node == "gpu-1"]
+    await cluster.store.delete(PODS, gone, cluster.namespace, grace_period=0)
+    await cluster.until_bound(1, left)
+    assert (await cluster.bound())[left] == "gpu-1"
+
+
+async def test_dry_runs_look_at_volumes(cluster: Cluster, storage: Storage, bed: Any) -> None:
+    nodes = bed.gpu_nodes(3)
+    for node, zone in zip(nodes, "aab", strict=True):
+        node["metadata"]["labels"]["zone"] = zone
+    await cluster.nodes(nodes)
+    await cluster.queue("default", 24)
+    driver = "disks.example.com"
+    allowed = [{"matchLabelExpressions": [{"key": "zone", "values": ["b"]}]}]
+    await storage.kind("made", "example.com/disk", allowedTopologies=allowed)
+    await storage.kind("disks", NO_PROVISIONER)
+    await storage.kind("at-once", "example.com/disk", volumeBindingMode="Immediate")
+    await storage.claim("to-come", "made")
+    await storage.claim("unbound", "at-once")
+    await storage.volume("here", "disks", "gpu-1", claimRef={"namespace": cluster.namespace, "name": "local"})
+    await storage.claim("local", "disks")
+    for name in ("block", "other"):
+        await storage.attached(name, driver)
+    for at, limit in enumerate((1, 0, 0)):
+        await storage.limit(f"gpu-{at}", driver, limit)
+    process = cluster.start(host=address())
+    await cluster.leading(process)
+    questions = Questions.of(cluster)
+
+    async def preview(claim: str, nodes: int = 1) -> tuple[Any, dict[str, int]]:
+        volumes = [{"claim": claim, "mountPath": "/data"}]
+        spec = {"command": ["true"], "queue": "default", "nodes": nodes, "volumes": volumes, "image": "none"}
+        spec["resourcesPerNode"] = {"nvidia.com/gpu": 4}
+        meta = {"name": "try", "namespace": cluster.namespace}
+        job = {"apiVersion": "heddle.dev/v1alpha1", "kind": "TrainingJob", "metadata": meta, "spec": spec}
+        status, found = await questions("preview", cluster.plane.token, object=job)
+        assert status == 200, found
+        return found["answer"], found["nodes"]
+
+    def told(answer: Any) -> str:
+        return "; ".join(reason["message"] for reason in answer["reasons"])
+
+    answer, places = await preview("local", nodes=2)
+    assert (answer["admitted"], places) == (True, {"gpu-1": 2})
+    answer, places = await preview("local", nodes=3)
+    assert (answer["admitted"], places) == (False, {})
+    answer, places = await preview("to-come")
+    assert (answer["admitted"], places) == (True, {"gpu-2": 1})
+    assert answer["assumptions"][0]["message"] == (
+        "claim to-come gets a volume there first, from provisioner example.com/disk"
+    )
+    answer, places = await preview("missing")
+    assert (answer["admitted"], places) == (False, {})
+    assert told(answer) == "spec.volumes[volume-0]: claim missing does not exist"
+    answer, _ = await preview("unbound")
+    assert "claim unbound is not bound to a volume yet" in told(answer)
+
+    answer, places = await preview("block", nodes=2)  # attached once for both
+    assert (answer["admitted"], places) == (True, {"gpu-0": 2})
+    await cluster.pod("one", volumes=using("other"), gpus=0)
+    await cluster.until_bound(1)
+    answer, places = await preview("block")
+    assert (answer["admitted"], places) == (False, {})
+    assert f"node gpu-0 can attach no more volumes of driver {driver} (limit 1)" in told(answer)
+    assert not await cluster.bound("try")

@@ -20,7 +20,9 @@ from heddle.api.validate import check
 from heddle.api.workload import GROUPS_ANNOTATION, USER_ANNOTATION
 
 
-def admit(resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], operation: str) -> dict[str, Any]:
+def admit(
+    resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], operation: str, *, here: bool = True
+) -> dict[str, Any]:
     """The object to store, or an error that lists every fault.
 
     Args:
@@ -28,6 +30,7 @@ def admit(resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], o
         old: what is stored now; None on create.
         new: what a client wants stored (decoded JSON); may be changed in place.
         operation: CREATE, UPDATE, or STATUS for a write of the status subresource.
+        here: it is for embedded heddle, not for a cluster.
 
     Raises:
         Invalid: the object breaks its rules.
@@ -35,8 +38,9 @@ def admit(resource: Resource, old: dict[str, Any] | None, new: dict[str, Any], o
     new.setdefault("apiVersion", resource.api_version)
     new.setdefault("kind", resource.kind)
     check(resource, new)
-    _only_on_clusters(resource, new)
-    _one_instance(resource, new)
+    if here:
+        _only_on_clusters(resource, new)
+        _one_instance(resource, new)
     if resource.own and operation != "STATUS" and resource.type is not None:
         fill_defaults(_schema(resource.type), new)
     if operation == "CREATE":

@@ -1,6 +1,7 @@
 """MIG instances as Kubernetes knows them: a resource for each profile, named as by NVIDIA's device plugin."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from heddle.api import quantity
@@ -19,6 +20,15 @@ PROFILES = (
     "7g.141gb", "7g.180gb",
 )  # fmt: skip
 """Those of the GPUs of which heddle has placement tables (`heddle.engine.mig`, which knows no object model)."""
+
+
+RESOURCE_PATTERN = f"^{MIG_PREFIX.replace('.', '[.]')}([1-7]c[.])?[1-7]g[.][1-9][0-9]*gb([.-][a-z]+)*$"
+"""The form of such resources, for Python and for CEL: compute instances, compute slices, memory, further engines."""
+
+
+def well_formed(profile: str) -> bool:
+    """Whether this could be a profile of some GPU."""
+    return re.fullmatch(RESOURCE_PATTERN, resource_of(profile)) is not None
 
 
 def resource_of(profile: str) -> str:
@@ -52,3 +62,8 @@ def unknown(profile: str) -> str:
     close = difflib.get_close_matches(profile, PROFILES, n=1)
     meant = f"did you mean {resource_of(close[0])}? " if close else ""
     return f"no GPU that heddle knows has this MIG profile; {meant}profiles: {', '.join(PROFILES)}"
+
+
+def nearest(profile: str, offered: Iterable[str]) -> list[str]:
+    """Some of the profiles that are offered, those that are written most alike first."""
+    return difflib.get_close_matches(profile, sorted(offered), n=3, cutoff=0.0)

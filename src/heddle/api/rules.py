@@ -13,7 +13,7 @@ from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.fault import Fault
 from heddle.api.license import LICENSE_PREFIX
 from heddle.api.meta import Kind, Quantity, Resources
-from heddle.api.mig import MIG_PREFIX, asked_of
+from heddle.api.mig import MIG_PREFIX, asked_of, profile_of, unknown, well_formed
 from heddle.api.pod import Pod
 from heddle.api.queue import GPU_MODEL_PREFIX, Queue
 from heddle.api.topology import Topology
@@ -38,6 +38,8 @@ def _gpu_share(resources: Resources, path: str) -> Iterator[Fault]:
     for name, value in resources.items():
         if name.startswith(MIG_PREFIX) and quantity.milli(value) % 1000:
             yield Fault(f"{path}[{name}]", "FieldValueInvalid", value, "give a whole number of MIG instances")
+        if name.startswith(MIG_PREFIX) and not well_formed(profile := profile_of(name)):
+            yield Fault(f"{path}[{name}]", "FieldValueInvalid", profile, unknown(profile))
     for name in resources:
         if name.startswith(GPU_MODEL_PREFIX):
             remedy = f"ask for {GPU_RESOURCE} and pin the model with nodeSelector {GPU_PRODUCT_LABEL}"

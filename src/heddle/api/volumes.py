@@ -31,9 +31,28 @@ class ClaimReference(Struct):
     uid: str = ""
 
 
+class CSIVolume(Struct):
+    """A volume as a CSI driver knows it."""
+
+    driver: str = ""
+    volume_handle: str = ""
+
+
+class InTree(Struct):
+    """A volume of a kind that was Kubernetes' own once; only that it is one counts here."""
+
+
 class PersistentVolumeSpec(Struct):
     """What it is, and where."""
 
+    csi: CSIVolume | None = None
+    aws_elastic_block_store: InTree | None = None
+    gce_persistent_disk: InTree | None = None
+    azure_disk: InTree | None = None
+    azure_file: InTree | None = None
+    cinder: InTree | None = None
+    vsphere_volume: InTree | None = None
+    portworx_volume: InTree | None = None
     capacity: Resources = {}
     access_modes: list[str] = []
     volume_mode: str = "Filesystem"
@@ -157,3 +176,65 @@ class CSIStorageCapacity(Kind):
     node_topology: Selector | None = None
     capacity: Quantity | None = None
     maximum_volume_size: Quantity | None = None
+
+
+class VolumeNodeResources(Struct):
+    """What a driver can do on a node."""
+
+    count: int | None = None
+    """How many of its volumes the node can attach; absent: any number."""
+
+
+class CSINodeDriver(Struct):
+    """A driver that runs on a node."""
+
+    name: str = ""
+    allocatable: VolumeNodeResources | None = None
+
+
+class CSINodeSpec(Struct):
+    """The drivers of a node."""
+
+    drivers: list[CSINodeDriver] | None = []
+    """Where there are none the API server says null."""
+
+
+class CSINode(Kind):
+    """What the drivers of volumes say of a node, which has the same name."""
+
+    API_VERSION = "storage.k8s.io/v1"
+    KIND = "CSINode"
+
+    spec: CSINodeSpec = field(default_factory=CSINodeSpec)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Drivers that can attach only so many volumes here, and how many."""
+        return {
+            driver.name: driver.allocatable.count
+            for driver in self.spec.drivers or ()
+            if driver.allocatable is not None and driver.allocatable.count is not None
+        }
+
+
+class VolumeAttachmentSource(Struct):
+    """What is attached."""
+
+    persistent_volume_name: str = ""
+
+
+class VolumeAttachmentSpec(Struct):
+    """What is attached, where and by whom."""
+
+    attacher: str = ""
+    node_name: str = ""
+    source: VolumeAttachmentSource = field(default_factory=VolumeAttachmentSource)
+
+
+class VolumeAttachment(Kind):
+    """A volume that is attached to a node, or about to be, or about to be detached."""
+
+    API_VERSION = "storage.k8s.io/v1"
+    KIND = "VolumeAttachment"
+
+    spec: VolumeAttachmentSpec = field(default_factory=VolumeAttachmentSpec)

@@ -43,6 +43,8 @@ def preview(found: dict[str, Any]) -> None:
     if answer and answer["admitted"]:
         places = ", ".join(f"{pods} on {node}" for node, pods in found["nodes"].items())
         console.print(f"{name} would start now: {places}", markup=False)
+        for row in answer["assumptions"]:
+            console.print(f"  - {row['message']}", markup=False)
     elif answer:
         console.print(f"{name} would wait", markup=False)
         waits(answer)

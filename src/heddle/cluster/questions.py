@@ -132,7 +132,7 @@ class Questions:
             await self._reviews.demand(asker, "create", TRAININGJOBS, str(meta["namespace"]))
         query = {"object": msgspec.json.encode(obj).decode()}
         async with self._working:
-            found = await previewed_object(self._scheduling, query, User(asker.name, asker.groups))
+            found = await previewed_object(self._scheduling, query, User(asker.name, asker.groups), here=False)
         return await self._redacted(asker, found)
 
     async def _snapshot(self, asker: Asker, asked: Asked) -> Any:

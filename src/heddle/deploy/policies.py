@@ -12,7 +12,7 @@ import msgspec
 
 from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.license import LICENSE_PREFIX
-from heddle.api.mig import MIG_PREFIX
+from heddle.api.mig import MIG_PREFIX, RESOURCE_PATTERN
 from heddle.api.queue import GPU_MODEL_PREFIX, GROUP_VERSION
 from heddle.api.rules import LONGEST_NAMES, SHARED_BY_ROLES
 from heddle.api.trainingjob import NodeSet
@@ -157,6 +157,15 @@ def _pod_set(at: str, resources: str, memory: str, step: str, count: str, least:
         )
 
 
+def _profile(at: str, resources: str) -> Rule:
+    """Of jobs only: Workloads are also made of pods, which ask for what they like."""
+    amounts = f"{at}.{resources}"
+    return Rule(
+        f"!has({amounts}) || {amounts}.all(r, !r.startsWith('{MIG_PREFIX}') || r.matches('{RESOURCE_PATTERN}'))",
+        f"{resources}: name a MIG profile as NVIDIA does: {MIG_PREFIX}3g.40gb, {MIG_PREFIX}1g.10gb.me",
+    )
+
+
 def _volumes() -> Iterable[Rule]:
     volumes = "object.spec.volumes"
 
@@ -242,7 +251,7 @@ def _roles() -> Iterable[Rule]:
         ),
         "roles: after names roles that are listed before it",
     )
-    for expression, remedy in _pod_set("role", *_NODES):
+    for expression, remedy in (*_pod_set("role", *_NODES), _profile("role", _NODES[0])):
         yield Rule(each(expression), f"roles: {remedy.removeprefix('role.')}")
     yield Rule(
         f"!has({_ROLES}) || {_ROLES}.map(r, r.nodes).sum() <= 100000", "roles: a job has at most 100000 nodes in all"
@@ -299,6 +308,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "trainingjobs": (
         Rule("object.metadata.name.size() <= 50", "name: use at most 50 characters: pods are named after the job"),
         *_pod_set("object.spec", *_NODES),
+        _profile("object.spec", _NODES[0]),
         *_roles(),
         Rule(
             "object.spec.groups == 1 || !has(object.spec.minNodes) || object.spec.minNodes >= object.spec.nodes",

@@ -24,7 +24,7 @@ import msgspec
 from heddle.api.core import ConfigMap
 from heddle.api.errors import ApiError, BadRequest, Expired, NotFound, Unavailable
 from heddle.api.meta import LocalObjectReference, ObjectMeta, Resources
-from heddle.api.mig import resource_of
+from heddle.api.mig import resource_of, unknown, well_formed
 from heddle.api.pod import EnvFromSource, EnvVar
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, Resource, by_kind, find
 from heddle.api.trainingjob import Checkpoint, JobVolume, TrainingJob, TrainingJobSpec
@@ -318,6 +318,8 @@ class Client:
         here = self._do(self._asking.is_embedded())
         if not (here or image):
             raise BadRequest("spec.image: on a cluster a job runs in a container image; name one by --image")
+        if mig and not here and not well_formed(mig):  # a cluster whose policies are not installed would let it wait
+            raise BadRequest(f"--mig {mig}: {unknown(mig)}")
         if here and (volumes or shared_memory or upload):
             option = "--upload" if upload else "--volume" if volumes else "--shm"
             raise BadRequest(

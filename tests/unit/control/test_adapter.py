@@ -11,7 +11,7 @@ from heddle.api.trainingjob import TrainingJob
 from heddle.api.workload import CHECKPOINT_ANNOTATION, ReservedPlace, Workload
 from heddle.control.scheduling import adapter
 from heddle.control.training import pods
-from heddle.engine import LabelMatch, NodePreference, Slices, Spread, Taint, Toleration
+from heddle.engine import LabelMatch, NodePreference, PastUsage, Slices, Spread, Taint, Toleration
 
 TERM = {"matchExpressions": [{"key": "age", "operator": "Gt", "values": ["3"]}, {"key": "disk", "operator": "Exists"}]}
 AFFINITY = {"required": [TERM], "preferred": [{"weight": 7, "preference": TERM}]}
@@ -202,3 +202,11 @@ def test_what_is_not_resizable_keeps_what_it_started_with_as_its_minimum() -> No
     assert adapter.workload_spec(found, [member()]).pod_sets[0].min == 3
     found.spec.pod_sets[0].resizable = True
     assert adapter.workload_spec(found, [member()]).pod_sets[0].min == 1
+
+
+def test_ports_and_volumes_of_nodes_are_no_business_of_queues() -> None:
+    used = {"gpu": 2000, "hostPort:TCP/80": 1, "volumes of disks.example.com": 3, "free volumes of local (1)": 1}
+    assert adapter.resources(used) == {"nvidia.com/gpu": "2"}
+    assert adapter.past_resources(PastUsage(0.0, {name: float(v) for name, v in used.items()})) == {
+        "nvidia.com/gpu": "2.0"
+    }

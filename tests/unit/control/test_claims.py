@@ -1,6 +1,7 @@
 """Claims are bound before their pods are: the scheduling controller over a store of its own."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,32 @@ import pytest
 from waiting import until
 
 from heddle.api.admission import admit
+from heddle.api.errors import NotFound
 from heddle.api.meta import ObjectMeta
+from heddle.api.pod import Pod
 from heddle.api.queue import Queue, QueueSpec
 from heddle.api.registry import NODES, PODS, QUEUES, WORKLOADS
 from heddle.api.volumes import PersistentVolumeClaim
-from heddle.api.workload import POD_GROUP_LABEL, POD_SET_LABEL, PodSet, Workload, WorkloadSpec
+from heddle.api.workload import (
+    POD_GROUP_LABEL,
+    POD_SET_LABEL,
+    PREEMPTIBLE_LABEL,
+    WORKLOAD_SIZE_LABEL,
+    PodSet,
+    Workload,
+    WorkloadSpec,
+)
 from heddle.control.grouping.groups import Groups
 from heddle.control.grouping.kinds import known
-from heddle.control.scheduling.claims import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, STORAGECLASSES, ClaimBinder
+from heddle.control.grouping.volumes import Volumes
+from heddle.control.scheduling.claims import (
+    CSINODES,
+    PERSISTENTVOLUMECLAIMS,
+    PERSISTENTVOLUMES,
+    STORAGECLASSES,
+    VOLUMEATTACHMENTS,
+    ClaimBinder,
+)
 from heddle.control.scheduling.controller import SchedulingController
 from heddle.embedded.machine import simulated_nodes
 from heddle.node.simulated import parse
@@ -28,7 +47,7 @@ SIZE = {"storage": "1Gi"}
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
+async def running(tmp_path: Path) -> AsyncIterator[tuple[Client, SchedulingController]]:
     """A store with two nodes of eight GPUs, a class of volumes for each way to have them, and a running scheduler."""
     store = SQLiteStore.open(tmp_path / "heddle.db", admit)
     client = Client(store)
@@ -46,10 +65,20 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     groups = Groups("heddle", known(), lambda kind, namespace, name: None, claims.volumes)
     controller = SchedulingController(informers, groups=groups, claims=claims)
     running = asyncio.gather(informers.run(), controller.run())
-    yield client
+    yield client, controller
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await store.close()
+
+
+@pytest.fixture
+def client(running: tuple[Client, SchedulingController]) -> Client:
+    return running[0]
+
+
+@pytest.fixture
+def controller(running: tuple[Client, SchedulingController]) -> SchedulingController:
+    return running[1]
 
 
 async def claim(client: Client, name: str, kind: str, **spec: Any) -> None:
@@ -73,11 +102,13 @@ async def bound(client: Client, name: str, volume: str) -> None:
     await client.patch_status(PERSISTENTVOLUMECLAIMS, name, {"phase": "Bound"}, "default")
 
 
-async def pod(client: Client, name: str, *claims: str, gpus: int = 1, labels: dict[str, str] | None = None) -> None:
+async def pod(
+    client: Client, name: str, *claims: str, gpus: int = 1, labels: dict[str, str] | None = None, **more: Any
+) -> None:
     volumes = [{"name": each, "persistentVolumeClaim": {"claimName": each}} for each in claims]
     limits = {"nvidia.com/gpu": gpus}
     container = {"name": "main", "command": ["true"], "resources": {"limits": limits}}
-    spec = {"schedulerName": "heddle", "containers": [container], "volumes": volumes}
+    spec = {"schedulerName": "heddle", "containers": [container], "volumes": volumes, **more}
     await client.create(PODS, {"metadata": {"name": name, "labels": labels or {}}, "spec": spec}, "default")
 
 
@@ -183,3 +214,184 @@ async def test_pods_that_share_a_claim_go_where_one_volume_reaches(client: Clien
     await bound(client, "data", volume)
     nodes = [await until(lambda at=at: node_of(client, f"gang-{at}")) for at in range(2)]
     assert nodes == ["sim-0" if volume == "a" else "sim-1"] * 2
+
+
+async def test_a_plan_counts_free_disks(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[str] = []
+    monkeypatch.setattr(Volumes, "shun", lambda self, claim, nodes: refused.append(claim))
+    for at in range(6):
+        await disk(client, f"d-{at}", f"sim-{at // 4}")
+    names = [f"p-{at}" for at in range(7)]
+    for name in names:
+        await claim(client, name, "local")
+    for name in names:
+        await pod(client, name, name)
+
+    async def given() -> int:
+        volumes = [await client.get(PERSISTENTVOLUMES, f"d-{at}") for at in range(6)]
+        return sum(volume.spec.claim_ref is not None for volume in volumes)
+
+    async def all_given() -> bool:
+        return await given() == 6
+
+    await until(all_given)
+    for at in range(6):
+        owner = (await client.get(PERSISTENTVOLUMES, f"d-{at}")).spec.claim_ref
+        await bound(client, owner.name, f"d-{at}")
+
+    async def six() -> bool:
+        return sum([bool(await node_of(client, name)) for name in names]) == 6
+
+    await until(six)
+    assert not refused
+
+
+async def block(client: Client, name: str) -> None:
+    """A volume of a driver, and a claim of its name that has it."""
+    csi = {"driver": "example.com/disk", "volumeHandle": name}
+    await client.create(PERSISTENTVOLUMES, {"metadata": {"name": name}, "spec": {"csi": csi}})
+    await claim(client, name, "made")
+    await bound(client, name, name)
+
+
+async def attaches(client: Client, node: str, count: int) -> None:
+    drivers = [{"name": "example.com/disk", "allocatable": {"count": count}}]
+    await client.create(CSINODES, {"metadata": {"name": node}, "spec": {"drivers": drivers}})
+
+
+async def why(controller: SchedulingController, name: str, reason: str) -> None:
+    """Wait until a workload is told this."""
+
+    async def told() -> bool:
+        with contextlib.suppress(NotFound):
+            return any(each.message == reason for each in (await controller.explain(f"default/{name}")).reasons)
+        return False
+
+    await until(told)
+
+
+async def test_a_plan_counts_the_volumes_that_nodes_can_attach(client: Client) -> None:
+    await attaches(client, "sim-0", 1)
+    await attaches(client, "sim-1", 2)
+    for name in "abcd":
+        await block(client, name)
+    for name in "abcd":
+        await pod(client, name, name)
+
+    async def three() -> bool:
+        return sum([bool(await node_of(client, name)) for name in "abcd"]) == 3
+
+    await until(three)
+    await asyncio.sleep(0.3)
+    nodes = sorted([await node_of(client, name) for name in "abcd"])
+    assert nodes == ["", "sim-0", "sim-1", "sim-1"]
+    (left,) = [name for name in "abcd" if not await node_of(client, name)]
+    (gone,) = [name for name in "abcd" if await node_of(client, name) == "sim-0"]
+    await client.delete(PODS, gone, "default", grace_period=0)
+    assert await until(lambda: node_of(client, left)) == "sim-0"
+
+
+async def test_a_gang_whose_volumes_no_nodes_can_attach_waits_and_is_told_why(
+    client: Client, controller: SchedulingController
+) -> None:
+    for node in ("sim-0", "sim-1"):
+        await attaches(client, node, 1)
+    labels = {POD_GROUP_LABEL: "gang", WORKLOAD_SIZE_LABEL: "3"}
+    for name in "abc":
+        await block(client, name)
+        await pod(client, name, name, labels=labels)
+    total = "the nodes where they may go can attach 2 more volumes of example.com/disk, and they ask for 3"
+    await why(controller, "gang", total)
+    await block(client, "d")
+    await pod(client, "one", "d")
+    node = await until(lambda: node_of(client, "one"))
+    told = f"node {node} can attach no more volumes of driver example.com/disk (limit 1)"
+    await why(controller, "gang", f"{told}; {total.replace('2 more', '1 more')}")
+
+
+async def test_a_volume_that_pods_share_is_attached_once_to_a_node(client: Client) -> None:
+    await attaches(client, "sim-0", 1)
+    await attaches(client, "sim-1", 1)
+    await block(client, "a")
+    await block(client, "b")
+    labels = {POD_GROUP_LABEL: "gang", WORKLOAD_SIZE_LABEL: "8"}
+    for at in range(8):
+        await pod(client, f"gang-{at}", "a", labels=labels)
+    first = await until(lambda: node_of(client, "gang-0"))
+    assert {await node_of(client, f"gang-{at}") for at in range(8)} == {first}
+    await pod(client, "other", "b")
+    second = await until(lambda: node_of(client, "other"))
+    assert second != first
+    await pod(client, "late", "a", gpus=1)
+    await pod(client, "lone", "b", gpus=1)
+    assert await until(lambda: node_of(client, "lone")) == second
+    await asyncio.sleep(0.3)
+    assert not await node_of(client, "late")  # the other node has GPUs, but cannot attach its volume
+
+
+async def test_pods_that_would_together_need_more_than_a_node_can_attach_are_planned_anew(
+    client: Client, controller: SchedulingController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(Volumes, "shun", lambda self, claim, nodes: refused.append((claim, nodes)))
+    await attaches(client, "sim-0", 1)
+    await client.patch(NODES, "sim-1", {"spec": {"unschedulable": True}})
+    await client.patch(QUEUES, "default", {"spec": {"stopPolicy": "Hold"}})
+    for name in "ab":
+        await block(client, name)
+        for at in range(2):
+            labels = {POD_GROUP_LABEL: name, WORKLOAD_SIZE_LABEL: "2"}
+            await pod(client, f"{name}-{at}", name, labels=labels)
+
+    await why(controller, "b", "queue default is stopped: nothing new starts in it or below")
+    await client.patch(QUEUES, "default", {"spec": {"stopPolicy": "None"}})  # all are in one plan by that
+
+    async def bound_pods() -> int:
+        return sum([bool(await node_of(client, f"{name}-{at}")) for name in "ab" for at in range(2)])
+
+    async def one() -> bool:
+        return await bound_pods() == 2
+
+    await until(one)
+    await asyncio.sleep(0.3)
+    assert await bound_pods() == 2
+    name = "b" if await node_of(client, "a-0") else "a"
+
+    assert refused == [(f"default/{name}", ["sim-0"])]
+    await why(controller, name, "node sim-0 can attach no more volumes of driver example.com/disk (limit 1)")
+
+
+async def test_room_to_attach_is_made_as_any_other_room(client: Client) -> None:
+    await attaches(client, "sim-0", 1)
+    await client.patch(NODES, "sim-1", {"spec": {"unschedulable": True}})
+    for name in "ab":
+        await block(client, name)
+    await pod(client, "low", "a", labels={PREEMPTIBLE_LABEL: "true"})
+    assert await until(lambda: node_of(client, "low")) == "sim-0"
+    await pod(client, "high", "b", priority=10)
+
+    async def gone() -> bool:
+        with contextlib.suppress(NotFound):
+            found: Pod = await client.get(PODS, "low", "default")
+            return found.metadata.deletion_timestamp is not None
+        return True
+
+    await until(gone)
+    with contextlib.suppress(NotFound):
+        await client.delete(PODS, "low", "default", grace_period=0)
+    assert await until(lambda: node_of(client, "high")) == "sim-0"
+
+
+async def test_what_is_attached_counts_until_it_is_detached(client: Client) -> None:
+    await attaches(client, "sim-0", 1)
+    await client.patch(NODES, "sim-1", {"spec": {"unschedulable": True}})
+    for name in "ab":
+        await block(client, name)
+    spec = {"attacher": "example.com/disk", "nodeName": "sim-0", "source": {"persistentVolumeName": "a"}}
+    await client.create(VOLUMEATTACHMENTS, {"metadata": {"name": "x"}, "spec": spec})
+    await asyncio.sleep(0.1)
+    await pod(client, "one", "b")
+    await asyncio.sleep(0.3)
+    assert not await node_of(client, "one")
+    await client.delete(VOLUMEATTACHMENTS, "x")
+    assert await until(lambda: node_of(client, "one")) == "sim-0"

@@ -17,6 +17,7 @@ from heddle.api.queue import Queue, QueueSpec
 from heddle.api.registry import NODES, PODS, QUEUES, TRAININGJOBS, WORKLOADS
 from heddle.api.workload import DEVICES_ANNOTATION, POD_GROUP_LABEL, POD_SET_LABEL, PodSet, Workload, WorkloadSpec
 from heddle.control.scheduling.controller import SchedulingController
+from heddle.control.scheduling.instances import not_offered
 from heddle.control.scheduling.mirror import Mirror
 from heddle.embedded.machine import simulated_nodes
 from heddle.engine import schedule
@@ -82,7 +83,7 @@ async def test_each_pod_gets_an_instance_by_its_id_and_no_other_fits(client: Cli
     await submit(client, "none", 1, "nvidia.com/mig-7g.80gb")
     assert (await workload_with(client, "none", lambda w: w.status.reasons)).status.reasons[0].code == "NoGpuMatches"
     with pytest.raises(
-        Invalid, match=r"spec.podSets\[0\].resources\[nvidia.com/mig-3g.40g\]: no GPU that heddle knows"
+        Invalid, match=r"spec.podSets\[0\].resources\[nvidia.com/mig-3g.40g\]: '3g.40g' is not valid; no GPU that"
     ):
         await submit(client, "slip", 1, "nvidia.com/mig-3g.40g")
     await submit(client, "whole", 1, "nvidia.com/gpu")
@@ -151,7 +152,7 @@ def test_a_profile_that_no_gpu_has_is_refused_with_the_nearest_and_the_list() ->
     with pytest.raises(Invalid) as refused:
         admit(TRAININGJOBS, None, {"metadata": {"name": "j", "namespace": "default"}, "spec": spec}, "CREATE")
     text = str(refused.value)
-    assert "spec.resourcesPerNode[nvidia.com/mig-3g.40g]: no GPU that heddle knows has this MIG profile" in text
+    assert "spec.resourcesPerNode[nvidia.com/mig-3g.40g]: '3g.40g' is not valid; no GPU that heddle knows has" in text
     assert "did you mean nvidia.com/mig-3g.40gb? profiles: 1g.5gb, " in text
     roles = [{"name": "a", "command": ["x"], "resourcesPerNode": {"nvidia.com/mig-half": 1}}]
     job = {"metadata": {"name": "j", "namespace": "default"}, "spec": {"roles": roles}}
@@ -182,3 +183,20 @@ async def test_an_instance_is_of_the_best_model_that_has_one_of_those_that_the_w
             client, name, lambda w, node=node: w.status.phase == "Running" if node else w.status.reasons
         )
         assert (await client.get(PODS, f"{name}-0", "default")).spec.node_name == node
+
+
+def test_where_instances_are_counts_it_is_told_which_are_offered_in_place_of_what_no_node_has() -> None:
+    offered = [
+        "nvidia.com/mig-1g.10gb",
+        "nvidia.com/mig-1g.10gb.me",
+        "nvidia.com/mig-3g.40gb",
+        "nvidia.com/mig-7g.80gb",
+    ]
+    (told,) = not_offered(["nvidia.com/mig-3g.41gb", HALF], offered)
+    assert told.startswith(
+        "no node offers nvidia.com/mig-3g.41gb; the nearest that some offer: nvidia.com/mig-3g.40gb, "
+    )
+    assert told.count("nvidia.com") == 4
+    assert not_offered([HALF], offered) == not_offered([], []) == []
+    (none,) = not_offered([HALF], [])
+    assert none.startswith("no node offers MIG instances (")

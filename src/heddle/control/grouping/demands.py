@@ -1,6 +1,6 @@
 """What a pod demands of the node that it runs on, in heddle's words, and what of it heddle cannot keep yet."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -49,20 +49,21 @@ class Demands:
     def of(self, pod: Pod) -> Demand:
         """What a pod demands."""
         where, faults = self._volumes.of(pod) if pod.spec.volumes else ((), ())
-        shape = _shape(pod, where, faults)
+        shape = _shape(pod, where, faults, self._volumes.asked(pod) if pod.spec.volumes else {})
         found = self._known.get(shape)
         if found is None:
             found = self._known[shape] = _demand(pod, shape, where, faults)
         return found
 
-    def reach(self, pod: Pod) -> tuple[list[NodeTerm], tuple[str, ...]]:
-        """What the volumes alone of a pod demand (nothing: any node will do), and why it must wait for them."""
-        where, waits = self._volumes.of(pod) if pod.spec.volumes else ((), ())
+    def reach(self, pod: Pod, beside: Collection[Pod] = ()) -> tuple[list[NodeTerm], tuple[str, ...]]:
+        """What the volumes alone of a pod demand (nothing: any node will do), and why it must wait for them; `beside`
+        are pods that are not there yet and will be."""
+        where, waits = self._volumes.of(pod, beside) if pod.spec.volumes else ((), ())
         faults: list[str] = []
         return _reached([], where, faults), (*faults, *waits)
 
 
-def _shape(pod: Pod, where: tuple[Terms, ...], faults: tuple[str, ...]) -> bytes:
+def _shape(pod: Pod, where: tuple[Terms, ...], faults: tuple[str, ...], attached: dict[str, int]) -> bytes:
     spec = pod.spec
     annotations = pod.metadata.annotations
     return msgspec.msgpack.encode(
@@ -70,7 +71,7 @@ def _shape(pod: Pod, where: tuple[Terms, ...], faults: tuple[str, ...]) -> bytes
             [(c.resources, c.ports) for c in spec.containers],
             [(c.resources, c.restart_policy, c.ports) for c in spec.init_containers],
             spec.node_selector, spec.affinity, spec.tolerations, spec.topology_spread_constraints, spec.overhead,
-            where, faults,
+            where, faults, attached,
             len(spec.resource_claims), spec.resources,
             [name in annotations for name in (GPU_SHARE_ANNOTATION, GPU_MEMORY_ANNOTATION)],
         )

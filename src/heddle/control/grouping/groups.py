@@ -6,7 +6,7 @@ one label `heddle.dev/workload`, belong together; any other is a workload by its
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from heddle.api.core import Namespace
@@ -181,9 +181,10 @@ class Groups:
             found[pod.metadata.name] = part if usual else f"{part}-{other:08x}"
         return found
 
-    def reach(self, pod: Pod) -> tuple[list[NodeTerm], tuple[str, ...]]:
-        """What the volumes of a pod demand of its node, and why it must wait for them."""
-        return self._demands.reach(pod)
+    def reach(self, pod: Pod, beside: Collection[Pod] = ()) -> tuple[list[NodeTerm], tuple[str, ...]]:
+        """What the volumes of a pod demand of its node, and why it must wait for them; `beside` are pods that are not
+        there yet and will be."""
+        return self._demands.reach(pod, beside)
 
     def forget(self, key: str) -> None:
         """A group is gone."""

@@ -50,10 +50,13 @@ def serves(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
 
 def fits(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
     """Whether a volume that is nobody's could be a claim's."""
+    return volume.spec.claim_ref is None and volume.status.phase == "Available" and suits(volume, claim)
+
+
+def suits(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
+    """The same, were it nobody's."""
     return (
-        volume.spec.claim_ref is None
-        and volume.status.phase == "Available"
-        and volume.storage_class == claim.storage_class
+        volume.storage_class == claim.storage_class
         and serves(volume, claim)
         and set(claim.spec.access_modes) <= set(volume.spec.access_modes)
         and (claim.spec.selector is None or claim.spec.selector.parsed().matches(volume.metadata.labels))

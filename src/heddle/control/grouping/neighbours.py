@@ -13,7 +13,7 @@ from heddle.api.company import PodTerm
 from heddle.api.core import Namespace
 from heddle.api.pod import Pod, PodAffinityTerm, TopologySpreadConstraint
 from heddle.api.selectors import LabelSelector, Selector
-from heddle.control.grouping.volumes import claims_of
+from heddle.control.grouping.requests import claims_of
 from heddle.engine import Apart, Even, Liked, Near, Neighbours
 
 NAMESPACE_NAME = "kubernetes.io/metadata.name"

@@ -67,6 +67,17 @@ def has_ports(pod: Pod) -> bool:
     return any(c.ports for c in spec.containers) or any(c.ports for c in spec.init_containers)
 
 
+def claims_of(pod: Pod) -> list[tuple[str, str]]:
+    """Volumes of a pod that are claims, each with the claim as `namespace/name`."""
+    found = []
+    for volume in pod.spec.volumes:
+        if volume.persistent_volume_claim:
+            found.append((volume.name, f"{pod.metadata.namespace}/{volume.persistent_volume_claim.claim_name}"))
+        elif volume.ephemeral:
+            found.append((volume.name, f"{pod.metadata.namespace}/{pod.metadata.name}-{volume.name}"))
+    return found
+
+
 def resources(amounts: Amounts) -> Resources:
     """Amounts as Kubernetes writes them."""
     return {name: value // 1000 if value % 1000 == 0 else f"{value}m" for name, value in amounts.items()}

@@ -7,9 +7,10 @@ volume is or can be made. What has been chosen is in the objects (`spec.claimRef
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
+from heddle.api.core import Node
 from heddle.api.pod import Pod
 from heddle.api.volumes import (
     NO_PROVISIONER,
@@ -20,14 +21,22 @@ from heddle.api.volumes import (
     StorageClass,
 )
 from heddle.control.grouping import matching
+from heddle.control.grouping.attachments import Attachments
+from heddle.control.grouping.disks import Disks
 from heddle.control.grouping.matching import Terms
+from heddle.control.grouping.requests import claims_of
 
 
 class Where(Protocol):
     """Knows where the volumes of pods are."""
 
-    def of(self, pod: Pod) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
-        """What each volume of a pod demands of its node, and why the pod must wait for some."""
+    def of(self, pod: Pod, beside: Collection[Pod] = ()) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
+        """What each volume of a pod demands of its node, and why the pod must wait for some; `beside` are pods that are
+        not there yet and will be."""
+        ...
+
+    def asked(self, pod: Pod, beside: Collection[Pod] = ()) -> dict[str, int]:
+        """How many volumes its node must attach for a pod alone, as resources that nodes have."""
         ...
 
     def single(self, claim: str) -> bool:
@@ -38,11 +47,15 @@ class Where(Protocol):
 class Nowhere:
     """Where nothing is known of volumes, whoever has one waits."""
 
-    def of(self, pod: Pod) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
+    def of(self, pod: Pod, beside: Collection[Pod] = ()) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
         """See `Where.of`."""
         return (), tuple(
             f"spec.volumes[{volume}]: claims of persistent volumes are not known here" for volume, _ in claims_of(pod)
         )
+
+    def asked(self, pod: Pod, beside: Collection[Pod] = ()) -> dict[str, int]:
+        """See `Where.asked`."""
+        return {}
 
     def single(self, claim: str) -> bool:
         """See `Where.single`."""
@@ -59,8 +72,9 @@ class Volumes:
         classes: Mapping[str, StorageClass] | None = None,
         drivers: Mapping[str, CSIDriver] | None = None,
         capacities: Mapping[str, CSIStorageCapacity] | None = None,
+        nodes: Mapping[str, Node] | None = None,
     ) -> None:
-        """Know claims and capacities by `namespace/name`, and volumes, classes and drivers by name.
+        """Know claims and capacities by `namespace/name`, and volumes, classes, drivers and nodes by name.
 
         The mappings are followed; of changes of volumes and claims this must be told, too (`volume_changed`,
         `claim_changed`).
@@ -74,6 +88,8 @@ class Volumes:
         self._open: dict[str, set[str]] = defaultdict(set)
         self._shunned: dict[str, set[str]] = defaultdict(set)
         self._late: set[str] = set()
+        self.attachments = Attachments(claims, volumes, self._classes)
+        self.disks = Disks(nodes)
         self.taken: dict[str, str] = {}
         """Volumes that are being given to claims (`namespace/name`), until the volume says so itself."""
         for volume in volumes.values():
@@ -145,7 +161,7 @@ class Volumes:
 
     # -- what pods ask -----------------------------------------------------------------------------
 
-    def of(self, pod: Pod) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
+    def of(self, pod: Pod, beside: Collection[Pod] = ()) -> tuple[tuple[Terms, ...], tuple[str, ...]]:
         """See `Where.of`."""
         demands, faults = [], []
         for volume, key in claims_of(pod):
@@ -158,7 +174,41 @@ class Volumes:
                 faults.append(f"spec.volumes[{volume}]: claim {key.partition('/')[2]} {fault}")
             elif terms is not None:
                 demands.append(terms)
-        return tuple(demands), tuple(faults)
+        return (*demands, *self.attachments.reach(pod, beside)), tuple(faults)
+
+    def asked(self, pod: Pod, beside: Collection[Pod] = ()) -> dict[str, int]:
+        """See `Where.asked`."""
+        found = self.attachments.asked(pod, beside)
+        if alone := [claim for claim in self.unbound(pod) if self._asks_disk(claim)]:
+            others = {claim for other in beside if other is not pod for _, claim in claims_of(other)}
+            found |= self.disks.asked(
+                claim for claim in alone if claim.key not in others and self.attachments.users(claim.key) <= {pod.key}
+            )
+        return found
+
+    def limits(self, node: str) -> dict[str, int]:
+        """How many volumes a node can attach, and has of its own, as resources."""
+        return self.attachments.limits(node) | self.disks.there(node)
+
+    def held(self, node: str) -> dict[str, int]:
+        """What of that no pod asks for and is taken all the same."""
+        return self.attachments.held(node) | self.disks.held(node)
+
+    def _asks_disk(self, claim: PersistentVolumeClaim) -> bool:
+        """Whether a claim gets one of the volumes that are there already, and none was chosen yet."""
+        found = self._classes.get(claim.storage_class)
+        return (
+            found is not None
+            and found.volume_binding_mode == "WaitForFirstConsumer"
+            and found.provisioner in ("", NO_PROVISIONER)
+            and not self.under_way(claim)
+        )
+
+    def reached_by(self, pod: Pod) -> list[Terms | None]:
+        """The nodes that reach each volume of a pod that is there already; None = all."""
+        claims = [self.claims[key] for _, key in claims_of(pod) if key in self.claims]
+        found = [self.volumes[claim.spec.volume_name] for claim in claims if claim.spec.volume_name in self.volumes]
+        return [matching.reached_from(volume) for volume in found]
 
     def single(self, claim: str) -> bool:
         """See `Where.single`."""
@@ -200,7 +250,7 @@ class Volumes:
         volume = self.volumes.get(claim.spec.volume_name)
         if volume is None:
             return None, f"is bound to a volume that does not exist: {claim.spec.volume_name}"
-        return matching.reached_from(volume), ""
+        return matching.without(matching.reached_from(volume), self.shunned(claim.key)), ""
 
     def _kept(self, claim: PersistentVolumeClaim) -> PersistentVolume | None:
         """A volume that names a claim that does not yet name it."""
@@ -243,14 +293,3 @@ def _alien(pod: Pod, volume: str, claim: PersistentVolumeClaim) -> str:
     if ephemeral and not any(owner.uid == pod.metadata.uid for owner in claim.metadata.owner_references):
         return "is not this pod's own, as that of an ephemeral volume must be: delete it"
     return ""
-
-
-def claims_of(pod: Pod) -> list[tuple[str, str]]:
-    """Volumes of a pod that are claims, each with the claim as `namespace/name`."""
-    found = []
-    for volume in pod.spec.volumes:
-        if volume.persistent_volume_claim:
-            found.append((volume.name, f"{pod.metadata.namespace}/{volume.persistent_volume_claim.claim_name}"))
-        elif volume.ephemeral:
-            found.append((volume.name, f"{pod.metadata.namespace}/{pod.metadata.name}-{volume.name}"))
-    return found

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from heddle.api import quantity
@@ -37,7 +38,7 @@ from heddle.api.workload import (
     SpreadRule,
     Workload,
 )
-from heddle.control.grouping import requests
+from heddle.control.grouping import attachments, disks, requests
 from heddle.control.grouping.demands import meeting_both
 from heddle.control.scheduling import instances
 from heddle.engine import (
@@ -67,6 +68,8 @@ NO_QUEUE = "(none)"
 _SAID_OTHERWISE = {"node.kubernetes.io/not-ready", UNREACHABLE_TAINT, UNSCHEDULABLE_TAINT}
 """Taints that repeat what the node's condition and `unschedulable` say."""
 _STRATEGIES = {"Pack": "pack", "Spread": "spread", "FragmentationAware": "fragmentation"}
+_BETWEEN = (requests.PORT, attachments.RESOURCE, disks.RESOURCE)
+"""Before amounts that no queue is owed and nobody is told of: ports and volumes of nodes."""
 _UNITS = {"cpu": "cpu", "memory": "memory", GPU_RESOURCE: "gpu"}
 
 
@@ -99,10 +102,12 @@ def models_of(spec: QueueSpec) -> frozenset[str]:
 
 
 def resources(values: dict[str, int]) -> Resources:
-    """Engine amounts as Kubernetes resources."""
+    """Engine amounts as Kubernetes resources; what is only between pods and nodes is none."""
     back = {own: name for name, own in _UNITS.items()}
     found: Resources = {}
     for own, v in sorted(values.items()):
+        if own.startswith(_BETWEEN):
+            continue
         if own.startswith(MODEL):
             found[GPU_MODEL_PREFIX + own.removeprefix(MODEL)] = quantity.render(v)
         elif own.startswith(COUNTER):
@@ -117,11 +122,14 @@ def node_spec(
     models: frozenset[str] = frozenset(),
     ports: frozenset[str] = frozenset(),
     scheduler: str = SCHEDULER_NAME,
+    attaches: Mapping[str, int] = MappingProxyType({}),
+    marks: Mapping[str, str] = MappingProxyType({}),
 ) -> NodeSpec:
     """A machine for the engine; one that is not Ready, or cordoned, takes nothing new, whatever a pod tolerates.
 
     Its GPUs are counted by model too where that is one of `models`, those that queues name; it has one of each of
-    `ports`, those that pods ask for. The taint that keeps other schedulers away keeps nobody away from `scheduler`.
+    `ports`, those that pods ask for, `attaches` so many volumes of each driver, and has the labels `marks` beside its
+    own. The taint that keeps other schedulers away keeps nobody away from `scheduler`.
     """
     ready = any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
     taints = tuple(
@@ -136,12 +144,12 @@ def node_spec(
     found = amounts(offered, gpu=False)
     if (model := node.metadata.labels.get(GPU_PRODUCT_LABEL)) in models:
         found[f"{MODEL}{model}"] = 1000 * len(devices)
-    found |= dict.fromkeys(ports, 1)
+    found |= {**dict.fromkeys(ports, 1), **attaches}
     return NodeSpec(
         name=node.metadata.name,
         resources=found,
         devices=devices,
-        labels={**node.metadata.labels, NODE_NAME_FIELD: node.metadata.name},
+        labels={**node.metadata.labels, NODE_NAME_FIELD: node.metadata.name, **marks},
         schedulable=ready and not node.spec.unschedulable,
         taints=taints,
     )
@@ -247,6 +255,8 @@ def past_resources(past: PastUsage) -> Resources:
     back = {own: name for name, own in _UNITS.items()}
     found: Resources = {}
     for own, value in past.amounts.items():
+        if own.startswith(_BETWEEN):
+            continue
         if own.startswith(MODEL):
             found[GPU_MODEL_PREFIX + own.removeprefix(MODEL)] = repr(value / 1000)
         elif own.startswith(COUNTER):
@@ -267,6 +277,7 @@ def workload_spec(
     budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
     company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
     reach_of: Callable[[Pod], list[NodeTerm]] = lambda pod: [],
+    attached_of: Callable[[Pod], dict[str, int]] = lambda pod: {},
 ) -> WorkloadSpec:
     """A workload for the engine, made of the pods of it that exist.
 
@@ -281,7 +292,8 @@ def workload_spec(
 
     `sets` says to which pod set a pod belongs; without it the pods' labels do. `budgets_of` names the disruption
     budgets that keep a pod, `company_of` says whom it must, or must not, run beside, `reach_of` what it demands of its
-    node beside what the workload says: those of a pod set are its first pod's.
+    node beside what the workload says, `attached_of` the volumes that its node must attach: those of a pod set are its
+    first pod's.
 
     A pod of a movable workload that has a place reserved but does not exist is on its way there: its owner makes it
     anew, and its place is kept meanwhile.
@@ -310,7 +322,7 @@ def workload_spec(
         coming = [r.pod for r in workload.status.reservation if r.pod_set == pod_set.name and r.pod not in present]
         coming = coming[: pod_set.count - len(mine)] if admitted and workload.spec.movable else []
         awaited.update(coming)
-        asked = amounts(pod_set.resources)
+        asked = amounts(pod_set.resources) | (attached_of(living[0]) if living else {})
         speeds = {model: quantity.milli(speed) / 1000 for model, speed in pod_set.gpu_speeds.items()}
         chosen = tuple(pod_set.gpu_models or sorted(speeds, key=lambda model: (-speeds[model], model)))
         if (model := pod_set.node_selector.get(GPU_PRODUCT_LABEL)) in models:
@@ -411,11 +423,12 @@ def orphan_spec(
     picks: bool = True,
     budgets_of: Callable[[Pod], tuple[str, ...]] = lambda pod: (),
     company_of: Callable[[Pod], Neighbours | None] = lambda pod: None,
+    attached_of: Callable[[Pod], dict[str, int]] = lambda pod: {},
 ) -> WorkloadSpec:
     """Bound pods whose Workload is gone (or never was): they hold what they hold, until they end."""
     sets = []
     for pod in pods:
-        total = amounts(requests.resources(requests.of(pod)))
+        total = amounts(requests.resources(requests.of(pod))) | attached_of(pod)
         share = pod.metadata.annotations.get(GPU_SHARE_ANNOTATION)
         memory = pod.metadata.annotations.get(GPU_MEMORY_ANNOTATION)
         # what it was given is what it holds, whatever it says that it asked for

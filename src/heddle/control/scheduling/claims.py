@@ -3,29 +3,37 @@
 A plan says where pods go; of those whose claims have no volume yet the place is promised, not taken. For that node a
 volume is chosen for each claim, or the provisioner is asked to make one, and once all claims of all pods that start
 together are bound, the promise is kept. What is under way is in the objects, so that whoever leads next goes on.
+
+It also follows what nodes have attached, and takes pods out of a plan whose volumes a node could not attach after all.
 """
 
 import asyncio
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 
 from heddle.api.core import NODE_NAME_FIELD, Node
 from heddle.api.errors import ApiError, Conflict, NotFound
 from heddle.api.pod import Pod
-from heddle.api.registry import NODES, Resource
+from heddle.api.registry import NODES, PODS, Resource
 from heddle.api.volumes import (
     BOUND_BY_CONTROLLER_ANNOTATION,
     SELECTED_NODE_ANNOTATION,
     CSIDriver,
+    CSINode,
     CSIStorageCapacity,
     PersistentVolume,
     PersistentVolumeClaim,
     StorageClass,
+    VolumeAttachment,
 )
 from heddle.control.grouping import matching
+from heddle.control.grouping.attachments import Thing
+from heddle.control.grouping.requests import claims_of
 from heddle.control.grouping.volumes import Volumes
 from heddle.engine import Action, Bind, Placement, Plan, Reserve
 from heddle.store.client import Client
@@ -41,11 +49,19 @@ PERSISTENTVOLUMECLAIMS = Resource(
 STORAGECLASSES = Resource(_GROUP, "v1", "StorageClass", "storageclasses", False, StorageClass)
 CSIDRIVERS = Resource(_GROUP, "v1", "CSIDriver", "csidrivers", False, CSIDriver)
 CSISTORAGECAPACITIES = Resource(_GROUP, "v1", "CSIStorageCapacity", "csistoragecapacities", True, CSIStorageCapacity)
+CSINODES = Resource(_GROUP, "v1", "CSINode", "csinodes", False, CSINode)
+VOLUMEATTACHMENTS = Resource(_GROUP, "v1", "VolumeAttachment", "volumeattachments", False, VolumeAttachment)
 
 _PATIENCE = 600.0
 """Seconds that room is held for a claim to be bound, as by kube-scheduler."""
 _PAUSE = 60.0
 """Seconds in which a node is not tried again for a claim that could have no volume there."""
+_CROWDED = 5.0
+"""The same for a claim whose volume the node could not attach beside those of others after all."""
+_TOLD = 3
+"""Nodes that are named, of those that can attach no more volumes."""
+_LOOKED_AT = 256
+"""Nodes that are looked at, at most, to tell what they can attach in all."""
 
 
 @dataclass(slots=True)
@@ -68,29 +84,39 @@ class ClaimBinder:
         self._claims, self._volumes = informers.of(PERSISTENTVOLUMECLAIMS), informers.of(PERSISTENTVOLUMES)
         self._classes, self._drivers = informers.of(STORAGECLASSES), informers.of(CSIDRIVERS)
         self._capacities = informers.of(CSISTORAGECAPACITIES)
+        self._limits, self._attached = informers.of(CSINODES), informers.of(VOLUMEATTACHMENTS)
         self._nodes: Mapping[str, Node] = informers.of(NODES).objects
         self.volumes = Volumes(
             self._claims.objects, self._volumes.objects, self._classes.objects, self._drivers.objects,
-            self._capacities.objects,
+            self._capacities.objects, self._nodes,
         )  # fmt: skip
+        self.attachments = self.volumes.attachments
         self._since: dict[str, float] = {}
         self._written: set[str] = set()  # claims of which the write of ours has not come back yet
         self._due: list[_Choice] = []
         self._news: Callable[[str], None] = lambda claim: None
+        self._node_news: Callable[[str], None] = lambda node: None
         self.waiting: dict[str, str] = {}
         """Workloads whose places wait for claims, to what they wait for; of the last plan."""
         self._claims.on_change(self._claim_changed)
         self._volumes.on_change(self._volume_changed)
         self._classes.on_change(lambda type_, old, new: self._class_changed((new or old).metadata.name))
-        self._capacities.on_change(lambda type_, old, new: self._class_changed((new or old).storage_class_name))
+        self._capacities.on_change(lambda type_, old, new: self._room_changed((new or old).storage_class_name))
+        # pods are heard of before the scheduler hears of them, who then asks what they use
+        informers.of(PODS).on_change(self._pod_changed)
+        informers.of(NODES).on_change(lambda type_, old, new: self.volumes.disks.node_changed(old, new))
+        self._limits.on_change(self._limits_changed)
+        self._attached.on_change(self._attachment_changed)
 
-    def on_news(self, told: Callable[[str], None]) -> None:
-        """Call this with a claim (`namespace/name`) of which something has changed for its pods."""
-        self._news = told
+    def on_news(self, told: Callable[[str], None], node: Callable[[str], None] = lambda node: None) -> None:
+        """Call `told` with a claim (`namespace/name`) of which something has changed for its pods, and `node` with a
+        node that can attach more volumes than before, or fewer."""
+        self._news, self._node_news = told, node
 
     async def synced(self) -> None:
         """Wait until all is known."""
-        for informer in (self._claims, self._volumes, self._classes, self._drivers, self._capacities):
+        storage = (self._claims, self._volumes, self._classes, self._drivers, self._capacities)
+        for informer in (*storage, self._limits, self._attached):
             await informer.synced()
 
     def _claim_changed(self, type_: str, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
@@ -101,24 +127,67 @@ class ClaimBinder:
             self._pause(claim.key)
         if new is None or not self.volumes.under_way(new):
             self._since.pop(claim.key, None)
+        self.attachments.claim_changed(claim.key)
+        if new is not None and new.status.phase != "Bound" and not self.volumes.provisioner(new):
+            for node in self.volumes.disks.learn(new):
+                self._node_news(node)
+        self._tell()
         self._news(claim.key)
 
     def _volume_changed(self, type_: str, old: PersistentVolume | None, new: PersistentVolume | None) -> None:
+        known = new or old
+        assert known is not None
+        self.attachments.volume_changed(known.metadata.name)
+        for node in self.volumes.disks.volume_changed(old, new):
+            self._node_news(node)
         for claim in self.volumes.volume_changed(old, new):
             self._written.discard(claim)
+            self.attachments.claim_changed(claim)
             self._news(claim)
+        self._tell()
 
     def _class_changed(self, name: str) -> None:
+        self.attachments.class_changed(name)
+        self._tell()
+        self._room_changed(name)
+
+    def _room_changed(self, name: str) -> None:
         for claim in self.volumes.class_changed(name):
             self._news(claim)
 
-    def _pause(self, claim: str) -> None:
+    def _pod_changed(self, type_: str, old: Pod | None, new: Pod | None) -> None:
+        pod = new or old
+        assert pod is not None
+        if pod.spec.volumes:
+            self.attachments.pod_changed(pod, gone=new is None)
+            self._tell()
+
+    def _limits_changed(self, type_: str, old: CSINode | None, new: CSINode | None) -> None:
+        node = new or old
+        assert node is not None
+        self.attachments.node_changed(node.metadata.name, new)
+        self._tell()
+
+    def _attachment_changed(self, type_: str, old: VolumeAttachment | None, new: VolumeAttachment | None) -> None:
+        attachment = new or old
+        assert attachment is not None
+        self.attachments.attachment_changed(attachment.metadata.name, new)
+        self._tell()
+
+    def _tell(self) -> None:
+        claims, nodes, every = self.attachments.news()
+        for claim in claims:
+            self._news(claim)
+        for node in [*self._nodes] if every else nodes:
+            self._node_news(node)
+
+    def _pause(self, claim: str, seconds: float = _PAUSE) -> None:
         def again() -> None:
             self._written.discard(claim)
             self.volumes.forgive(claim)
             self._news(claim)
 
-        asyncio.get_running_loop().call_later(_PAUSE, again)
+        asyncio.get_running_loop().call_later(seconds, again)
 
     # -- a plan ------------------------------------------------------------------------------------
 
@@ -139,11 +208,15 @@ class ClaimBinder:
                 pod = pod_of(action.placement.workload, action.placement.task)
                 if pod is not None:
                     starts[action.placement.workload].append((pod, action))
+        plan = self._attachable(plan, starts)
         held = {
             key: pods
             for key, pods in starts.items()
             if any(pod.spec.volumes and self.volumes.unbound(pod) for pod, _ in pods)
         }
+        for key in starts.keys() - held.keys():
+            for pod, bind in starts[key]:
+                self.attachments.assume(pod, bind.placement.node)
         if not held:
             return plan
         actions: list[Action] = []
@@ -161,6 +234,91 @@ class ClaimBinder:
             if {task: place.node for task, place in places.items()} != {t: p.node for t, p in before.items()}:
                 actions.append(Reserve(key, tuple(places.values())))
         return replace(plan, actions=tuple(actions))
+
+    def _attachable(self, plan: Plan, starts: dict[str, list[tuple[Pod, Bind]]]) -> Plan:
+        """A plan without those who would together have a node attach more volumes than it can: a plan counts volumes
+        that one pod uses, but not those that several share."""
+        if not self.attachments.drivers():
+            return plan
+        more: dict[str, set[Thing]] = defaultdict(set)
+        for key, pods in list(starts.items()):
+            mine: dict[str, set[Thing]] = defaultdict(set)
+            for pod, bind in pods:
+                mine[bind.placement.node] |= self.attachments.fresh(pod, bind.placement.node)
+            over = [node for node, things in mine.items() if not self.attachments.fits(node, more[node] | things)]
+            if not over:
+                for node, things in mine.items():
+                    more[node] |= things
+                continue
+            del starts[key]
+            self.waiting[key] = f"its volumes do not all find room on node {over[0]} at once"
+            for claim in {claim for pod, bind in pods if bind.placement.node in over for _, claim in claims_of(pod)}:
+                self.volumes.shun(claim, over)
+                self._pause(claim, _CROWDED)
+                self._news(claim)
+        if not self.waiting:
+            return plan
+        kept = (a for a in plan.actions if not (isinstance(a, Bind) and a.placement.workload in self.waiting))
+        return replace(plan, actions=tuple(kept))
+
+    def failed(self, pod: Pod) -> None:
+        """A pod was not bound after all."""
+        self.attachments.pod_changed(pod)
+        self._tell()
+
+    def expect(self, pods: Collection[Pod]) -> None:
+        """It will be asked about pods that are not there."""
+        self.attachments.expect(pods)
+        self._tell()
+
+    def to_come(self, pods: Iterable[Pod]) -> list[str]:
+        """For people: the claims of these pods that get a volume once there is a node for them."""
+        found = {claim.key: claim for pod in pods for claim in self.volumes.unbound(pod)}
+        return [
+            f"claim {claim.metadata.name} gets a volume there first" + (f", from provisioner {who}" if who else "")
+            for claim in found.values()
+            for who in [self.volumes.provisioner(claim)]
+        ]
+
+    def full(self, pods: Collection[Pod], beside: Collection[Pod] = ()) -> list[str]:
+        """For people: why nodes cannot attach the volumes of these pods, of those where they may go otherwise; `beside`
+        are pods that are not there yet and will be."""
+        found: dict[str, None] = {}
+        using = [pod for pod in pods if pod.spec.volumes] if self.attachments.drivers() else []
+        for pod in using:
+            found |= dict.fromkeys(islice(self.attachments.full(pod, partial(self._admits, pod)), _TOLD + 1))
+            if len(found) > _TOLD:
+                break
+        told = [*islice(found, _TOLD), *(["nor can others"] if len(found) > _TOLD else [])]
+        total: Counter[str] = Counter()
+        for pod in using:
+            total.update(self.attachments.asked(pod, beside))
+        for resource, wanted in total.items():
+            left = self._left(using[0], resource, wanted)
+            if left < wanted and len(using) > 1:
+                told.append(f"the nodes where they may go can attach {left} more {resource}, and they ask for {wanted}")
+        return told
+
+    def _left(self, pod: Pod, resource: str, wanted: int) -> int:
+        """How many volumes the nodes where a pod may go can attach in all, as far as it takes to know that these are as
+        many as are wanted; as many, too, where it takes too long to know."""
+        left = 0
+        for at, node in enumerate(self._nodes):
+            if left >= wanted or at >= _LOOKED_AT:
+                return wanted
+            if self._admits(pod, node):
+                left += max(0, self.attachments.left(node, resource))
+        return left
+
+    def _admits(self, pod: Pod, node: str) -> bool:
+        """Whether labels of a node are as a pod and its volumes want them."""
+        found, spec = self._nodes.get(node), pod.spec
+        if found is None or not spec.node_selector.items() <= found.metadata.labels.items():
+            return False
+        affinity = spec.affinity.node_affinity if spec.affinity else None
+        required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+        terms = [tuple(required.node_selector_terms) if required else None, *self.volumes.reached_by(pod)]
+        return all(self._meets(node, each) for each in terms)
 
     def _prepare(self, key: str, places: list[tuple[Pod, str]]) -> bool:
         """Choose for all claims of a workload; False = some can have no volume where its pods were to go."""

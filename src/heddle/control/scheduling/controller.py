@@ -13,7 +13,7 @@ import itertools
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ from heddle.api.core import SCHEDULER_NAME, Node
 from heddle.api.errors import ApiError, BadRequest, NotFound
 from heddle.api.license import License
 from heddle.api.meta import Condition, Kind, find_condition, set_condition
+from heddle.api.mig import MIG_PREFIX
 from heddle.api.pod import Pod
 from heddle.api.policy import PodDisruptionBudget
 from heddle.api.queue import Queue
@@ -138,7 +139,7 @@ class SchedulingController:
             self._informers["PodDisruptionBudget"] = budgets.informer
             budgets.informer.on_change(self._budget_changed)
         if claims is not None:
-            claims.on_news(self.claim_changed)
+            claims.on_news(self.claim_changed, self.node_changed)
         self.metrics = Metrics()
         self._costs = Costs()
         self._forecasts = Forecasts(self._copied, self._foreseen, self._budget)
@@ -151,6 +152,7 @@ class SchedulingController:
             lambda pod: self._works.company_of(pod),
             lambda pod: self._works.reach_of(pod),
             picks=self._picks,
+            volumes=self._claims.volumes if self._claims else None,
         )
 
     def _budget_changed(self, type_: str, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
@@ -213,6 +215,11 @@ class SchedulingController:
         if touched := self._works.claim_changed(claim):
             self._dirty["Workload"] |= touched
             self._wake.set()
+
+    def node_changed(self, name: str) -> None:
+        """A node can attach more volumes than before, or fewer."""
+        self._dirty["Node"].add(name)
+        self._wake.set()
 
     def space_changed(self, namespace: str) -> None:
         """A namespace came, went, or has other labels."""
@@ -462,6 +469,8 @@ class SchedulingController:
             _log.warning("bind of %s to %s: %s", place.task, place.node, error)
             self.metrics.failed_binds.inc()
             self._mirror.forget_bound(place)
+            if self._claims is not None and (pod := self._works.pod(place.workload, place.task)):
+                self._claims.failed(pod)
             self._dirty["Workload"].add(place.workload)
             self._wake.set()
             return
@@ -579,7 +588,12 @@ class SchedulingController:
         else:
             space = workload.metadata.namespace
             reasons = [
-                WorkloadReason(code=str(r.code), message=self._writes.told(render(r), space)) for r in verdict.reasons
+                *self._not_offered(workload),
+                *(
+                    WorkloadReason(code=str(r.code), message=self._writes.told(render(r), space))
+                    for r in verdict.reasons
+                ),
+                *self._unattachable(self._works.pods(key)),
             ]
         was_admitted = (c := find_condition(old.conditions, "Admitted")) is not None and c.status == "True"
         if running and not (workload.spec.min_groups is not None and self._mirror.torn(key)):
@@ -616,6 +630,22 @@ class SchedulingController:
     def _awaited(self, key: str) -> str:
         """The claims to volumes that a workload with a place waits for, in words; "" = none."""
         return self._claims.waiting.get(key, "") if self._claims is not None else ""
+
+    def _unattachable(self, pods: Iterable[Pod], beside: Collection[Pod] = ()) -> list[WorkloadReason]:
+        """Nodes on which pods that wait cannot have their volumes, though else they might go there; `beside` are pods
+        that are not there yet and will be."""
+        waiting = [pod for pod in pods if pod.spec.volumes and not (pod.spec.node_name or pod.finished)]
+        if self._claims is None or not waiting or not (full := self._claims.full(waiting, beside)):
+            return []
+        return [WorkloadReason(code="VolumeLimit", message="; ".join(full))]
+
+    def _not_offered(self, workload: Workload) -> list[WorkloadReason]:
+        """MIG instances that it asks for and no node has, where nodes offer such instances as counts."""
+        asked = {
+            name for pod_set in workload.spec.pod_sets for name in pod_set.resources if name.startswith(MIG_PREFIX)
+        }
+        missing = instances.not_offered(asked, self._mirror.offers(MIG_PREFIX)) if asked and not self._picks else []
+        return [WorkloadReason(code="NoSuchInstance", message=text) for text in missing]
 
     def _expected(self, key: str) -> str | None:
         start = self._forecasts.start_of(key)
@@ -660,8 +690,12 @@ class SchedulingController:
                 return Answer(key, False, [WorkloadReason(code="MembersMissing", message="it has no pods yet")])
             copy = await asyncio.to_thread(self._copy)
             cost, _ = self._costs.of(key, workload.status)
+            unattachable = self._unattachable(self._works.pods(key))
+            not_offered = self._not_offered(workload)
         found = await asyncio.to_thread(answers.answer, copy, key, time.time(), self._budget)
         found.cost = told(cost)
+        if not found.admitted:
+            found.reasons = not_offered + found.reasons + unattachable
         return found
 
     def _copy(self) -> State:
@@ -684,12 +718,21 @@ class SchedulingController:
             shown = {pod.metadata.name: _renamed(pod) for pod in pods}
             for pod in shown.values():
                 self._works.learn(pod, obj if isinstance(obj, Workload) else None)
+            if self._claims is not None:
+                self._claims.expect(pods)
             self._dirty["Workload"].update(self._apply_deltas())
             copy = await asyncio.to_thread(self._copy)
             models = self._mirror.models
             company = {name: self._works.company_of(pod) for name, pod in shown.items()}
             for pod in shown.values():
                 self._works.forget(pod)
+            reach, faults = self._works.reach_of_new(pods)
+            unattachable = self._unattachable(pods, pods)
+            not_offered = self._not_offered(obj) if isinstance(obj, Workload) else []
+            attached, to_come = {}, []
+            if self._claims is not None:
+                attached = {pod.metadata.name: self._claims.volumes.asked(pod, pods) for pod in pods}
+                to_come = self._claims.to_come(pods)
         now = time.time()
         try:
             if isinstance(obj, Queue):
@@ -700,10 +743,24 @@ class SchedulingController:
             if refused := self._refusal(obj):
                 answer = Answer(obj.key, False, [WorkloadReason(code="NotPermitted", message=refused)])
                 return Preview("TrainingJob", obj.key, answer)
+            if faults:
+                answer = Answer(obj.key, False, [WorkloadReason(code="Refused", message="; ".join(faults))])
+                return Preview("TrainingJob", obj.key, answer)
             job = adapter.workload_spec(
-                obj, pods, models=models, picks=self._picks, company_of=lambda pod: company[pod.metadata.name]
+                obj,
+                pods,
+                models=models,
+                picks=self._picks,
+                company_of=lambda pod: company[pod.metadata.name],
+                reach_of=lambda pod: reach.get(pod.metadata.name, []),
+                attached_of=lambda pod: attached.get(pod.metadata.name, {}),
             )
-            return await asyncio.to_thread(answers.preview_job, copy, job, now, self._budget)
+            preview = await asyncio.to_thread(answers.preview_job, copy, job, now, self._budget)
+            if preview.answer is not None and preview.answer.admitted:
+                preview.answer.assumptions += [WorkloadReason(code="VolumesPending", message=text) for text in to_come]
+            elif preview.answer is not None:
+                preview.answer.reasons = not_offered + preview.answer.reasons + unattachable
+            return preview
         except ValueError as error:
             raise BadRequest(str(error)) from None
 

@@ -5,11 +5,13 @@ node offers, like any other.
 """
 
 import json
+from collections.abc import Collection
 from typing import Any
 
+from heddle.api import mig as api
 from heddle.api.core import DEVICES_INVENTORY_ANNOTATION, Node
 from heddle.api.meta import Resources
-from heddle.api.mig import INSTANCE_PREFIX, asked_of, resource_of, unknown
+from heddle.api.mig import INSTANCE_PREFIX, asked_of, nearest, resource_of, unknown
 from heddle.engine import Mig, Placement
 
 Where = tuple[str, tuple[str, int]]
@@ -32,6 +34,20 @@ def profile_of(resources: Resources) -> str:
     if wrong := unknown(profile):
         raise ValueError(f"resources[{resource_of(profile)}]: {wrong}")
     return profile
+
+
+def not_offered(asked: Collection[str], offered: Collection[str]) -> list[str]:
+    """For people: of the resources that are asked for those that no node has, each with the nearest that some have."""
+    if not offered:
+        some = "no node offers MIG instances (of NVIDIA's device plugin they are resources with mig.strategy mixed)"
+        return [some] if asked else []
+    profiles = {api.profile_of(name): name for name in offered}
+    return [
+        f"no node offers {name}; the nearest that some offer: "
+        + ", ".join(profiles[each] for each in nearest(api.profile_of(name), profiles))
+        for name in sorted(asked)
+        if name not in offered
+    ]
 
 
 def mig_of(device: dict[str, Any]) -> Mig | None:

@@ -15,8 +15,9 @@ from heddle.api.queue import Queue
 from heddle.api.topology import Topology
 from heddle.api.workload import NodeTerm, Workload
 from heddle.control.grouping import requests
+from heddle.control.grouping.volumes import Volumes
 from heddle.control.scheduling import adapter, instances
-from heddle.engine import Neighbours, Placement, State
+from heddle.engine import Neighbours, Placement, PodSet, State, WorkloadSpec
 from heddle.engine.speeds import slowness
 from heddle.engine.state import Task
 
@@ -24,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 _SHORT = " without its devices: "
 """Between a workload and a pod of it: no object can have this name."""
+_VOLUMES = "(volumes of node) "
+"""Before a node it is the workload that holds what is taken of the node's volumes and no pod asks for."""
 _Place = tuple[str, tuple[str, ...]]
 """Node and devices."""
 
@@ -39,6 +42,7 @@ class Mirror:
         reach_of: Callable[[Pod], list[NodeTerm]] = lambda pod: [],
         *,
         picks: bool = True,
+        volumes: Volumes | None = None,
     ) -> None:
         """Hold nothing yet.
 
@@ -48,8 +52,10 @@ class Mirror:
             company_of: says whom a pod must, or must not, run beside.
             reach_of: says what a pod demands of its node beside what its workload says.
             picks: nodes list their GPUs one by one, and heddle says which MIG instance a pod gets; False: kubelets do.
+            volumes: knows how many volumes nodes can attach and have; absent: that does not count.
         """
         self._picks = picks
+        self._volumes = volumes or Volumes({}, {})
         self._budgets_of, self._scheduler, self._company_of = budgets_of, scheduler, company_of
         self._reach_of = reach_of
         self.state = State()
@@ -64,22 +70,49 @@ class Mirror:
         self._stranded: dict[str, set[str]] = {}
         self._short: dict[str, set[str]] = {}
         self._nodes: dict[str, Node] = {}
+        self._held: dict[str, dict[str, int]] = {}
         self._ports: frozenset[str] = frozenset()
         self._uids: dict[str, dict[str, str]] = {}
 
     def node(self, name: str, node: Node | None) -> set[str]:
         """A node changed or went; returns the workloads to look at again: those that lost a place, and those with pods
         there of which it could not be told what they use."""
+        lost: tuple[tuple[str, str], ...] = ()
         if node is None:
-            self._nodes.pop(name, None)
-            lost = self.state.remove_node(name)
+            if self._nodes.pop(name, None) is not None:
+                lost = self.state.remove_node(name)
         else:
             self._nodes[name] = node
-            lost = self.state.set_node(adapter.node_spec(node, self.models, self._ports, self._scheduler))
+            lost = self._tell(node)
         for key, task in lost:
             self._lost(key, task)
+        self._hold_volumes(name)
         stranded = self._stranded.pop(name, set()) if node is not None else set()
-        return {workload.partition(_SHORT)[0] for workload, _ in lost} | stranded
+        named = {workload.partition(_SHORT)[0] for workload, _ in lost if not workload.startswith(_VOLUMES)}
+        return named | stranded
+
+    def _tell(self, node: Node) -> tuple[tuple[str, str], ...]:
+        name = node.metadata.name
+        attaches, marks = self._volumes.limits(name), self._volumes.attachments.labels(name)
+        spec = adapter.node_spec(node, self.models, self._ports, self._scheduler, attaches, marks)
+        row = self.state.nodes.row.get(name)
+        if row is not None and self.state.nodes.specs[row] == spec:  # to tell it anew would have all room searched anew
+            return ()
+        return self.state.set_node(spec)
+
+    def _hold_volumes(self, name: str) -> None:
+        """What is taken of a node's volumes and no pod asks for is held there by a workload of its own."""
+        key = f"{_VOLUMES}{name}"
+        held = self._volumes.held(name) if name in self._nodes else {}
+        if held == self._held.get(name, {}):
+            return
+        if self._held.pop(name, None):
+            self.state.remove_workload(key)
+        if held:
+            self._held[name] = held
+            part = PodSet(name=name, tasks=(name,), min=1, request=held)
+            self.state.set_workload(WorkloadSpec(name=key, queue=adapter.NO_QUEUE, pod_sets=(part,), preemptible=False))
+            self.state.bind(Placement(key, name, name, name))
 
     def _lost(self, key: str, task: str) -> None:
         """A task has no place any more."""
@@ -134,7 +167,12 @@ class Mirror:
                 self._forget(key)
                 return
             spec = adapter.orphan_spec(
-                key, holding, picks=self._picks, budgets_of=self._budgets_of, company_of=self._company_of
+                key,
+                holding,
+                picks=self._picks,
+                budgets_of=self._budgets_of,
+                company_of=self._company_of,
+                attached_of=self._volumes.asked,
             )
         else:
             spec = adapter.workload_spec(
@@ -147,6 +185,7 @@ class Mirror:
                 budgets_of=self._budgets_of,
                 company_of=self._company_of,
                 reach_of=self._reach_of,
+                attached_of=self._volumes.asked,
             )
         part_of = {task: pod_set.name for pod_set in spec.pod_sets for task in pod_set.tasks}
         # a pod that went and was made anew between two looks is another one: the place was the first one's
@@ -170,7 +209,7 @@ class Mirror:
         if not asked <= self._ports:
             self._ports |= asked
             for node in self._nodes.values():
-                self.state.set_node(adapter.node_spec(node, self.models, self._ports, self._scheduler))
+                self._tell(node)
 
     def _forget(self, key: str) -> None:
         if key in self._workloads:
@@ -237,7 +276,12 @@ class Mirror:
             return
         name = f"{key}{_SHORT}{pod.metadata.name}"
         spec = adapter.orphan_spec(
-            name, [pod], picks=self._picks, budgets_of=self._budgets_of, company_of=self._company_of
+            name,
+            [pod],
+            picks=self._picks,
+            budgets_of=self._budgets_of,
+            company_of=self._company_of,
+            attached_of=self._volumes.asked,
         )
         (part,) = spec.pod_sets
         given, there = adapter.devices_of(pod), self.state.unused_devices(node)
@@ -292,6 +336,13 @@ class Mirror:
             found.append(self._with_devices(place, land=True, without=mine))
             mine.update(found[-1].devices)
         return found
+
+    def offers(self, prefix: str) -> list[str]:
+        """Resources with names that begin so of which nodes have any."""
+        nodes = self.state.nodes
+        rows = list(nodes.row.values())
+        columns = [at for name, at in self.state.column.items() if name.startswith(prefix)]
+        return [self.state.resources[at] for at in columns if (nodes.capacity[rows, at] > 0).any()]
 
     def task(self, workload: str, name: str) -> Task | None:
         """A task as the engine has it; None = it does not."""

@@ -41,8 +41,10 @@ async def recorded_world(scheduling: SchedulingController) -> dict[str, Any]:
     return await asyncio.to_thread(document, recorded)
 
 
-async def previewed_object(scheduling: SchedulingController, query: dict[str, str], user: User) -> Preview:
-    """What would come of a TrainingJob or a Queue, were it written now.
+async def previewed_object(
+    scheduling: SchedulingController, query: dict[str, str], user: User, *, here: bool = True
+) -> Preview:
+    """What would come of a TrainingJob or a Queue, were it written now; `here`: to embedded heddle, not to a cluster.
 
     Raises:
         BadRequest: the body is none of these.
@@ -56,7 +58,7 @@ async def previewed_object(scheduling: SchedulingController, query: dict[str, st
     if resource is None:
         raise BadRequest(f"kind: a preview is made of {' and '.join(_KINDS)} only")
     stamp(obj, user.name, user.groups)
-    admitted = admit(resource, None, obj, "CREATE")
+    admitted = admit(resource, None, obj, "CREATE", here=here)
     kind: type[TrainingJob] | type[Queue] = TrainingJob if resource is TRAININGJOBS else Queue
     found: TrainingJob | Queue = msgspec.convert(admitted, kind)
     meta = found.metadata

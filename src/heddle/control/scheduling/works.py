@@ -1,7 +1,7 @@
 """What there is to place: Workload objects with their pods, and the workloads that other pods make up."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from heddle.api.core import SCHEDULER_NAME
 from heddle.api.meta import find_condition
@@ -10,7 +10,7 @@ from heddle.api.queue import Queue
 from heddle.api.workload import POD_GROUP_LABEL, POD_SET_LABEL, NodeTerm, Workload
 from heddle.control.grouping.groups import ALONE, Group, Groups
 from heddle.control.grouping.neighbours import Neighbourhood
-from heddle.control.grouping.volumes import claims_of
+from heddle.control.grouping.requests import claims_of
 from heddle.engine import Neighbours
 
 
@@ -173,6 +173,12 @@ class Works:
         if self._groups is None or not pod.spec.volumes or self.key(pod) in self._derived:
             return []
         return self._groups.reach(pod)[0]
+
+    def reach_of_new(self, pods: Collection[Pod]) -> tuple[dict[str, list[NodeTerm]], list[str]]:
+        """The same of pods that are not there, by name, and why they would have to wait for volumes."""
+        found = {pod.metadata.name: self._groups.reach(pod, pods) for pod in pods} if self._groups else {}
+        faults = dict.fromkeys(fault for _, why in found.values() for fault in why)
+        return {name: terms for name, (terms, _) in found.items()}, list(faults)
 
     def sets(self, key: str) -> Mapping[str, str] | None:
         """Pods to pod sets, where their labels do not say it."""
