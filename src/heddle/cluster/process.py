@@ -120,14 +120,14 @@ class ClusterHeddle:
             scheduler=self._scheduler,
             picks=False,
         )
-        owners.on_change(scheduling.owner_changed)
-        spaces.on_change(lambda type_, old, new: scheduling.space_changed((new or old).metadata.name))
+        owners.on_change(scheduling.world.owner_changed)
+        spaces.on_change(lambda type_, old, new: scheduling.world.space_changed((new or old).metadata.name))
         training = TrainingController(informers, meet_at_first, restarts_in_place=False)
         leader = prometheus.Gauge("heddle_leader", "1 in the process that leads.", registry=scheduling.metrics.registry)
         leader.set_function(lambda: float(lease.leads()))
         web = Web(self._listen, lambda: self._problem, scheduling.metrics.registry, prometheus.REGISTRY)
         _log.info("health and metrics at port %d", web.port)
-        questions = Questions(self._answers, scheduling, reviews, lambda: self._problem)
+        questions = Questions(self._answers, scheduling.inquiries, reviews, lambda: self._problem)
         _log.info("answers at port %d", questions.port)
         leading = asyncio.Event()
         async with asyncio.TaskGroup() as group:
@@ -139,7 +139,7 @@ class ClusterHeddle:
                 group.create_task(owners.run())
                 group.create_task(after.run())
                 group.create_task(scheduling.run(leading))
-                await scheduling.synced()
+                await scheduling.world.synced()
                 await claims.synced()
                 await spaces.synced()
                 self._problem = ""

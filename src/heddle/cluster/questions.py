@@ -22,7 +22,7 @@ from heddle.api.registry import PODS, QUEUES, TRAININGJOBS, WORKLOADS
 from heddle.cluster.reviews import Asker, Reviews
 from heddle.cluster.web import Listener
 from heddle.control.redaction import namespaces, redacted
-from heddle.control.scheduling.controller import SchedulingController
+from heddle.control.scheduling.inquiries import Inquiries
 from heddle.control.scheduling.questions import explained_job, previewed_object, recorded_world
 from heddle.server.auth import User
 from heddle.server.tls import ensure_certificate
@@ -50,12 +50,12 @@ class Questions:
     def __init__(
         self,
         listen: tuple[str, int],
-        scheduling: SchedulingController,
+        inquiries: Inquiries,
         reviews: Reviews,
         ready: Callable[[], str],
     ) -> None:
         """Answer at an address; `ready` says why the process cannot yet, or ""."""
-        self._scheduling, self._reviews, self._ready = scheduling, reviews, ready
+        self._inquiries, self._reviews, self._ready = inquiries, reviews, ready
         self._working = asyncio.Semaphore(_AT_ONCE)
         self._here = 0
         routes = [
@@ -108,7 +108,7 @@ class Questions:
         if not name:
             raise BadRequest("name: give the name of a workload or a pod")
         own = f"{namespace}/{name}"
-        key = self._scheduling.key_of(namespace, name) or own
+        key = self._inquiries.key_of(namespace, name) or own
         resource = WORKLOADS if key == own else PODS
         if not await self._reviews.may(asker, "get", resource, namespace, name):
             raise Forbidden(
@@ -116,7 +116,7 @@ class Questions:
                 "view there lets them"
             )
         async with self._working:
-            found = await explained_job(self._scheduling, {"name": key.partition("/")[2], "namespace": namespace})
+            found = await explained_job(self._inquiries, {"name": key.partition("/")[2], "namespace": namespace})
         answer = await self._redacted(asker, found)
         return answer | {"workload": key}
 
@@ -132,7 +132,7 @@ class Questions:
             await self._reviews.demand(asker, "create", TRAININGJOBS, str(meta["namespace"]))
         query = {"object": msgspec.json.encode(obj).decode()}
         async with self._working:
-            found = await previewed_object(self._scheduling, query, User(asker.name, asker.groups), here=False)
+            found = await previewed_object(self._inquiries, query, User(asker.name, asker.groups), here=False)
         return await self._redacted(asker, found)
 
     async def _snapshot(self, asker: Asker, asked: Asked) -> Any:
@@ -140,7 +140,7 @@ class Questions:
         await self._reviews.demand(asker, "get", QUEUES)
         await self._reviews.demand(asker, "list", WORKLOADS)
         async with self._working:
-            return await recorded_world(self._scheduling)
+            return await recorded_world(self._inquiries)
 
     async def _redacted(self, asker: Asker, found: Any) -> dict[str, Any]:
         plain = msgspec.to_builtins(found)

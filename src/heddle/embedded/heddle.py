@@ -113,13 +113,13 @@ class EmbeddedHeddle:
         agent = Agent(informers, places.runtime, self._nodes)
 
         async def explained(query: dict[str, str], user: User) -> Any:
-            return await explained_job(scheduling, query)
+            return await explained_job(scheduling.inquiries, query)
 
         async def previewed(query: dict[str, str], user: User) -> Any:
-            return await previewed_object(scheduling, query, user)
+            return await previewed_object(scheduling.inquiries, query, user)
 
         async def snapshot(query: dict[str, str], user: User) -> Any:
-            return await recorded_world(scheduling)
+            return await recorded_world(scheduling.inquiries)
 
         server = Server(
             store,

@@ -264,7 +264,9 @@ async def why(controller: SchedulingController, name: str, reason: str) -> None:
 
     async def told() -> bool:
         with contextlib.suppress(NotFound):
-            return any(each.message == reason for each in (await controller.explain(f"default/{name}")).reasons)
+            return any(
+                each.message == reason for each in (await controller.inquiries.explain(f"default/{name}")).reasons
+            )
         return False
 
     await until(told)

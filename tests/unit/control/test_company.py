@@ -122,17 +122,17 @@ async def test_a_preview_knows_whom_a_job_would_run_beside_and_leaves_no_trace(s
     there = await node_of(client, "first-0")
     for wish, expected in (("pod_affinity", {there}), ("pod_anti_affinity", {"sim-0", "sim-1"} - {there})):
         made = job("second", **{wish: beside("loud")})
-        found = await controller.preview(build.workload(made), [build.pod(made, 0)])
+        found = await controller.inquiries.preview(build.workload(made), [build.pod(made, 0)])
         assert found.answer is not None
         assert found.answer.admitted
         assert set(found.nodes) == expected
     nobody = job("lonely", pod_affinity=beside("nobody"))
-    found = await controller.preview(build.workload(nobody), [build.pod(nobody, 0)])
+    found = await controller.inquiries.preview(build.workload(nobody), [build.pod(nobody, 0)])
     assert found.answer is not None
     assert found.answer.reasons[0].code == "NoMatchingNeighbour"
     await submit(client, job("shy", pod_anti_affinity=beside("late")))
     shy = await node_of(client, "shy-0")
     bold = job("shy")  # a preview under the name of a job that there is
-    await controller.preview(build.workload(bold), [build.pod(bold, 0)])
+    await controller.inquiries.preview(build.workload(bold), [build.pod(bold, 0)])
     await submit(client, job("late", pod_labels={"app": "late"}))
     assert await node_of(client, "late-0") != shy

@@ -465,8 +465,8 @@ async def test_after_a_fault_the_state_is_made_anew_and_scheduling_goes_on(
 async def test_a_long_line_is_told_why_it_waits_a_part_at_a_time(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heddle.control.scheduling.controller._REFRESH_AT_ONCE", 2)
-    monkeypatch.setattr("heddle.control.scheduling.controller._REFRESH_EVERY", 0.05)
+    monkeypatch.setattr("heddle.control.scheduling.reports._REFRESH_AT_ONCE", 2)
+    monkeypatch.setattr("heddle.control.scheduling.reports._REFRESH_EVERY", 0.05)
     await client.create(QUEUES, Queue(metadata=ObjectMeta(name="team")))
     await submit(client, "runs", pods=2, gpus=8)
     await workload_with(client, "runs", lambda w: w.status.phase == "Running")

@@ -13,7 +13,7 @@ from heddle.api.queue import Queue
 from heddle.api.registry import QUEUES, TRAININGJOBS
 from heddle.api.trainingjob import TrainingJob
 from heddle.control.scheduling.answers import Answer, Preview
-from heddle.control.scheduling.controller import SchedulingController
+from heddle.control.scheduling.inquiries import Inquiries
 from heddle.control.training import pods as build
 from heddle.server.auth import User
 from heddle.simulator.snapshot import Recorded, document
@@ -21,7 +21,7 @@ from heddle.simulator.snapshot import Recorded, document
 _KINDS = {resource.kind: resource for resource in (TRAININGJOBS, QUEUES)}
 
 
-async def explained_job(scheduling: SchedulingController, query: dict[str, str]) -> Answer:
+async def explained_job(inquiries: Inquiries, query: dict[str, str]) -> Answer:
     """Why a workload waits.
 
     Raises:
@@ -31,19 +31,17 @@ async def explained_job(scheduling: SchedulingController, query: dict[str, str])
     name, namespace = query.get("name", ""), query.get("namespace", "default")
     if not name:
         raise BadRequest("name: give the name of a workload")
-    return await scheduling.explain(f"{namespace}/{name}")
+    return await inquiries.explain(f"{namespace}/{name}")
 
 
-async def recorded_world(scheduling: SchedulingController) -> dict[str, Any]:
+async def recorded_world(inquiries: Inquiries) -> dict[str, Any]:
     """What the scheduler knows, as a document that a simulation goes on from."""
-    found = await scheduling.snapshot()
+    found = await inquiries.snapshot()
     recorded = Recorded(found, time.time())
     return await asyncio.to_thread(document, recorded)
 
 
-async def previewed_object(
-    scheduling: SchedulingController, query: dict[str, str], user: User, *, here: bool = True
-) -> Preview:
+async def previewed_object(inquiries: Inquiries, query: dict[str, str], user: User, *, here: bool = True) -> Preview:
     """What would come of a TrainingJob or a Queue, were it written now; `here`: to embedded heddle, not to a cluster.
 
     Raises:
@@ -65,7 +63,7 @@ async def previewed_object(
     meta.creation_timestamp = meta.creation_timestamp or to_text(time.time())
     meta.name = meta.name or f"{meta.generate_name}preview"
     if isinstance(found, Queue):
-        return await scheduling.preview(found, [])
+        return await inquiries.preview(found, [])
     workload = build.workload(found)
     workload.metadata.creation_timestamp = meta.creation_timestamp
-    return await scheduling.preview(workload, [build.pod(found, index) for index in range(found.spec.size)])
+    return await inquiries.preview(workload, [build.pod(found, index) for index in range(found.spec.size)])
