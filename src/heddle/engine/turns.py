@@ -183,16 +183,17 @@ class Turns:
 
     def only(self, heard: Mapping[str, Collection[Kind]]) -> None:
         """Nobody is heard any more but these kinds, those who just started, and those of strict lines."""
-        for queue in self.cycle.lines:
-            line = self.lines.get(queue.name)
-            if line and queue.name not in self._walks:
-                kinds = set(heard.get(queue.name, ()))
+        for name, line in self.lines.items():
+            if line and name not in self._walks:
+                kinds = set(heard.get(name, ()))
                 line[:] = [entry for entry in line if len(entry[2]) == 1 or entry[2] in kinds]
                 heapify(line)
         self.restack()
 
     def restack(self) -> None:
         """Works all standings out again: those of other queues changed too."""
+        for name in [name for name in self._walks if name in self.lines]:
+            self._walk(self.cycle.state.tree.queues[name])  # whoever is first now may not stand in the heap yet
         self._stack("", self.cycle.state.tree.tops)
         self._restacked = True
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from heddle.engine import Budget, Device, NodeSpec, Placement, PodSet, QueueSpec, State, WorkloadSpec, schedule
+from heddle.engine.cycle import Cycle
 from heddle.engine.stages import place
 from heddle.engine.turns import Turns
 
@@ -54,3 +55,18 @@ def test_who_is_not_heard_would_have_got_nothing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Turns, "_hopeless", lambda *_: False)
     assert schedule(crowded(seed), 100.0, budget) == plan
     assert few < heard[0], "each of a long line was heard"
+
+
+def test_a_strict_line_is_heard_in_its_order_though_standings_are_worked_out_again() -> None:
+    state = State()
+    state.set_node(NodeSpec("n0", {}, tuple(Device(f"g{d}", d) for d in range(8))))
+    state.set_queue(QueueSpec("a", ordering="StrictFIFO"))
+    for at in range(4):
+        state.set_workload(spec(f"w{at}", "a", at + 1, 60.0, at))
+    turns = Turns(Cycle(state, 9.0, Budget()), heard={"a": [state.works[name].kind or () for name in ("w0", "w3")]})
+    heard = []
+    for queue, name in turns:
+        heard.append(name)
+        turns.done(queue)
+        turns.restack()
+    assert heard == ["w0", "w1", "w2", "w3"]
