@@ -12,7 +12,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from heddle.engine.kinds import Ask, Kind
+from heddle.engine.kinds import Ask, Kind, Wish
 from heddle.engine.nodes import Bools, Ints
 from heddle.engine.stamps import NEVER, Stamp
 
@@ -48,6 +48,7 @@ class Asks:
         self._priority: Ints = np.zeros(16, np.int64)
         self._queue: Ints = np.zeros(16, np.int64)
         self._timed: Bools = np.zeros(16, np.bool_)
+        self._what: Ints = np.zeros(16, np.int64)  # bits of Wish
         self._vain: Ints = np.full((len(Tried), 16), _UNTRIED, np.int64)
         self._kinds: list[tuple[str, Kind] | None] = []
         self._row: dict[tuple[str, Kind], int] = {}
@@ -80,6 +81,7 @@ class Asks:
                 self._priority = np.pad(self._priority, (0, row))
                 self._queue = np.pad(self._queue, (0, row))
                 self._timed = np.pad(self._timed, (0, row))
+                self._what = np.pad(self._what, (0, row))
         self._least[row] = ask.least
         self._one[row] = ask.alone
         self._priority[row] = ask.priority
@@ -88,6 +90,7 @@ class Asks:
         self._nobody = {}
         self._row[queue, kind] = row
         self._timed[row] = ask.timed
+        self._what[row] = ask.what
         self.timed += ask.timed
 
     def remove(self, queue: str, kind: Kind) -> None:
@@ -112,37 +115,50 @@ class Asks:
         barren: Ints = self._vain[Tried.ROOM, :size]
         return since.get(freed, -1) >= 0 and bool(np.any((barren >= freed - _FEW) & (barren >= 0)))
 
-    def to_place(self, idle: Ints, freed: int, since: Mapping[int, int], room: Ints, *, note: bool) -> Heard:
-        """The kinds that ask for no more than what is idle, and were not found to have no place or to break a cap.
+    def to_place(
+        self, idle: Ints, freed: int, since: Mapping[int, int], room: Ints, left: Ints, what: Wish, *, note: bool
+    ) -> Heard | None:
+        """The kinds that ask for no more than what is idle and what their queue has left, and were not found to have no
+        place or to break a cap; None = whatever they wish for and whatever queues have left, there is room for nobody.
 
         Args:
             idle: what is idle in all, per resource.
             freed: the value of ``State.freed``.
             since: which row of nodes became freer with which value of it; others are unknown.
             room: what is idle, per row of nodes and resource.
+            left: what each queue has left; one row per queue, none below 0.
+            what: only those who wish for this.
             note: remember those for whom nothing is there: the state is not one on trial.
         """
         if note and self._nobody.get(Tried.ROOM) == freed:
-            return {}
+            return None
         size = len(self._kinds)
         barren, least = self._vain[Tried.ROOM, :size], self._least[:size]
-        fits: Bools = (barren != freed) & (self._vain[Tried.CAP, :size] != freed)
-        if fits.any():
-            fits &= (least <= idle).all(axis=1)
-        if not fits.any():
-            return self._heard(fits, Tried.ROOM, freed if note else NEVER)
-        before = (fits & self._one[:size] & (barren >= 0) & (freed - barren <= _FEW)).nonzero()[0]
+        rows = ((barren != freed) & (self._vain[Tried.CAP, :size] != freed)).nonzero()[0]
+        if rows.size:
+            fits: Bools = (least[rows] <= idle).all(axis=1)
+            if note:
+                barren[rows[~fits]] = freed  # nor is there room until more becomes free
+            rows = rows[fits]
+        before = rows[self._one[rows] & (barren[rows] >= 0) & (freed - barren[rows] <= _FEW)]
         for stamp in set(barren[before].tolist()) if before.size else ():
-            rows = {since.get(value, -1) for value in range(stamp + 1, freed + 1)}
-            if -1 not in rows:  # nothing else became freer: the place is there, or there is still none
+            freer = {since.get(value, -1) for value in range(stamp + 1, freed + 1)}
+            if -1 not in freer:  # nothing else became freer: the place is there, or there is still none
                 mine = before[barren[before] == stamp]
-                there = np.maximum(room[sorted(rows)], 0)
+                there = np.maximum(room[sorted(freer)], 0)
                 fit: Bools = np.all(least[mine, None, :] <= there[None, :, :], axis=2)
                 none = mine[~np.any(fit, axis=1)]
-                fits[none] = False
+                rows = rows[~np.isin(rows, none)]
                 if note:
                     barren[none] = freed
-        return self._heard(fits, Tried.ROOM, freed if note else NEVER)
+        if not rows.size:
+            if note:
+                self._nobody[Tried.ROOM] = freed
+            return None
+        rows = rows[(self._what[rows] & what) > 0]
+        if rows.size:
+            rows = rows[(least[rows] <= left[self._queue[rows]]).all(axis=1)]
+        return self._named(rows)
 
     def known(self, what: Tried, queue: str, kind: Kind, stamp: Stamp) -> bool:
         """Whether a kind was found to get nothing when the world was as these numbers say."""
@@ -191,13 +207,16 @@ class Asks:
             fits |= (least <= idle).all(axis=1)
         return self._heard(fits, Tried.GAIN, stamp.dated, self._untried(Tried.GAIN, stamp))
 
-    def _heard(self, fits: Bools, what: Tried, stamp: int, untried: Bools | None = None) -> Heard:
-        found: Heard = {}
-        if untried is not None and not (fits & untried).any():
-            fits = np.zeros_like(untried)
-        for row in fits.nonzero()[0].tolist():
-            if (each := self._kinds[row]) is not None:
-                found.setdefault(each[0], []).append(each[1])
+    def _heard(self, fits: Bools, what: Tried, stamp: int, untried: Bools) -> Heard:
+        """Those who fit, if any of them is untried; else nobody, which is noted."""
+        found = self._named(fits.nonzero()[0]) if (fits & untried).any() else {}
         if not found and stamp != NEVER:
             self._nobody[what] = stamp
+        return found
+
+    def _named(self, rows: Ints) -> Heard:
+        found: Heard = {}
+        for row in rows.tolist():
+            if (each := self._kinds[row]) is not None:
+                found.setdefault(each[0], []).append(each[1])
         return found

@@ -10,11 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from heddle.engine import patience
 from heddle.engine.asks import Heard, Tried
-from heddle.engine.kinds import Kind
+from heddle.engine.kinds import Kind, Wish
 from heddle.engine.lostwork import reckoned_at
 from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
@@ -28,9 +26,6 @@ from heddle.engine.state import State, Task, TaskState, Work
 from heddle.engine.steps import to_grow
 
 Place = tuple[Task, int, tuple[int, ...]]
-
-_PLENTY = 2**61
-"""More than anybody asks for, or has."""
 
 
 class Cycle:
@@ -70,6 +65,7 @@ class Cycle:
         self.impatient, self.patient_until = patience.outlook(state, now)
         self.joined = state.crowds.joined  # as of when those who seek company were last all heard
         self._shadow_searches = 0
+        self._full = -1  # as of which value of `State.freed` nobody who waits has a free place
         self._freed = state.freed
         # claims that got nothing while these stay get nothing now: as long as no share changes, and without shares
         self.stamp = state.stamp_of_gains(budget, self.losses_at)
@@ -225,11 +221,17 @@ class Cycle:
         something changes."""
         return not self.state.checkpoint() and not self.barred
 
-    def may_be_placed(self) -> Heard:
-        """The kinds for which there may be a free place."""
+    def may_be_placed(self, what: Wish, *, within: bool) -> Heard:
+        """The kinds for whose wish there may be a free place; with ``within``, only such as may keep shares by it."""
         state = self.state
+        if self._full == state.freed:
+            return {}
         idle, room, note = state.nodes.idle(land=False), state.nodes.bind, self.at_start()
-        return state.asks.to_place(idle, state.freed, state.freed_rows, room, note=note)
+        left = state.tree.slack.to_start(within=within)
+        found = state.asks.to_place(idle, state.freed, state.freed_rows, room, left, what, note=note)
+        if found is None:
+            self._full = state.freed  # what others take meanwhile leaves no more
+        return found or {}
 
     def few_rows_freed(self) -> bool:
         """Whether it is known on which few rows room became free since most claims were last tried in vain."""
@@ -248,13 +250,8 @@ class Cycle:
         stamp = self.stamp if self.untouched() else ON_TRIAL
         if not state.asks.untried(stamp):
             return {}
-        queues = list(state.tree.queues.values())
-        used = np.array([q.running for q in queues], np.int64) + np.array([q.reserved for q in queues], np.int64)
-        bounds = ([q.share for q in queues], [q.quota for q in queues])
-        slacks = [np.maximum(np.array(bound, np.int64) - used, 0) for bound in bounds]
-        lowest = np.array([queue.live.lowest(_PLENTY) for queue in queues], np.int64)
         idle = state.nodes.idle(land=True) if state.holders or state.nodes.leaving else None
-        return state.asks.to_gain(stamp, slacks, lowest, idle)
+        return state.asks.to_gain(stamp, state.tree.slack.own(), state.tree.slack.lowest(), idle)
 
     def gathers(self, work: Work, need: Need, demand: list[int]) -> bool:
         """Whether what is idle would be enough in sum: moving work makes no room, it only gathers it."""

@@ -18,6 +18,7 @@ from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.lending import Lending
 from heddle.engine.living import Living
 from heddle.engine.model import QueueSpec
+from heddle.engine.slack import Slack
 from heddle.engine.submitters import Submitters
 from heddle.engine.usage import PastUsage, advanced, burden
 
@@ -153,6 +154,8 @@ class QueueTree:
         self.patient: list[Queue] = []
         self.stale = True
         self.moved = 0  # moves with every counter: what is remembered of them must be worked out again
+        self.changed: set[Queue] = set()  # whose counters, share or work in places did, since `slack` was last asked
+        self._slack = Slack((), 0)
         self.shares = 0  # moves whenever somebody's share does of what not everybody gets as much of as he asks for
         self.lending = Lending(self, free)
         self.counts_users = False
@@ -226,6 +229,15 @@ class QueueTree:
         self.decaying = [queue for queue in every if queue.spec.usage_half_life is not None]
         self.patient = [queue for queue in every if queue.drain_after < math.inf]
         self.lending.settle()
+        self._slack = Slack([*self.queues.values()], len(self.resources))
+        self.changed = {*self.queues.values()}
+
+    @property
+    def slack(self) -> Slack:
+        """What each queue has left, as it is now."""
+        if self.changed:
+            self._slack.update(self.changed)
+        return self._slack
 
     # -- caps --------------------------------------------------------------------------------------
 
@@ -332,6 +344,7 @@ class QueueTree:
         for queue, share in zip(level, shares, strict=True):
             if queue.share[column] != share:
                 queue.share[column] = share
+                self.changed.add(queue)
                 self.shares += not alike
 
     @staticmethod

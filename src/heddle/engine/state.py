@@ -525,6 +525,7 @@ class State:
                     for at in queue.path:
                         at.reserved[column] += amount
                         at.fixed[column] += amount * fixed
+        self.tree.changed.update(queue.path)
 
     # -- deltas: workloads -------------------------------------------------------------------------
 
@@ -591,6 +592,7 @@ class State:
         work.spec = spec
         if live is not None:
             live.add(work)
+            self.tree.changed.update(work.queue.path if work.queue is not None else ())
         self._index(work)
 
     def _arrive(self, work: Work, sign: int) -> None:
@@ -931,6 +933,7 @@ class State:
             self._free_up(row)
         queue = work.queue
         if queue is not None:
+            self.tree.changed.update(queue.path)
             if to is TaskState.BOUND:
                 queue.live.add(work)
             elif was is TaskState.BOUND and not (work.held or any(work.bound)):
@@ -1014,6 +1017,7 @@ class State:
             self.tree.counters.reserved[column] += sign * cls.needs[column]
         if work.queue is None:
             return
+        self.tree.changed.update(work.queue.path)
         if sign > 0:
             work.queue.live.add(work)
         elif not (work.held or any(work.bound)):

@@ -13,6 +13,7 @@ from functools import partial
 from heddle.engine.asks import Tried
 from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle
+from heddle.engine.kinds import Wish
 from heddle.engine.placement import Fence, Need
 from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
@@ -61,7 +62,8 @@ _ROUNDS = 16
 def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     works = cycle.state.works
     everyone = cycle.may_keep_ahead if not grow else _nobody
-    turns = Turns(cycle, grow=grow, heard=cycle.may_be_placed(), everyone=everyone)
+    what = Wish.GROW if grow else Wish.START
+    turns = Turns(cycle, grow=grow, heard=cycle.may_be_placed(what, within=within), everyone=everyone)
     narrow = not grow and bool(turns.lines) and cycle.few_rows_freed()
     for queue, name in turns:
         work = works[name]
@@ -79,7 +81,7 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
         if first_choice(work, need, partial(_start, cycle, work, queue, need, grow=False, within=within)):
             turns.done(queue)
             if narrow:
-                turns.only(cycle.may_be_placed())
+                turns.only(cycle.may_be_placed(what, within=within))
             continue
         _keep_ahead(cycle, work, queue, need, within=within)
         for task, row, devices in held:
