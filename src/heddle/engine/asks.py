@@ -7,7 +7,7 @@ costs what changed since the last one, not what waits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -21,6 +21,8 @@ _ENDLESS = 2**62
 _UNTRIED = -1
 _FEW = 16
 """Rows of nodes, freed one after the other, that are looked at singly."""
+
+NONE: Ints = np.zeros(0, np.int64)
 
 Heard = dict[str, list[Kind]]
 """Kinds by queue."""
@@ -55,6 +57,7 @@ class Asks:
         self._free: list[int] = []
         self._nobody: dict[Tried, int] = {}  # the state of the world in which none of these kinds may get something
         self.timed = 0  # kinds that wait for their start and have a walltime
+        self._growing = 0  # kinds that may grow
 
     def __len__(self) -> int:
         """How many kinds wait."""
@@ -92,6 +95,7 @@ class Asks:
         self._timed[row] = ask.timed
         self._what[row] = ask.what
         self.timed += ask.timed
+        self._growing += (ask.what & Wish.GROW) > 0
 
     def remove(self, queue: str, kind: Kind) -> None:
         """Nobody of this kind waits any longer."""
@@ -100,6 +104,7 @@ class Asks:
         self._kinds[row] = None
         self._free.append(row)
         self.timed -= bool(self._timed[row])
+        self._growing -= (int(self._what[row]) & Wish.GROW) > 0
 
     # -- what was tried ----------------------------------------------------------------------------
 
@@ -116,48 +121,64 @@ class Asks:
         return since.get(freed, -1) >= 0 and bool(np.any((barren >= freed - _FEW) & (barren >= 0)))
 
     def to_place(
-        self, idle: Ints, freed: int, since: Mapping[int, int], room: Ints, left: Ints, what: Wish, *, note: bool
-    ) -> Heard | None:
-        """The kinds that ask for no more than what is idle and what their queue has left, and were not found to have no
-        place or to break a cap; None = whatever they wish for and whatever queues have left, there is room for nobody.
+        self,
+        idle: Callable[[], Ints],
+        freed: int,
+        since: Mapping[int, int],
+        room: Ints,
+        among: Ints | None,
+        *,
+        note: bool,
+    ) -> Ints:
+        """The rows of the kinds that ask for no more than what is idle, and were not found to have no place or to break
+        a cap.
 
         Args:
-            idle: what is idle in all, per resource.
+            idle: says what is idle in all, per resource.
             freed: the value of ``State.freed``.
             since: which row of nodes became freer with which value of it; others are unknown.
             room: what is idle, per row of nodes and resource.
-            left: what each queue has left; one row per queue, none below 0.
-            what: only those who wish for this.
+            among: only of these; None = of all.
             note: remember those for whom nothing is there: the state is not one on trial.
         """
         if note and self._nobody.get(Tried.ROOM) == freed:
-            return None
+            return NONE
         size = len(self._kinds)
         barren, least = self._vain[Tried.ROOM, :size], self._least[:size]
-        rows = ((barren != freed) & (self._vain[Tried.CAP, :size] != freed)).nonzero()[0]
+        rows = among
+        if rows is None:
+            rows = ((barren != freed) & (self._vain[Tried.CAP, :size] != freed)).nonzero()[0]
         if rows.size:
-            fits: Bools = (least[rows] <= idle).all(axis=1)
+            before, asked = barren[rows], least[rows]
+            singly: Bools = self._one[rows] & (before >= 0) & (freed - before <= _FEW)
+            fits = np.ones(rows.size, np.bool_)
+            for stamp in set(before[singly].tolist()):
+                freer = {since.get(value, -1) for value in range(stamp + 1, freed + 1)}
+                mine = singly & (before == stamp)
+                if -1 in freer:
+                    singly &= ~mine
+                    continue
+                some: Bools = np.zeros(rows.size, np.bool_)
+                for row in freer:  # nothing else became freer: the place is there, or there is still none
+                    some |= (asked <= np.maximum(room[row], 0)).all(axis=1)
+                fits &= some | ~mine
+            if not singly.all():
+                fits &= singly | (asked <= idle()).all(axis=1)
             if note:
                 barren[rows[~fits]] = freed  # nor is there room until more becomes free
             rows = rows[fits]
-        before = rows[self._one[rows] & (barren[rows] >= 0) & (freed - barren[rows] <= _FEW)]
-        for stamp in set(barren[before].tolist()) if before.size else ():
-            freer = {since.get(value, -1) for value in range(stamp + 1, freed + 1)}
-            if -1 not in freer:  # nothing else became freer: the place is there, or there is still none
-                mine = before[barren[before] == stamp]
-                there = np.maximum(room[sorted(freer)], 0)
-                fit: Bools = np.all(least[mine, None, :] <= there[None, :, :], axis=2)
-                none = mine[~np.any(fit, axis=1)]
-                rows = rows[~np.isin(rows, none)]
-                if note:
-                    barren[none] = freed
-        if not rows.size:
-            if note:
-                self._nobody[Tried.ROOM] = freed
-            return None
+        if note and not rows.size:
+            self._nobody[Tried.ROOM] = freed
+        return rows
+
+    def of(self, rows: Ints, what: Wish, left: Ints | None) -> Heard:
+        """Of the kinds of some rows those that wish for this, and for no more than what their queue has left (one row
+        per queue, none below 0; None = whatever they wish for)."""
+        if what is Wish.GROW and not self._growing:
+            return {}
         rows = rows[(self._what[rows] & what) > 0]
-        if rows.size:
-            rows = rows[(least[rows] <= left[self._queue[rows]]).all(axis=1)]
+        if rows.size and left is not None:
+            rows = rows[(self._least[rows] <= left[self._queue[rows]]).all(axis=1)]
         return self._named(rows)
 
     def known(self, what: Tried, queue: str, kind: Kind, stamp: Stamp) -> bool:

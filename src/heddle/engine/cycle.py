@@ -14,6 +14,7 @@ from heddle.engine import patience
 from heddle.engine.asks import Heard, Tried
 from heddle.engine.kinds import Kind, Wish
 from heddle.engine.lostwork import reckoned_at
+from heddle.engine.nodes import Ints
 from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
 from heddle.engine.queues import Queue
@@ -65,7 +66,8 @@ class Cycle:
         self.impatient, self.patient_until = patience.outlook(state, now)
         self.joined = state.crowds.joined  # as of when those who seek company were last all heard
         self._shadow_searches = 0
-        self._full = -1  # as of which value of `State.freed` nobody who waits has a free place
+        # as of which value of `freed` and how many moves there may be a free place for which rows of `asks`
+        self._fitting: tuple[int, int, Ints | None] = (-1, 0, None)
         self._freed = state.freed
         # claims that got nothing while these stay get nothing now: as long as no share changes, and without shares
         self.stamp = state.stamp_of_gains(budget, self.losses_at)
@@ -224,14 +226,20 @@ class Cycle:
     def may_be_placed(self, what: Wish, *, within: bool) -> Heard:
         """The kinds for whose wish there may be a free place; with ``within``, only such as may keep shares by it."""
         state = self.state
-        if self._full == state.freed:
+        asks, freed, point, fitting = state.asks, state.freed, state.checkpoint(), None
+        if self._fitting[0] == freed:  # what others took meanwhile left no more for anybody
+            fitting = self._fitting[2]
+        if self._fitting[:2] != (freed, point) and (fitting is None or fitting.size):
+            fitting = asks.to_place(
+                self._idle, freed, state.freed_rows, state.nodes.bind, fitting, note=self.at_start()
+            )
+        self._fitting = (freed, point, fitting)
+        if fitting is None or not fitting.size:
             return {}
-        idle, room, note = state.nodes.idle(land=False), state.nodes.bind, self.at_start()
-        left = state.tree.slack.to_start(within=within)
-        found = state.asks.to_place(idle, state.freed, state.freed_rows, room, left, what, note=note)
-        if found is None:
-            self._full = state.freed  # what others take meanwhile leaves no more
-        return found or {}
+        return asks.of(fitting, what, state.tree.slack.to_start(within=within))
+
+    def _idle(self) -> Ints:
+        return self.state.nodes.idle(land=False)
 
     def few_rows_freed(self) -> bool:
         """Whether it is known on which few rows room became free since most claims were last tried in vain."""

@@ -31,7 +31,7 @@ class Queue:
     __slots__ = (
         "active", "burden", "ceiling", "children", "drain_after", "fixed", "growing", "keep", "keeps", "kinds",
         "limit", "live", "most", "name", "number", "parent", "past", "path", "preempt_min", "priority", "quota",
-        "reclaim_min", "releasing", "request", "reserved", "running", "share", "spec", "stopped", "submitters",
+        "reclaim_min", "releasing", "request", "reserved", "running", "share", "spec", "stood", "stopped", "submitters",
         "tick", "waiting", "want", "weight", "works",
     )  # fmt: skip
 
@@ -44,6 +44,7 @@ class Queue:
         self.request: Amounts = [0] * width  # all tasks of its own workloads, running or not
         self.want: Amounts | None = None  # what it and those below ask for, within caps; None = to be summed up anew
         self.share: Amounts = [0] * width
+        self.stood: Standing | None = None  # its standing, while nothing that it rests on changes
         self.waiting: list[tuple[int, float, str]] = []  # keys of own workloads with pending tasks, sorted
         self.kinds: dict[tuple[object, ...], list[tuple[int, float, str]]] = {}  # the same by kind (kinds.Kind)
         self.number = 0  # among all queues
@@ -164,6 +165,7 @@ class QueueTree:
         self._given: dict[str, Amounts] = {}
         self._divided: dict[tuple[str, int], Division] = {}
         self._nothing: Amounts = []
+        self._total: Amounts = []  # what there was of each resource when it was last divided
 
     def widen(self) -> None:
         """Adds counters for resources that were appended to the shared list."""
@@ -231,6 +233,14 @@ class QueueTree:
         self.lending.settle()
         self._slack = Slack([*self.queues.values()], len(self.resources))
         self.changed = {*self.queues.values()}
+        for queue in self.changed:
+            queue.stood = None
+
+    def touch(self, queue: Queue) -> None:
+        """Counters of a queue, and of all above it, or its work in places, are about to change."""
+        for at in queue.path:
+            self.changed.add(at)
+            at.stood = None
 
     @property
     def slack(self) -> Slack:
@@ -291,6 +301,10 @@ class QueueTree:
 
     def divide(self, total: Sequence[int]) -> None:
         """Writes every queue's fair share, level by level from the top. Costs what changed since the last time."""
+        if self._total != total:
+            self._total = list(total)
+            for queue in self.queues.values():
+                queue.stood = None
         for queue in self.halted:
             self.asked(queue)
         anew: set[str] = set()
@@ -345,6 +359,7 @@ class QueueTree:
             if queue.share[column] != share:
                 queue.share[column] = share
                 self.changed.add(queue)
+                queue.stood = None
                 self.shares += not alike
 
     @staticmethod
@@ -362,7 +377,9 @@ class QueueTree:
         """Works out what past use counts for at a moment; O(queues that count it)."""
         for queue in self.decaying:
             past = past_at(queue, self.resources, now)
-            queue.burden = burden(past, self.resources, total, queue.weight) if past else 0.0
+            counts = burden(past, self.resources, total, queue.weight) if past else 0.0
+            if counts != queue.burden:
+                queue.burden, queue.stood = counts, None
 
     @staticmethod
     def within(queue: Queue, demand: Sequence[int], bound: str, top: Queue | None = None) -> bool:
@@ -408,8 +425,16 @@ def standing(queue: Queue, total: Sequence[int]) -> Standing:
     """Where a queue stands: below quota first, then by saturation of its share (dominant resource as in DRF),
     then by what it used lately.
 
-    Ghodsi et al., Dominant Resource Fairness, NSDI 2011, with the fair share in the place of an equal split.
+    Ghodsi et al., Dominant Resource Fairness, NSDI 2011, with the fair share in the place of an equal split. The total
+    is what was last divided.
     """
+    found = queue.stood
+    if found is None:
+        found = queue.stood = _standing(queue, total)
+    return found
+
+
+def _standing(queue: Queue, total: Sequence[int]) -> Standing:
     owed = spent = part = 0.0
     for used, held, quota, share, whole in zip(
         queue.running, queue.reserved, queue.quota, queue.share, total, strict=True

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from heddle.engine.fairshare import UNBOUNDED
 from heddle.engine.nodes import Ints
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Slack:
         self._levels = max((len(queue.path) for queue in queues), default=1)
         for at, queue in enumerate(queues):
             self._quota[at], self._most[at] = queue.quota, queue.most
+        self._capped = bool((self._most < UNBOUNDED).any())
 
     def update(self, changed: set[Queue]) -> None:
         """Takes up what changed, and empties the set."""
@@ -45,14 +47,17 @@ class Slack:
             self._lowest[at] = queue.live.lowest(_PLENTY)
         changed.clear()
 
-    def to_start(self, *, within: bool) -> Ints:
-        """What may at most start below each queue before it, or one above it, reaches a cap, or ``within`` its share.
+    def to_start(self, *, within: bool) -> Ints | None:
+        """What may at most start below each queue before it, or one above it, reaches a cap, or ``within`` its share;
+        None = as much as one likes.
 
         Promises are left out: a claim that starts elsewhere gives its own back.
         """
-        left = self._most - self._running - self._releasing
-        if within:
-            left = np.minimum(left, self._share - self._running)
+        if not (within or self._capped):
+            return None
+        left = self._share - self._running if within else self._most - self._running - self._releasing
+        if within and self._capped:
+            left = np.minimum(left, self._most - self._running - self._releasing)
         for _ in range(self._levels - 1):
             left = np.minimum(left, left[self._above])
         found: Ints = np.maximum(left, 0)

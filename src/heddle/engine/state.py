@@ -525,7 +525,7 @@ class State:
                     for at in queue.path:
                         at.reserved[column] += amount
                         at.fixed[column] += amount * fixed
-        self.tree.changed.update(queue.path)
+        self.tree.touch(queue)
 
     # -- deltas: workloads -------------------------------------------------------------------------
 
@@ -586,13 +586,13 @@ class State:
         """Takes up a spec with another priority: places stay as they are, so no room has become free by it."""
         self.settle()
         self.withdrawn += 1
-        live = work.queue.live if work.queue is not None and work.name in work.queue.live else None
-        if live is not None:
-            live.discard(work)
+        queue = work.queue if work.queue is not None and work.name in work.queue.live else None
+        if queue is not None:
+            queue.live.discard(work)
         work.spec = spec
-        if live is not None:
-            live.add(work)
-            self.tree.changed.update(work.queue.path if work.queue is not None else ())
+        if queue is not None:
+            queue.live.add(work)
+            self.tree.touch(queue)
         self._index(work)
 
     def _arrive(self, work: Work, sign: int) -> None:
@@ -933,7 +933,7 @@ class State:
             self._free_up(row)
         queue = work.queue
         if queue is not None:
-            self.tree.changed.update(queue.path)
+            self.tree.touch(queue)
             if to is TaskState.BOUND:
                 queue.live.add(work)
             elif was is TaskState.BOUND and not (work.held or any(work.bound)):
@@ -1017,7 +1017,7 @@ class State:
             self.tree.counters.reserved[column] += sign * cls.needs[column]
         if work.queue is None:
             return
-        self.tree.changed.update(work.queue.path)
+        self.tree.touch(work.queue)
         if sign > 0:
             work.queue.live.add(work)
         elif not (work.held or any(work.bound)):

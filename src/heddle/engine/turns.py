@@ -34,6 +34,7 @@ class Turns:
         without: set[tuple[str, Kind]] | None = None,
         heard: Mapping[str, Sequence[Kind]] | None = None,
         everyone: Callable[[], bool] = lambda: False,
+        calm: bool = False,
     ) -> None:
         """Line up the claims as they are now.
 
@@ -44,6 +45,7 @@ class Turns:
             heard: by queue, the kinds that may get something: no others are heard. None = all are.
             everyone: with ``heard``, as long as this holds all are heard in their order nevertheless; those of a strict
                 line always are.
+            calm: nobody is displaced meanwhile: a line is made only when its turn comes.
         """
         self.cycle = cycle
         self.total = cycle.total
@@ -52,6 +54,8 @@ class Turns:
         self._restacked = False
         self._everyone = everyone
         self._walks: dict[str, Walk] = {}
+        self._grow = grow
+        self._unmade: dict[str, Collection[Kind]] = {}  # kinds of lines that are made once their turn comes
         # (queue, what was asked for in vain) -> value of `State.freed` then, and the shortest time it was asked for
         self._lost: dict[tuple[str, Kind], tuple[int, float]] = {}
         walk = heard is not None and everyone()
@@ -61,6 +65,9 @@ class Turns:
                 kinds = heard.get(queue.name, ())
                 if walk or queue.spec.ordering == "StrictFIFO":
                     self._walks[queue.name] = Walk(queue, set(kinds), grow=grow)
+                elif calm:
+                    self.lines[queue.name], self._unmade[queue.name] = [], kinds
+                    continue
             line = line_up(cycle, queue, kinds, grow=grow, without=without or set())
             if line or queue.name in self._walks:
                 self.lines[queue.name] = line
@@ -117,6 +124,12 @@ class Turns:
             while queue.children:
                 queue = heaps[queue.name][0][2]
             line = lines[queue.name]
+            if queue.name in self._unmade:
+                kinds = self._unmade.pop(queue.name)
+                line[:] = line_up(self.cycle, queue, kinds, grow=self._grow, without=set())
+                if not line:
+                    self._again(queue, over=True)
+                    continue
             moves = state.checkpoint()
             if self._lost and self._hopeless(queue, line[0][2]):
                 heappop(line)
@@ -183,6 +196,10 @@ class Turns:
 
     def only(self, heard: Mapping[str, Collection[Kind]]) -> None:
         """Nobody is heard any more but these kinds, those who just started, and those of strict lines."""
+        if not heard and not self._walks:
+            self.lines, self._unmade, self.heaps[""], self._restacked = {}, {}, [], True
+            return
+        self._unmade = {name: heard[name] for name in self._unmade if name in heard}
         for name, line in self.lines.items():
             if line and name not in self._walks:
                 kinds = set(heard.get(name, ()))
@@ -198,11 +215,15 @@ class Turns:
         self._restacked = True
 
     def _stack(self, above: str, level: list[Queue]) -> bool:
-        some = [q for q in level if (self._stack(q.name, q.children) if q.children else self.lines.get(q.name))]
+        some = [q for q in level if (self._stack(q.name, q.children) if q.children else self._waits(q.name))]
         heap = [(standing(queue, self.total), queue.name, queue) for queue in some]
         heapify(heap)
         self.heaps[above] = heap
         return bool(heap)
+
+    def _waits(self, name: str) -> bool:
+        """Whether anybody in a queue may have a turn."""
+        return name in self._unmade or bool(self.lines.get(name))
 
     def _again(self, leaf: Queue, *, over: bool) -> None:
         for queue in leaf.path:

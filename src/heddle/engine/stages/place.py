@@ -63,7 +63,7 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     works = cycle.state.works
     everyone = cycle.may_keep_ahead if not grow else _nobody
     what = Wish.GROW if grow else Wish.START
-    turns = Turns(cycle, grow=grow, heard=cycle.may_be_placed(what, within=within), everyone=everyone)
+    turns = Turns(cycle, grow=grow, heard=cycle.may_be_placed(what, within=within), everyone=everyone, calm=True)
     narrow = not grow and bool(turns.lines) and cycle.few_rows_freed()
     for queue, name in turns:
         work = works[name]
