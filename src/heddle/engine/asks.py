@@ -220,13 +220,24 @@ class Asks:
             idle: what will be idle in all once all who leave have left; None = nobody leaves.
         """
         size = len(self._kinds)
+        fits = self._within(slacks, size)
+        fits |= self._priority[:size] > lowest[self._queue[:size]]
+        if idle is not None:
+            fits |= (self._least[:size] <= idle).all(axis=1)
+        return self._heard(fits, Tried.GAIN, stamp.dated, self._untried(Tried.GAIN, stamp))
+
+    def owed(self, slacks: Sequence[Ints]) -> Heard:
+        """The kinds that ask for no more than what their queue has left of its share, or of its quota; arguments as of
+        :meth:`to_gain`."""
+        size = len(self._kinds)
+        return self._named(self._within(slacks, size).nonzero()[0])
+
+    def _within(self, slacks: Sequence[Ints], size: int) -> Bools:
         least, queue = self._least[:size], self._queue[:size]
-        fits: Bools = self._priority[:size] > lowest[queue]
+        fits: Bools = np.zeros(size, np.bool_)
         for slack in slacks:
             fits |= (least <= slack[queue]).all(axis=1)
-        if idle is not None:
-            fits |= (least <= idle).all(axis=1)
-        return self._heard(fits, Tried.GAIN, stamp.dated, self._untried(Tried.GAIN, stamp))
+        return fits
 
     def _heard(self, fits: Bools, what: Tried, stamp: int, untried: Bools) -> Heard:
         """Those who fit, if any of them is untried; else nobody, which is noted."""

@@ -334,12 +334,14 @@ class Nodes:
 
         Few are looked at as a rule: only so many are sorted at ``first``.
         """
-        free = self.land[rows, 0]
-        while rows.size:
-            top = free >= (np.partition(free, -first)[-first] if rows.size > first else free.min())
-            here = rows[top]
-            yield from here[np.lexsort((-self.order[here], -free[top]))].tolist()
-            rows, free = rows[~top], free[~top]
+        keys = (self.land[rows, 0] << LABEL_BITS) + self.order[rows]  # most rows of a full cluster have as much free
+        while rows.size > first:
+            parted = np.argpartition(keys, -first)
+            here = parted[-first:]
+            yield from rows[here[np.argsort(-keys[here])]].tolist()
+            rows, keys = rows[parted[:-first]], keys[parted[:-first]]
+            first *= 8
+        yield from rows[np.argsort(-keys)].tolist()
 
     # -- devices -----------------------------------------------------------------------------------
 

@@ -31,8 +31,8 @@ class Queue:
     __slots__ = (
         "active", "burden", "ceiling", "children", "drain_after", "fixed", "growing", "keep", "keeps", "kinds",
         "limit", "live", "most", "name", "number", "parent", "past", "path", "preempt_min", "priority", "quota",
-        "reclaim_min", "releasing", "request", "reserved", "running", "share", "spec", "stood", "stopped", "submitters",
-        "tick", "waiting", "want", "weight", "works",
+        "reclaim_min", "releasing", "request", "reserved", "rows", "running", "share", "spec", "stood", "stopped",
+        "submitters", "tick", "waiting", "want", "weight", "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -50,6 +50,7 @@ class Queue:
         self.number = 0  # among all queues
         self.growing: dict[str, Any] = {}  # those of them of which something runs (state.Work)
         self.works: dict[str, Any] = {}  # own workloads by name (state.Work)
+        self.rows: dict[int, int] = {}  # of nodes, with how many tasks of preemptible work run or are promised a place
         self.live = Living()  # those of them that run or are promised a place
         self.children: list[Queue] = []
         self.parent: Queue | None = None
@@ -71,6 +72,14 @@ class Queue:
         self.keep: Amounts = []  # what is not lent of the quota
         self.keeps = False  # it or one below keeps anything
         self.weight: list[float] = []
+
+    def settle_on(self, row: int, sign: int) -> None:
+        """Counts a task of preemptible work into, or out of, those on a row of nodes."""
+        there = self.rows.get(row, 0) + sign
+        if there:
+            self.rows[row] = there
+        else:
+            del self.rows[row]
 
     def used(self, column: int) -> int:
         """What counts as the queue's own: running and promised."""

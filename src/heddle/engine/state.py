@@ -470,6 +470,7 @@ class State:
             queue.growing = {}
             queue.kinds = {}
             queue.works = {}
+            queue.rows = {}
             queue.live = Living()
         for work in self.works.values():
             work.queue = self.tree.queues.get(work.spec.queue)
@@ -478,6 +479,11 @@ class State:
                 work.queue.works[work.name] = work
                 if work.held or any(work.bound):
                     work.queue.live.add(work)
+                for task in work.tasks.values() if work.spec.preemptible else ():
+                    if task.state is TaskState.BOUND:
+                        work.queue.settle_on(task.row, 1)
+                    if task.hold:
+                        work.queue.settle_on(task.hold[0], 1)
             self._charge(work, 1)
             self._index(work)
             if self.tree.counts_users:
@@ -939,6 +945,10 @@ class State:
             elif was is TaskState.BOUND and not (work.held or any(work.bound)):
                 queue.live.discard(work)
             fixed = not work.spec.preemptible
+            if not fixed and to is TaskState.BOUND:
+                queue.settle_on(row, 1)
+            elif not fixed and was is TaskState.BOUND:
+                queue.settle_on(task.row, -1)
             for column in cls.charged:
                 amount = cls.needs[column]
                 for at in queue.path:
@@ -1023,6 +1033,8 @@ class State:
         elif not (work.held or any(work.bound)):
             work.queue.live.discard(work)
         fixed = not work.spec.preemptible
+        if not fixed:
+            work.queue.settle_on(row, sign)
         for column in cls.charged:
             amount = sign * cls.needs[column]
             for at in work.queue.path:

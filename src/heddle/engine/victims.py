@@ -39,6 +39,10 @@ class Rule(Protocol):
         """Workloads that might be evicted."""
         ...
 
+    def rows(self) -> Iterator[Iterable[int]]:
+        """Rows of nodes on which anybody might be evicted, some of them perhaps in vain."""
+        ...
+
     def allows(self, victim: Work) -> bool:
         """Whether a unit of this workload may be evicted as things stand."""
         ...
@@ -362,14 +366,10 @@ class RoomSearch:
             yield from self.state.nodes.roomiest(usable[left[usable]])
 
     def _inhabited(self) -> Bools:
-        """Which rows have anybody on them whom the rule might evict."""
+        """Which rows have anybody on them whom the rule might evict, and perhaps some more."""
         found = np.zeros(len(self.state.nodes.names), np.bool_)
-        for victim in self.victims:
-            for task in victim.tasks.values():
-                if task.state is TaskState.BOUND:
-                    found[task.row] = True
-                if task.hold:
-                    found[task.hold[0]] = True
+        for rows in self.rule.rows():
+            found[[*rows]] = True
         return found
 
     def _here(self, row: int) -> list[Work]:
