@@ -171,6 +171,16 @@ class Asks:
             self._nobody[Tried.ROOM] = freed
         return rows
 
+    def last_row(self, queue: str, kind: Kind, freed: int, since: Mapping[int, int]) -> int:
+        """The only row of nodes that may have room for one task of a kind, since it alone became freer after there was
+        none anywhere; -1 = others may have too. Arguments as of :meth:`to_place`."""
+        row = self._row.get((queue, kind))
+        before = _UNTRIED if row is None or not self._one[row] else int(self._vain[Tried.ROOM, row])
+        if before < 0 or not 0 < freed - before <= _FEW:
+            return -1
+        freer = {since.get(value, -1) for value in range(before + 1, freed + 1)}
+        return freer.pop() if len(freer) == 1 else -1
+
     def of(self, rows: Ints, what: Wish, left: Ints | None) -> Heard:
         """Of the kinds of some rows those that wish for this, and for no more than what their queue has left (one row
         per queue, none below 0; None = whatever they wish for)."""

@@ -73,10 +73,7 @@ class Turns:
                 self.lines[queue.name] = line
                 if not self._walk(queue):
                     del self.lines[queue.name]
-        if self.lines:
-            self._stack("", cycle.state.tree.tops)
-        else:
-            self.heaps[""] = []
+        self._stack()
 
     def _some(self, heard: Mapping[str, Sequence[Kind]]) -> list[Queue]:
         """Those who wait in whose queue some are heard, or started in this cycle, or whose line is strict."""
@@ -118,8 +115,8 @@ class Turns:
     def __iter__(self) -> Iterator[tuple[Queue, str]]:
         """Yields (queue, workload); the same workload comes again until :meth:`done` is called."""
         state = self.cycle.state
-        heaps, lines = self.heaps, self.lines
-        while heaps[""]:
+        lines = self.lines
+        while (heaps := self.heaps)[""]:
             queue = heaps[""][0][2]
             while queue.children:
                 queue = heaps[queue.name][0][2]
@@ -197,7 +194,7 @@ class Turns:
     def only(self, heard: Mapping[str, Collection[Kind]]) -> None:
         """Nobody is heard any more but these kinds, those who just started, and those of strict lines."""
         if not heard and not self._walks:
-            self.lines, self._unmade, self.heaps[""], self._restacked = {}, {}, [], True
+            self.lines, self._unmade, self.heaps, self._restacked = {}, {}, {"": []}, True
             return
         self._unmade = {name: heard[name] for name in self._unmade if name in heard}
         for name, line in self.lines.items():
@@ -211,15 +208,23 @@ class Turns:
         """Works all standings out again: those of other queues changed too."""
         for name in [name for name in self._walks if name in self.lines]:
             self._walk(self.cycle.state.tree.queues[name])  # whoever is first now may not stand in the heap yet
-        self._stack("", self.cycle.state.tree.tops)
+        self._stack()
         self._restacked = True
 
-    def _stack(self, above: str, level: list[Queue]) -> bool:
-        some = [q for q in level if (self._stack(q.name, q.children) if q.children else self._waits(q.name))]
-        heap = [(standing(queue, self.total), queue.name, queue) for queue in some]
-        heapify(heap)
-        self.heaps[above] = heap
-        return bool(heap)
+    def _stack(self) -> None:
+        """Puts the queues in which anybody waits for a turn, and those above them, into heaps: level by level."""
+        self.heaps = {"": []}
+        queues = self.cycle.state.tree.queues
+        for name in self.lines:
+            if not self._waits(name):
+                continue
+            for queue in queues[name].path:
+                heap = self.heaps.setdefault(queue.parent.name if queue.parent else "", [])
+                heap.append((standing(queue, self.total), queue.name, queue))
+                if len(heap) > 1:
+                    break  # those above stand in theirs already
+        for heap in self.heaps.values():
+            heapify(heap)
 
     def _waits(self, name: str) -> bool:
         """Whether anybody in a queue may have a turn."""

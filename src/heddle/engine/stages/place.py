@@ -137,7 +137,13 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, *, grow: bool, wi
     kept = cycle.outlasts(work)
     if not all(shadow.admits(queue, demand, fixed=fixed) for shadow in kept):
         return False
-    placed = cycle.placer.place(work, need, fence=Fence(kept, cycle.state.nodes) if kept else None)
+    row = -1
+    if alike and not grow and not kept and not work.spec.topology_required:
+        row = cycle.state.asks.last_row(queue.name, work.kind or (), cycle.state.freed, cycle.state.freed_rows)
+    if row >= 0:
+        placed = cycle.placer.place_on(work, need, row)
+    else:
+        placed = cycle.placer.place(work, need, fence=Fence(kept, cycle.state.nodes) if kept else None)
     if placed is None:
         if alike and not kept and cycle.at_start():
             cycle.state.asks.in_vain(Tried.ROOM, queue.name, work.kind or (), cycle.state.freed)
