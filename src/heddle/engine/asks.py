@@ -7,7 +7,7 @@ costs what changed since the last one, not what waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -144,26 +144,12 @@ class Asks:
         if note and self._nobody.get(Tried.ROOM) == freed:
             return NONE
         size = len(self._kinds)
-        barren, least = self._vain[Tried.ROOM, :size], self._least[:size]
+        barren = self._vain[Tried.ROOM, :size]
         rows = among
         if rows is None:
             rows = ((barren != freed) & (self._vain[Tried.CAP, :size] != freed)).nonzero()[0]
         if rows.size:
-            before, asked = barren[rows], least[rows]
-            singly: Bools = self._one[rows] & (before >= 0) & (freed - before <= _FEW)
-            fits = np.ones(rows.size, np.bool_)
-            for stamp in set(before[singly].tolist()):
-                freer = {since.get(value, -1) for value in range(stamp + 1, freed + 1)}
-                mine = singly & (before == stamp)
-                if -1 in freer:
-                    singly &= ~mine
-                    continue
-                some: Bools = np.zeros(rows.size, np.bool_)
-                for row in freer:  # nothing else became freer: the place is there, or there is still none
-                    some |= (asked <= np.maximum(room[row], 0)).all(axis=1)
-                fits &= some | ~mine
-            if not singly.all():
-                fits &= singly | (asked <= idle()).all(axis=1)
+            fits = self._fit(rows, barren[rows], idle, freed, since, room)
             if note:
                 barren[rows[~fits]] = freed  # nor is there room until more becomes free
             rows = rows[fits]
@@ -171,22 +157,51 @@ class Asks:
             self._nobody[Tried.ROOM] = freed
         return rows
 
+    def _fit(
+        self, rows: Ints, before: Ints, idle: Callable[[], Ints], freed: int, since: Mapping[int, int], room: Ints
+    ) -> Bools:
+        """For each of some rows, whether it may fit; ``before`` = as of when it was known to fit nowhere."""
+        asked, stamp = self._least[rows], int(before[0])
+        freer = self._freer(stamp, freed, since)
+        if freer is not None and bool((before == stamp).all()) and bool(self._one[rows].all()):
+            return _on(asked, freer, room)  # as a rule all were last looked at together
+        fits: Bools = np.ones(rows.size, np.bool_)
+        idly = ~self._one[rows]
+        for stamp in set(before[self._one[rows]].tolist()):
+            mine = self._one[rows] & (before == stamp)
+            freer = self._freer(stamp, freed, since)
+            if freer is not None:
+                fits &= _on(asked, freer, room) | ~mine
+            else:
+                idly |= mine
+        if idly.any():
+            fits &= ~idly | (asked <= idle()).all(axis=1)
+        return fits
+
+    @staticmethod
+    def _freer(before: int, freed: int, since: Mapping[int, int]) -> set[int] | None:
+        """The few rows of nodes that alone became freer meanwhile; None = others may have too."""
+        if before < 0 or freed - before > _FEW:
+            return None
+        found = {since.get(value, -1) for value in range(before + 1, freed + 1)}
+        return None if -1 in found else found
+
     def last_row(self, queue: str, kind: Kind, freed: int, since: Mapping[int, int]) -> int:
         """The only row of nodes that may have room for one task of a kind, since it alone became freer after there was
         none anywhere; -1 = others may have too. Arguments as of :meth:`to_place`."""
         row = self._row.get((queue, kind))
-        before = _UNTRIED if row is None or not self._one[row] else int(self._vain[Tried.ROOM, row])
-        if before < 0 or not 0 < freed - before <= _FEW:
+        if row is None or not self._one[row]:
             return -1
-        freer = {since.get(value, -1) for value in range(before + 1, freed + 1)}
-        return freer.pop() if len(freer) == 1 else -1
+        freer = self._freer(int(self._vain[Tried.ROOM, row]), freed, since)
+        return freer.pop() if freer is not None and len(freer) == 1 else -1
 
     def of(self, rows: Ints, what: Wish, left: Ints | None) -> Heard:
         """Of the kinds of some rows those that wish for this, and for no more than what their queue has left (one row
         per queue, none below 0; None = whatever they wish for)."""
         if what is Wish.GROW and not self._growing:
             return {}
-        rows = rows[(self._what[rows] & what) > 0]
+        if self._growing:
+            rows = rows[(self._what[rows] & what) > 0]
         if rows.size and left is not None:
             rows = rows[(self._least[rows] <= left[self._queue[rows]]).all(axis=1)]
         return self._named(rows)
@@ -213,18 +228,15 @@ class Asks:
         fits: Bools = np.all(self._least[: len(self._kinds)] <= idle, axis=1)
         return self._heard(fits, Tried.GATHER, stamp.dated, self._untried(Tried.GATHER, stamp))
 
-    def untried(self, stamp: Stamp) -> bool:
-        """Whether there is a kind that was not found to make nobody leave when the world was as these numbers say."""
-        if self._nobody.get(Tried.GAIN) == stamp.dated:
-            return False
-        live: Bools = self._least[: len(self._kinds), 0] != _ENDLESS
-        return bool((live & self._untried(Tried.GAIN, stamp)).any())
+    def nobody_gains(self, stamp: Stamp) -> bool:
+        """Whether it is known that :meth:`to_gain` finds nobody."""
+        return self._nobody.get(Tried.GAIN) == stamp.dated
 
     def to_gain(self, stamp: Stamp, slacks: Sequence[Ints], lowest: Ints, idle: Ints | None) -> Heard:
         """The kinds that others might leave for, as :meth:`to_gather` gives them.
 
         Args:
-            stamp: as of :meth:`untried`.
+            stamp: how the world is.
             slacks: what each queue has left of its share, and of its quota: one row per queue, none below 0.
             lowest: per queue the lowest priority of what has a place.
             idle: what will be idle in all once all who leave have left; None = nobody leaves.
@@ -262,3 +274,11 @@ class Asks:
             if (each := self._kinds[row]) is not None:
                 found.setdefault(each[0], []).append(each[1])
         return found
+
+
+def _on(asked: Ints, rows: Iterable[int], room: Ints) -> Bools:
+    """For each of some tasks, whether one of a few rows has as much idle as it asks for."""
+    found: Bools = np.zeros(len(asked), np.bool_)
+    for row in rows:
+        found |= (asked <= np.maximum(room[row], 0)).all(axis=1)
+    return found

@@ -256,7 +256,7 @@ class Cycle:
         priority than something that has a place in their queue; with those that fit where others leave already."""
         state = self.state
         stamp = self.stamp if self.untouched() else ON_TRIAL
-        if not state.asks.untried(stamp):
+        if state.asks.nobody_gains(stamp):
             return {}
         idle = state.nodes.idle(land=True) if state.holders or state.nodes.leaving else None
         return state.asks.to_gain(stamp, state.tree.slack.own(), state.tree.slack.lowest(), idle)
