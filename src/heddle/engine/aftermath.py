@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from heddle.engine.cycle import Cycle
-from heddle.engine.state import TaskState, Work
+from heddle.engine.state import Hold, Task, TaskState, Work
 
 Stage = Callable[[Cycle], None]
 
 
 def undone(cycle: Cycle, stages: Iterable[Stage]) -> set[str]:
-    """Workloads for which others leave in this cycle, and which would have fewer places after the next."""
+    """Workloads for which others leave in this cycle, and which would have fewer of their places after the next.
+
+    Another place that is only promised in the stead of one that others left for is none: it was taken by a third.
+    """
     state = cycle.state
     before = state.touched or {}
     leaving = [
@@ -28,7 +31,8 @@ def undone(cycle: Cycle, stages: Iterable[Stage]) -> set[str]:
     if not leaving:
         return set()
     gainers = {cycle.evict_reason[task].beneficiary for task in leaving}
-    had = {name: _places(state.works[name]) for name in gainers}
+    held = {name: _promises(state.works[name]) for name in gainers}
+    had = {name: sum(state.works[name].bound) + len(promises) for name, promises in held.items()}
     point = state.checkpoint()
     for task in leaving:
         state.move(task, TaskState.PENDING)
@@ -41,7 +45,8 @@ def undone(cycle: Cycle, stages: Iterable[Stage]) -> set[str]:
         again = {
             reason.beneficiary for task, reason in following.evict_reason.items() if task.state is TaskState.RELEASING
         }
-        return {name for name in gainers if name in again or _places(state.works[name]) < had[name]}
+        kept = {name: _kept(state.works[name], promises) for name, promises in held.items()}
+        return {name for name in gainers if name in again or kept[name] < had[name]}
     finally:
         state.rollback(point)
         state.touched = before
@@ -49,5 +54,13 @@ def undone(cycle: Cycle, stages: Iterable[Stage]) -> set[str]:
             state.step_back(work, was)
 
 
-def _places(work: Work) -> int:
-    return sum(work.bound) + work.held
+def _promises(work: Work) -> dict[Task, Hold]:
+    return {task: task.hold for task in work.tasks.values() if task.hold}
+
+
+def _kept(work: Work, promises: dict[Task, Hold]) -> int:
+    """How many tasks run, or still have the place that was promised to them; whoever only waits for others of the
+    workload may have any."""
+    if work.after is not None:
+        return sum(work.bound) + work.held
+    return sum(work.bound) + sum(task.hold == hold for task, hold in promises.items())

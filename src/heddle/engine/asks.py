@@ -7,12 +7,12 @@ costs what changed since the last one, not what waits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 
 import numpy as np
 
-from heddle.engine.kinds import Ask, Kind
+from heddle.engine.kinds import Ask, Kind, Wish
 from heddle.engine.nodes import Bools, Ints
 from heddle.engine.stamps import NEVER, Stamp
 
@@ -21,6 +21,8 @@ _ENDLESS = 2**62
 _UNTRIED = -1
 _FEW = 16
 """Rows of nodes, freed one after the other, that are looked at singly."""
+
+NONE: Ints = np.zeros(0, np.int64)
 
 Heard = dict[str, list[Kind]]
 """Kinds by queue."""
@@ -48,12 +50,14 @@ class Asks:
         self._priority: Ints = np.zeros(16, np.int64)
         self._queue: Ints = np.zeros(16, np.int64)
         self._timed: Bools = np.zeros(16, np.bool_)
+        self._what: Ints = np.zeros(16, np.int64)  # bits of Wish
         self._vain: Ints = np.full((len(Tried), 16), _UNTRIED, np.int64)
         self._kinds: list[tuple[str, Kind] | None] = []
         self._row: dict[tuple[str, Kind], int] = {}
         self._free: list[int] = []
         self._nobody: dict[Tried, int] = {}  # the state of the world in which none of these kinds may get something
         self.timed = 0  # kinds that wait for their start and have a walltime
+        self._growing = 0  # kinds that may grow
 
     def __len__(self) -> int:
         """How many kinds wait."""
@@ -80,6 +84,7 @@ class Asks:
                 self._priority = np.pad(self._priority, (0, row))
                 self._queue = np.pad(self._queue, (0, row))
                 self._timed = np.pad(self._timed, (0, row))
+                self._what = np.pad(self._what, (0, row))
         self._least[row] = ask.least
         self._one[row] = ask.alone
         self._priority[row] = ask.priority
@@ -88,7 +93,9 @@ class Asks:
         self._nobody = {}
         self._row[queue, kind] = row
         self._timed[row] = ask.timed
+        self._what[row] = ask.what
         self.timed += ask.timed
+        self._growing += (ask.what & Wish.GROW) > 0
 
     def remove(self, queue: str, kind: Kind) -> None:
         """Nobody of this kind waits any longer."""
@@ -97,6 +104,7 @@ class Asks:
         self._kinds[row] = None
         self._free.append(row)
         self.timed -= bool(self._timed[row])
+        self._growing -= (int(self._what[row]) & Wish.GROW) > 0
 
     # -- what was tried ----------------------------------------------------------------------------
 
@@ -112,37 +120,91 @@ class Asks:
         barren: Ints = self._vain[Tried.ROOM, :size]
         return since.get(freed, -1) >= 0 and bool(np.any((barren >= freed - _FEW) & (barren >= 0)))
 
-    def to_place(self, idle: Ints, freed: int, since: Mapping[int, int], room: Ints, *, note: bool) -> Heard:
-        """The kinds that ask for no more than what is idle, and were not found to have no place or to break a cap.
+    def to_place(
+        self,
+        idle: Callable[[], Ints],
+        freed: int,
+        since: Mapping[int, int],
+        room: Ints,
+        among: Ints | None,
+        *,
+        note: bool,
+    ) -> Ints:
+        """The rows of the kinds that ask for no more than what is idle, and were not found to have no place or to break
+        a cap.
 
         Args:
-            idle: what is idle in all, per resource.
+            idle: says what is idle in all, per resource.
             freed: the value of ``State.freed``.
             since: which row of nodes became freer with which value of it; others are unknown.
             room: what is idle, per row of nodes and resource.
+            among: only of these; None = of all.
             note: remember those for whom nothing is there: the state is not one on trial.
         """
         if note and self._nobody.get(Tried.ROOM) == freed:
-            return {}
+            return NONE
         size = len(self._kinds)
-        barren, least = self._vain[Tried.ROOM, :size], self._least[:size]
-        fits: Bools = (barren != freed) & (self._vain[Tried.CAP, :size] != freed)
-        if fits.any():
-            fits &= (least <= idle).all(axis=1)
-        if not fits.any():
-            return self._heard(fits, Tried.ROOM, freed if note else NEVER)
-        before = (fits & self._one[:size] & (barren >= 0) & (freed - barren <= _FEW)).nonzero()[0]
-        for stamp in set(barren[before].tolist()) if before.size else ():
-            rows = {since.get(value, -1) for value in range(stamp + 1, freed + 1)}
-            if -1 not in rows:  # nothing else became freer: the place is there, or there is still none
-                mine = before[barren[before] == stamp]
-                there = np.maximum(room[sorted(rows)], 0)
-                fit: Bools = np.all(least[mine, None, :] <= there[None, :, :], axis=2)
-                none = mine[~np.any(fit, axis=1)]
-                fits[none] = False
-                if note:
-                    barren[none] = freed
-        return self._heard(fits, Tried.ROOM, freed if note else NEVER)
+        barren = self._vain[Tried.ROOM, :size]
+        rows = among
+        if rows is None:
+            rows = ((barren != freed) & (self._vain[Tried.CAP, :size] != freed)).nonzero()[0]
+        if rows.size:
+            fits = self._fit(rows, barren[rows], idle, freed, since, room)
+            if note:
+                barren[rows[~fits]] = freed  # nor is there room until more becomes free
+            rows = rows[fits]
+        if note and not rows.size:
+            self._nobody[Tried.ROOM] = freed
+        return rows
+
+    def _fit(
+        self, rows: Ints, before: Ints, idle: Callable[[], Ints], freed: int, since: Mapping[int, int], room: Ints
+    ) -> Bools:
+        """For each of some rows, whether it may fit; ``before`` = as of when it was known to fit nowhere."""
+        asked, stamp = self._least[rows], int(before[0])
+        freer = self._freer(stamp, freed, since)
+        if freer is not None and bool((before == stamp).all()) and bool(self._one[rows].all()):
+            return _on(asked, freer, room)  # as a rule all were last looked at together
+        fits: Bools = np.ones(rows.size, np.bool_)
+        idly = ~self._one[rows]
+        for stamp in set(before[self._one[rows]].tolist()):
+            mine = self._one[rows] & (before == stamp)
+            freer = self._freer(stamp, freed, since)
+            if freer is not None:
+                fits &= _on(asked, freer, room) | ~mine
+            else:
+                idly |= mine
+        if idly.any():
+            fits &= ~idly | (asked <= idle()).all(axis=1)
+        return fits
+
+    @staticmethod
+    def _freer(before: int, freed: int, since: Mapping[int, int]) -> set[int] | None:
+        """The few rows of nodes that alone became freer meanwhile; None = others may have too."""
+        if before < 0 or freed - before > _FEW:
+            return None
+        found = {since.get(value, -1) for value in range(before + 1, freed + 1)}
+        return None if -1 in found else found
+
+    def last_row(self, queue: str, kind: Kind, freed: int, since: Mapping[int, int]) -> int:
+        """The only row of nodes that may have room for one task of a kind, since it alone became freer after there was
+        none anywhere; -1 = others may have too. Arguments as of :meth:`to_place`."""
+        row = self._row.get((queue, kind))
+        if row is None or not self._one[row]:
+            return -1
+        freer = self._freer(int(self._vain[Tried.ROOM, row]), freed, since)
+        return freer.pop() if freer is not None and len(freer) == 1 else -1
+
+    def of(self, rows: Ints, what: Wish, left: Ints | None) -> Heard:
+        """Of the kinds of some rows those that wish for this, and for no more than what their queue has left (one row
+        per queue, none below 0; None = whatever they wish for)."""
+        if what is Wish.GROW and not self._growing:
+            return {}
+        if self._growing:
+            rows = rows[(self._what[rows] & what) > 0]
+        if rows.size and left is not None:
+            rows = rows[(self._least[rows] <= left[self._queue[rows]]).all(axis=1)]
+        return self._named(rows)
 
     def known(self, what: Tried, queue: str, kind: Kind, stamp: Stamp) -> bool:
         """Whether a kind was found to get nothing when the world was as these numbers say."""
@@ -166,38 +228,57 @@ class Asks:
         fits: Bools = np.all(self._least[: len(self._kinds)] <= idle, axis=1)
         return self._heard(fits, Tried.GATHER, stamp.dated, self._untried(Tried.GATHER, stamp))
 
-    def untried(self, stamp: Stamp) -> bool:
-        """Whether there is a kind that was not found to make nobody leave when the world was as these numbers say."""
-        if self._nobody.get(Tried.GAIN) == stamp.dated:
-            return False
-        live: Bools = self._least[: len(self._kinds), 0] != _ENDLESS
-        return bool((live & self._untried(Tried.GAIN, stamp)).any())
+    def nobody_gains(self, stamp: Stamp) -> bool:
+        """Whether it is known that :meth:`to_gain` finds nobody."""
+        return self._nobody.get(Tried.GAIN) == stamp.dated
 
     def to_gain(self, stamp: Stamp, slacks: Sequence[Ints], lowest: Ints, idle: Ints | None) -> Heard:
         """The kinds that others might leave for, as :meth:`to_gather` gives them.
 
         Args:
-            stamp: as of :meth:`untried`.
+            stamp: how the world is.
             slacks: what each queue has left of its share, and of its quota: one row per queue, none below 0.
             lowest: per queue the lowest priority of what has a place.
             idle: what will be idle in all once all who leave have left; None = nobody leaves.
         """
         size = len(self._kinds)
-        least, queue = self._least[:size], self._queue[:size]
-        fits: Bools = self._priority[:size] > lowest[queue]
-        for slack in slacks:
-            fits |= (least <= slack[queue]).all(axis=1)
+        fits = self._within(slacks, size)
+        fits |= self._priority[:size] > lowest[self._queue[:size]]
         if idle is not None:
-            fits |= (least <= idle).all(axis=1)
+            fits |= (self._least[:size] <= idle).all(axis=1)
         return self._heard(fits, Tried.GAIN, stamp.dated, self._untried(Tried.GAIN, stamp))
 
-    def _heard(self, fits: Bools, what: Tried, stamp: int, untried: Bools | None = None) -> Heard:
-        found: Heard = {}
-        if untried is not None and not (fits & untried).any():
-            fits = np.zeros_like(untried)
-        for row in fits.nonzero()[0].tolist():
-            if (each := self._kinds[row]) is not None:
-                found.setdefault(each[0], []).append(each[1])
+    def owed(self, slacks: Sequence[Ints]) -> Heard:
+        """The kinds that ask for no more than what their queue has left of its share, or of its quota; arguments as of
+        :meth:`to_gain`."""
+        size = len(self._kinds)
+        return self._named(self._within(slacks, size).nonzero()[0])
+
+    def _within(self, slacks: Sequence[Ints], size: int) -> Bools:
+        least, queue = self._least[:size], self._queue[:size]
+        fits: Bools = np.zeros(size, np.bool_)
+        for slack in slacks:
+            fits |= (least <= slack[queue]).all(axis=1)
+        return fits
+
+    def _heard(self, fits: Bools, what: Tried, stamp: int, untried: Bools) -> Heard:
+        """Those who fit, if any of them is untried; else nobody, which is noted."""
+        found = self._named(fits.nonzero()[0]) if (fits & untried).any() else {}
         if not found and stamp != NEVER:
             self._nobody[what] = stamp
         return found
+
+    def _named(self, rows: Ints) -> Heard:
+        found: Heard = {}
+        for row in rows.tolist():
+            if (each := self._kinds[row]) is not None:
+                found.setdefault(each[0], []).append(each[1])
+        return found
+
+
+def _on(asked: Ints, rows: Iterable[int], room: Ints) -> Bools:
+    """For each of some tasks, whether one of a few rows has as much idle as it asks for."""
+    found: Bools = np.zeros(len(asked), np.bool_)
+    for row in rows:
+        found |= (asked <= np.maximum(room[row], 0)).all(axis=1)
+    return found

@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from heddle.engine import patience
 from heddle.engine.asks import Heard, Tried
-from heddle.engine.kinds import Kind
+from heddle.engine.kinds import Kind, Wish
 from heddle.engine.lostwork import reckoned_at
+from heddle.engine.nodes import Ints
 from heddle.engine.placement import Fence, Need, Placer
 from heddle.engine.plan import Action, Bind, Budget, Evict, Reserve
 from heddle.engine.queues import Queue
@@ -28,9 +27,6 @@ from heddle.engine.state import State, Task, TaskState, Work
 from heddle.engine.steps import to_grow
 
 Place = tuple[Task, int, tuple[int, ...]]
-
-_PLENTY = 2**61
-"""More than anybody asks for, or has."""
 
 
 class Cycle:
@@ -70,6 +66,8 @@ class Cycle:
         self.impatient, self.patient_until = patience.outlook(state, now)
         self.joined = state.crowds.joined  # as of when those who seek company were last all heard
         self._shadow_searches = 0
+        # as of which value of `freed` and how many moves there may be a free place for which rows of `asks`
+        self._fitting: tuple[int, int, Ints | None] = (-1, 0, None)
         self._freed = state.freed
         # claims that got nothing while these stay get nothing now: as long as no share changes, and without shares
         self.stamp = state.stamp_of_gains(budget, self.losses_at)
@@ -225,11 +223,23 @@ class Cycle:
         something changes."""
         return not self.state.checkpoint() and not self.barred
 
-    def may_be_placed(self) -> Heard:
-        """The kinds for which there may be a free place."""
+    def may_be_placed(self, what: Wish, *, within: bool) -> Heard:
+        """The kinds for whose wish there may be a free place; with ``within``, only such as may keep shares by it."""
         state = self.state
-        idle, room, note = state.nodes.idle(land=False), state.nodes.bind, self.at_start()
-        return state.asks.to_place(idle, state.freed, state.freed_rows, room, note=note)
+        asks, freed, point, fitting = state.asks, state.freed, state.checkpoint(), None
+        if self._fitting[0] == freed:  # what others took meanwhile left no more for anybody
+            fitting = self._fitting[2]
+        if self._fitting[:2] != (freed, point) and (fitting is None or fitting.size):
+            fitting = asks.to_place(
+                self._idle, freed, state.freed_rows, state.nodes.bind, fitting, note=self.at_start()
+            )
+        self._fitting = (freed, point, fitting)
+        if fitting is None or not fitting.size:
+            return {}
+        return asks.of(fitting, what, state.tree.slack.to_start(within=within))
+
+    def _idle(self) -> Ints:
+        return self.state.nodes.idle(land=False)
 
     def few_rows_freed(self) -> bool:
         """Whether it is known on which few rows room became free since most claims were last tried in vain."""
@@ -246,15 +256,10 @@ class Cycle:
         priority than something that has a place in their queue; with those that fit where others leave already."""
         state = self.state
         stamp = self.stamp if self.untouched() else ON_TRIAL
-        if not state.asks.untried(stamp):
+        if state.asks.nobody_gains(stamp):
             return {}
-        queues = list(state.tree.queues.values())
-        used = np.array([q.running for q in queues], np.int64) + np.array([q.reserved for q in queues], np.int64)
-        bounds = ([q.share for q in queues], [q.quota for q in queues])
-        slacks = [np.maximum(np.array(bound, np.int64) - used, 0) for bound in bounds]
-        lowest = np.array([queue.live.lowest(_PLENTY) for queue in queues], np.int64)
         idle = state.nodes.idle(land=True) if state.holders or state.nodes.leaving else None
-        return state.asks.to_gain(stamp, slacks, lowest, idle)
+        return state.asks.to_gain(stamp, state.tree.slack.own(), state.tree.slack.lowest(), idle)
 
     def gathers(self, work: Work, need: Need, demand: list[int]) -> bool:
         """Whether what is idle would be enough in sum: moving work makes no room, it only gathers it."""

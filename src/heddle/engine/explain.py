@@ -6,7 +6,7 @@ with that very change starts the workload (somebody else might take the room), a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from heddle.engine.choices import first_choice
@@ -346,6 +346,11 @@ class _AnyoneYields:
     def candidates(self) -> list[Work]:
         """Everything that runs."""
         return [work for work in self.cycle.state.works.values() if self.allows(work)]
+
+    def rows(self) -> Iterator[Iterable[int]]:
+        """Wherever anybody is, or has a place promised."""
+        for there in (self.cycle.state.on_row, self.cycle.state.holds_on_row):
+            yield (row for row, tasks in there.items() if tasks)
 
     def allows(self, victim: Work) -> bool:
         """Anyone but the asker."""

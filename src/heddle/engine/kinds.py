@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from heddle.engine.steps import to_grow
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
 Kind = tuple[object, ...]
 
 
+class Wish(IntEnum):
+    """What a claim may get beside what runs."""
+
+    START = 1
+    """Its start."""
+    GROW = 2
+    """More than its minimum."""
+    BOTH = 3
+    """Either: it is a kind of its own."""
+
+
 class Ask(NamedTuple):
     """What those of one kind ask for.
 
@@ -28,12 +40,14 @@ class Ask(NamedTuple):
         alone: it is one task, which one node must have room for.
         priority: their priority, without what age adds.
         timed: they wait for their start, and it is known how long they would run.
+        what: what they may get beside what runs.
     """
 
     least: Sequence[int]
     alone: bool
     priority: int
     timed: bool
+    what: Wish
 
 
 SHORT = "short"
@@ -111,13 +125,14 @@ def ask_of(work: Work, width: int) -> Ask:
     """What those of the workload's kind ask nodes for at least, per resource: nothing where that is not known."""
     amounts = [0] * width
     kind, priority = work.kind, work.spec.priority
-    timed = work.spec.walltime is not None and (kind is None or len(kind) == 1 or kind[0] == START)
+    timed = work.spec.walltime is not None and (kind is None or len(kind) == 1 or kind[0] in (START, PROMISED))
     if kind is None or len(kind) == 1:
-        return Ask(amounts, alone=False, priority=priority, timed=timed)
+        return Ask(amounts, alone=False, priority=priority, timed=timed, what=Wish.BOTH)
     cls = work.bases[0]
     count = 1 if kind[0] == GROW else work.spec.pod_sets[0].min - work.bound[0]
     for column in cls.used:
         amounts[column] = cls.needs[column] * count
     if not cls.fixed:
         amounts[0] = 0  # it depends on the hardware, also on such as comes later
-    return Ask(amounts, count == 1 and not work.social, priority, timed)
+    what = Wish.GROW if kind[0] == GROW else Wish.START
+    return Ask(amounts, count == 1 and not work.social, priority, timed, what)

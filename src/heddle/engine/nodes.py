@@ -32,7 +32,7 @@ SOLE = 1 << 20
 LABEL_BITS = 34
 _STEP = 1 << 12
 _FEW = 3
-"""Up to so many devices are quicker to change one by one."""
+"""Up to so many devices, or rows, are quicker to change one by one."""
 _REMEMBERED = 4096
 """Sets of devices, as rows."""
 _TOP = (1 << LABEL_BITS) - 1
@@ -311,7 +311,14 @@ class Nodes:
     def idle(self, *, land: bool) -> Ints:
         """How much of each resource is idle on schedulable nodes now, or (``land``) once all who leave have left (do
         not write to it). Costs what changed since it was last asked."""
-        if self._changed:
+        if 0 < len(self._changed) <= _FEW:  # then this is cheaper than arrays of rows
+            for row in self._changed:
+                for at, ledger in enumerate((self.bind, self.land)):
+                    amounts = np.maximum(ledger[row], 0) * self.open[row]
+                    self._sums[at] += amounts - self._idle[at, row]
+                    self._idle[at, row] = amounts
+            self._changed.clear()
+        elif self._changed:
             rows = np.fromiter(self._changed, np.int64, len(self._changed))
             self._changed.clear()
             there = self.open[rows][:, None]
@@ -327,12 +334,14 @@ class Nodes:
 
         Few are looked at as a rule: only so many are sorted at ``first``.
         """
-        free = self.land[rows, 0]
-        while rows.size:
-            top = free >= (np.partition(free, -first)[-first] if rows.size > first else free.min())
-            here = rows[top]
-            yield from here[np.lexsort((-self.order[here], -free[top]))].tolist()
-            rows, free = rows[~top], free[~top]
+        keys = (self.land[rows, 0] << LABEL_BITS) + self.order[rows]  # most rows of a full cluster have as much free
+        while rows.size > first:
+            parted = np.argpartition(keys, -first)
+            here = parted[-first:]
+            yield from rows[here[np.argsort(-keys[here])]].tolist()
+            rows, keys = rows[parted[:-first]], keys[parted[:-first]]
+            first *= 8
+        yield from rows[np.argsort(-keys)].tolist()
 
     # -- devices -----------------------------------------------------------------------------------
 

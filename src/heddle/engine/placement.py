@@ -114,6 +114,16 @@ class Placer:
         self._failed[key] = (self.state.freed, fence)
         return None
 
+    def place_on(self, work: Work, need: Need, row: int) -> list[Task] | None:
+        """The same for one task for which only this row may have room now."""
+        ((part, _),) = need
+        task = waiting(work, part, 1)[0]
+        admitted = self.state.cache.eligible.of(work.parts[part].key.where)
+        if not admitted[row] or not self.fits(task, row, land=False):
+            return None
+        self.put(task, row, land=False)
+        return [task]
+
     def place_within(
         self, work: Work, need: Need, rows: Ints | None, *, land: bool, fence: Fence | None = None
     ) -> list[Task] | None:

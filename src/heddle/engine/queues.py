@@ -18,6 +18,7 @@ from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.lending import Lending
 from heddle.engine.living import Living
 from heddle.engine.model import QueueSpec
+from heddle.engine.slack import Slack
 from heddle.engine.submitters import Submitters
 from heddle.engine.usage import PastUsage, advanced, burden
 
@@ -30,8 +31,8 @@ class Queue:
     __slots__ = (
         "active", "burden", "ceiling", "children", "drain_after", "fixed", "growing", "keep", "keeps", "kinds",
         "limit", "live", "most", "name", "number", "parent", "past", "path", "preempt_min", "priority", "quota",
-        "reclaim_min", "releasing", "request", "reserved", "running", "share", "spec", "stopped", "submitters",
-        "tick", "waiting", "want", "weight", "works",
+        "reclaim_min", "releasing", "request", "reserved", "rows", "running", "share", "spec", "stood", "stopped",
+        "submitters", "tick", "waiting", "want", "weight", "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -43,11 +44,13 @@ class Queue:
         self.request: Amounts = [0] * width  # all tasks of its own workloads, running or not
         self.want: Amounts | None = None  # what it and those below ask for, within caps; None = to be summed up anew
         self.share: Amounts = [0] * width
+        self.stood: Standing | None = None  # its standing, while nothing that it rests on changes
         self.waiting: list[tuple[int, float, str]] = []  # keys of own workloads with pending tasks, sorted
         self.kinds: dict[tuple[object, ...], list[tuple[int, float, str]]] = {}  # the same by kind (kinds.Kind)
         self.number = 0  # among all queues
         self.growing: dict[str, Any] = {}  # those of them of which something runs (state.Work)
         self.works: dict[str, Any] = {}  # own workloads by name (state.Work)
+        self.rows: dict[int, int] = {}  # of nodes, with how many tasks of preemptible work run or are promised a place
         self.live = Living()  # those of them that run or are promised a place
         self.children: list[Queue] = []
         self.parent: Queue | None = None
@@ -69,6 +72,14 @@ class Queue:
         self.keep: Amounts = []  # what is not lent of the quota
         self.keeps = False  # it or one below keeps anything
         self.weight: list[float] = []
+
+    def settle_on(self, row: int, sign: int) -> None:
+        """Counts a task of preemptible work into, or out of, those on a row of nodes."""
+        there = self.rows.get(row, 0) + sign
+        if there:
+            self.rows[row] = there
+        else:
+            del self.rows[row]
 
     def used(self, column: int) -> int:
         """What counts as the queue's own: running and promised."""
@@ -153,6 +164,8 @@ class QueueTree:
         self.patient: list[Queue] = []
         self.stale = True
         self.moved = 0  # moves with every counter: what is remembered of them must be worked out again
+        self.changed: set[Queue] = set()  # whose counters, share or work in places did, since `slack` was last asked
+        self._slack = Slack((), 0)
         self.shares = 0  # moves whenever somebody's share does of what not everybody gets as much of as he asks for
         self.lending = Lending(self, free)
         self.counts_users = False
@@ -161,6 +174,7 @@ class QueueTree:
         self._given: dict[str, Amounts] = {}
         self._divided: dict[tuple[str, int], Division] = {}
         self._nothing: Amounts = []
+        self._total: Amounts = []  # what there was of each resource when it was last divided
 
     def widen(self) -> None:
         """Adds counters for resources that were appended to the shared list."""
@@ -226,6 +240,23 @@ class QueueTree:
         self.decaying = [queue for queue in every if queue.spec.usage_half_life is not None]
         self.patient = [queue for queue in every if queue.drain_after < math.inf]
         self.lending.settle()
+        self._slack = Slack([*self.queues.values()], len(self.resources))
+        self.changed = {*self.queues.values()}
+        for queue in self.changed:
+            queue.stood = None
+
+    def touch(self, queue: Queue) -> None:
+        """Counters of a queue, and of all above it, or its work in places, are about to change."""
+        for at in queue.path:
+            self.changed.add(at)
+            at.stood = None
+
+    @property
+    def slack(self) -> Slack:
+        """What each queue has left, as it is now."""
+        if self.changed:
+            self._slack.update(self.changed)
+        return self._slack
 
     # -- caps --------------------------------------------------------------------------------------
 
@@ -279,6 +310,10 @@ class QueueTree:
 
     def divide(self, total: Sequence[int]) -> None:
         """Writes every queue's fair share, level by level from the top. Costs what changed since the last time."""
+        if self._total != total:
+            self._total = list(total)
+            for queue in self.queues.values():
+                queue.stood = None
         for queue in self.halted:
             self.asked(queue)
         anew: set[str] = set()
@@ -332,6 +367,8 @@ class QueueTree:
         for queue, share in zip(level, shares, strict=True):
             if queue.share[column] != share:
                 queue.share[column] = share
+                self.changed.add(queue)
+                queue.stood = None
                 self.shares += not alike
 
     @staticmethod
@@ -349,7 +386,9 @@ class QueueTree:
         """Works out what past use counts for at a moment; O(queues that count it)."""
         for queue in self.decaying:
             past = past_at(queue, self.resources, now)
-            queue.burden = burden(past, self.resources, total, queue.weight) if past else 0.0
+            counts = burden(past, self.resources, total, queue.weight) if past else 0.0
+            if counts != queue.burden:
+                queue.burden, queue.stood = counts, None
 
     @staticmethod
     def within(queue: Queue, demand: Sequence[int], bound: str, top: Queue | None = None) -> bool:
@@ -395,8 +434,16 @@ def standing(queue: Queue, total: Sequence[int]) -> Standing:
     """Where a queue stands: below quota first, then by saturation of its share (dominant resource as in DRF),
     then by what it used lately.
 
-    Ghodsi et al., Dominant Resource Fairness, NSDI 2011, with the fair share in the place of an equal split.
+    Ghodsi et al., Dominant Resource Fairness, NSDI 2011, with the fair share in the place of an equal split. The total
+    is what was last divided.
     """
+    found = queue.stood
+    if found is None:
+        found = queue.stood = _standing(queue, total)
+    return found
+
+
+def _standing(queue: Queue, total: Sequence[int]) -> Standing:
     owed = spent = part = 0.0
     for used, held, quota, share, whole in zip(
         queue.running, queue.reserved, queue.quota, queue.share, total, strict=True

@@ -6,6 +6,7 @@ little of it is enough.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from heddle.engine.cycle import Cycle
@@ -82,6 +83,12 @@ class PreemptLowerPriorityInQueue:
     def candidates(self) -> list[Work]:
         """Preemptible work (or work that was only just placed) of lower priority."""
         return [victim for victim in self.queue.live.values() if self.allows(victim)]
+
+    def rows(self) -> Iterator[Iterable[int]]:
+        """Where the candidates are."""
+        for victim in self.candidates():
+            yield (task.row for task in victim.tasks.values() if task.state is TaskState.BOUND)
+            yield (task.hold[0] for task in victim.tasks.values() if task.hold)
 
     def allows(self, victim: Work) -> bool:
         """Strictly lower priority, with ages counted too, and preemptible or placed in this very cycle."""
@@ -176,6 +183,15 @@ class ReclaimTowardsFairShare:
             if queue is not self.queue and queue.live and self._standing(queue).hopes:
                 found += [victim for victim in queue.live.values() if self._may(victim)]
         return found
+
+    def rows(self) -> Iterator[Iterable[int]]:
+        """Where anybody has a place who is preemptible and of a queue that may have to yield, or was just placed: in a
+        large cluster that is told sooner than who of them may be evicted."""
+        for queue in self.state.tree.queues.values():
+            if queue is not self.queue and queue.live and self._standing(queue).hopes:
+                yield queue.rows
+        for task in self.state.touched or ():
+            yield [task.row] if task.state is TaskState.BOUND else [task.hold[0]] if task.hold else []
 
     def allows(self, victim: Work) -> bool:
         """As the class says, and preemptible or placed in this very cycle."""

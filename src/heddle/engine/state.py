@@ -470,6 +470,7 @@ class State:
             queue.growing = {}
             queue.kinds = {}
             queue.works = {}
+            queue.rows = {}
             queue.live = Living()
         for work in self.works.values():
             work.queue = self.tree.queues.get(work.spec.queue)
@@ -478,6 +479,11 @@ class State:
                 work.queue.works[work.name] = work
                 if work.held or any(work.bound):
                     work.queue.live.add(work)
+                for task in work.tasks.values() if work.spec.preemptible else ():
+                    if task.state is TaskState.BOUND:
+                        work.queue.settle_on(task.row, 1)
+                    if task.hold:
+                        work.queue.settle_on(task.hold[0], 1)
             self._charge(work, 1)
             self._index(work)
             if self.tree.counts_users:
@@ -525,6 +531,7 @@ class State:
                     for at in queue.path:
                         at.reserved[column] += amount
                         at.fixed[column] += amount * fixed
+        self.tree.touch(queue)
 
     # -- deltas: workloads -------------------------------------------------------------------------
 
@@ -585,12 +592,13 @@ class State:
         """Takes up a spec with another priority: places stay as they are, so no room has become free by it."""
         self.settle()
         self.withdrawn += 1
-        live = work.queue.live if work.queue is not None and work.name in work.queue.live else None
-        if live is not None:
-            live.discard(work)
+        queue = work.queue if work.queue is not None and work.name in work.queue.live else None
+        if queue is not None:
+            queue.live.discard(work)
         work.spec = spec
-        if live is not None:
-            live.add(work)
+        if queue is not None:
+            queue.live.add(work)
+            self.tree.touch(queue)
         self._index(work)
 
     def _arrive(self, work: Work, sign: int) -> None:
@@ -931,11 +939,16 @@ class State:
             self._free_up(row)
         queue = work.queue
         if queue is not None:
+            self.tree.touch(queue)
             if to is TaskState.BOUND:
                 queue.live.add(work)
             elif was is TaskState.BOUND and not (work.held or any(work.bound)):
                 queue.live.discard(work)
             fixed = not work.spec.preemptible
+            if not fixed and to is TaskState.BOUND:
+                queue.settle_on(row, 1)
+            elif not fixed and was is TaskState.BOUND:
+                queue.settle_on(task.row, -1)
             for column in cls.charged:
                 amount = cls.needs[column]
                 for at in queue.path:
@@ -1014,11 +1027,14 @@ class State:
             self.tree.counters.reserved[column] += sign * cls.needs[column]
         if work.queue is None:
             return
+        self.tree.touch(work.queue)
         if sign > 0:
             work.queue.live.add(work)
         elif not (work.held or any(work.bound)):
             work.queue.live.discard(work)
         fixed = not work.spec.preemptible
+        if not fixed:
+            work.queue.settle_on(row, sign)
         for column in cls.charged:
             amount = sign * cls.needs[column]
             for at in work.queue.path:

@@ -34,6 +34,7 @@ class Turns:
         without: set[tuple[str, Kind]] | None = None,
         heard: Mapping[str, Sequence[Kind]] | None = None,
         everyone: Callable[[], bool] = lambda: False,
+        calm: bool = False,
     ) -> None:
         """Line up the claims as they are now.
 
@@ -44,6 +45,7 @@ class Turns:
             heard: by queue, the kinds that may get something: no others are heard. None = all are.
             everyone: with ``heard``, as long as this holds all are heard in their order nevertheless; those of a strict
                 line always are.
+            calm: nobody is displaced meanwhile: a line is made only when its turn comes.
         """
         self.cycle = cycle
         self.total = cycle.total
@@ -52,6 +54,8 @@ class Turns:
         self._restacked = False
         self._everyone = everyone
         self._walks: dict[str, Walk] = {}
+        self._grow = grow
+        self._unmade: dict[str, Collection[Kind]] = {}  # kinds of lines that are made once their turn comes
         # (queue, what was asked for in vain) -> value of `State.freed` then, and the shortest time it was asked for
         self._lost: dict[tuple[str, Kind], tuple[int, float]] = {}
         walk = heard is not None and everyone()
@@ -61,15 +65,15 @@ class Turns:
                 kinds = heard.get(queue.name, ())
                 if walk or queue.spec.ordering == "StrictFIFO":
                     self._walks[queue.name] = Walk(queue, set(kinds), grow=grow)
+                elif calm:
+                    self.lines[queue.name], self._unmade[queue.name] = [], kinds
+                    continue
             line = line_up(cycle, queue, kinds, grow=grow, without=without or set())
             if line or queue.name in self._walks:
                 self.lines[queue.name] = line
                 if not self._walk(queue):
                     del self.lines[queue.name]
-        if self.lines:
-            self._stack("", cycle.state.tree.tops)
-        else:
-            self.heaps[""] = []
+        self._stack()
 
     def _some(self, heard: Mapping[str, Sequence[Kind]]) -> list[Queue]:
         """Those who wait in whose queue some are heard, or started in this cycle, or whose line is strict."""
@@ -111,12 +115,18 @@ class Turns:
     def __iter__(self) -> Iterator[tuple[Queue, str]]:
         """Yields (queue, workload); the same workload comes again until :meth:`done` is called."""
         state = self.cycle.state
-        heaps, lines = self.heaps, self.lines
-        while heaps[""]:
+        lines = self.lines
+        while (heaps := self.heaps)[""]:
             queue = heaps[""][0][2]
             while queue.children:
                 queue = heaps[queue.name][0][2]
             line = lines[queue.name]
+            if queue.name in self._unmade:
+                kinds = self._unmade.pop(queue.name)
+                line[:] = line_up(self.cycle, queue, kinds, grow=self._grow, without=set())
+                if not line:
+                    self._again(queue, over=True)
+                    continue
             moves = state.checkpoint()
             if self._lost and self._hopeless(queue, line[0][2]):
                 heappop(line)
@@ -183,25 +193,42 @@ class Turns:
 
     def only(self, heard: Mapping[str, Collection[Kind]]) -> None:
         """Nobody is heard any more but these kinds, those who just started, and those of strict lines."""
-        for queue in self.cycle.lines:
-            line = self.lines.get(queue.name)
-            if line and queue.name not in self._walks:
-                kinds = set(heard.get(queue.name, ()))
+        if not heard and not self._walks:
+            self.lines, self._unmade, self.heaps, self._restacked = {}, {}, {"": []}, True
+            return
+        self._unmade = {name: heard[name] for name in self._unmade if name in heard}
+        for name, line in self.lines.items():
+            if line and name not in self._walks:
+                kinds = set(heard.get(name, ()))
                 line[:] = [entry for entry in line if len(entry[2]) == 1 or entry[2] in kinds]
                 heapify(line)
         self.restack()
 
     def restack(self) -> None:
         """Works all standings out again: those of other queues changed too."""
-        self._stack("", self.cycle.state.tree.tops)
+        for name in [name for name in self._walks if name in self.lines]:
+            self._walk(self.cycle.state.tree.queues[name])  # whoever is first now may not stand in the heap yet
+        self._stack()
         self._restacked = True
 
-    def _stack(self, above: str, level: list[Queue]) -> bool:
-        some = [q for q in level if (self._stack(q.name, q.children) if q.children else self.lines.get(q.name))]
-        heap = [(standing(queue, self.total), queue.name, queue) for queue in some]
-        heapify(heap)
-        self.heaps[above] = heap
-        return bool(heap)
+    def _stack(self) -> None:
+        """Puts the queues in which anybody waits for a turn, and those above them, into heaps: level by level."""
+        self.heaps = {"": []}
+        queues = self.cycle.state.tree.queues
+        for name in self.lines:
+            if not self._waits(name):
+                continue
+            for queue in queues[name].path:
+                heap = self.heaps.setdefault(queue.parent.name if queue.parent else "", [])
+                heap.append((standing(queue, self.total), queue.name, queue))
+                if len(heap) > 1:
+                    break  # those above stand in theirs already
+        for heap in self.heaps.values():
+            heapify(heap)
+
+    def _waits(self, name: str) -> bool:
+        """Whether anybody in a queue may have a turn."""
+        return name in self._unmade or bool(self.lines.get(name))
 
     def _again(self, leaf: Queue, *, over: bool) -> None:
         for queue in leaf.path:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from heddle.engine.cycle import Cycle
+from heddle.engine.cycle import Cycle, Place
 from heddle.engine.nodes import Bools, Ints
 from heddle.engine.placement import Need, waiting
 from heddle.engine.queues import Cap, CapKind, Queue
@@ -37,6 +37,10 @@ class Rule(Protocol):
 
     def candidates(self) -> list[Work]:
         """Workloads that might be evicted."""
+        ...
+
+    def rows(self) -> Iterator[Iterable[int]]:
+        """Rows of nodes on which anybody might be evicted, some of them perhaps in vain."""
         ...
 
     def allows(self, victim: Work) -> bool:
@@ -147,7 +151,29 @@ class RoomSearch:
         """Whether those who are there, or are not any more, leave the claim its places."""
         if not self.work.social:
             return True
-        return all(self.state.crowds.stands(task) for task in self.work.tasks.values() if task.hold)
+        held = [(task, *task.hold) for task in self.work.tasks.values() if task.hold]
+        return all(self.state.crowds.stands(task) for task, _, _ in held) and self._are_let_in(held)
+
+    def _are_let_in(self, places: list[Place]) -> bool:
+        """Whether its tasks are let in one after the other, as when they start: they may have found the company they
+        seek in those who have to leave, and then only in each other."""
+        state, freed = self.state, self.state.freed
+        point = state.checkpoint()
+        for task, _, _ in places:
+            state.unhold(task)
+        while places:
+            shut_out = []
+            for task, row, devices in places:
+                if state.crowds.admits(task, row, land=True):
+                    state.hold(task, row, devices)
+                else:
+                    shut_out.append((task, row, devices))
+            if len(shut_out) == len(places):
+                break
+            places = shut_out
+        state.rollback(point)
+        state.freed = freed
+        return not places
 
     def _over_a_cap(self) -> bool:
         """Whether the claim, with its places, breaks a cap."""
@@ -362,14 +388,10 @@ class RoomSearch:
             yield from self.state.nodes.roomiest(usable[left[usable]])
 
     def _inhabited(self) -> Bools:
-        """Which rows have anybody on them whom the rule might evict."""
+        """Which rows have anybody on them whom the rule might evict, and perhaps some more."""
         found = np.zeros(len(self.state.nodes.names), np.bool_)
-        for victim in self.victims:
-            for task in victim.tasks.values():
-                if task.state is TaskState.BOUND:
-                    found[task.row] = True
-                if task.hold:
-                    found[task.hold[0]] = True
+        for rows in self.rule.rows():
+            found[[*rows]] = True
         return found
 
     def _here(self, row: int) -> list[Work]:

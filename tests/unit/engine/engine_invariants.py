@@ -41,6 +41,13 @@ def check_state(state: State) -> None:
         for user, (runs, leaves, held) in queue.submitters.counts.items() if queue.submitters else ():
             assert runs[0] + leaves[0] == used_by(state, queue.name, user), f"usage of {user} does not add up"
             assert min(held) >= 0, f"promises to {user} do not add up"
+    shares, quotas = state.tree.slack.own()
+    for queue in state.tree.queues.values():
+        for column in range(len(state.resources)):
+            used_there = queue.used(column)
+            assert shares[queue.number, column] == max(0, queue.share[column] - used_there), "what is left drifted"
+            assert quotas[queue.number, column] == max(0, queue.quota[column] - used_there), "what is left drifted"
+        assert state.tree.slack.lowest()[queue.number] == queue.live.lowest(2**61), "the lowest priority drifted"
     for row, tasks in state.on_row.items():
         if any(task.cls.key.exclusive for task in tasks):
             assert len(tasks) == 1, f"{nodes.names[row]} is exclusive, yet shared"

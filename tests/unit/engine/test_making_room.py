@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
 import pytest
 from worlds import bound, codes, node, settle, work, world
 
-from heddle.engine import Evict, QueueSpec, Reserve, State, TaskState, schedule
+import heddle.engine.victims as victims_of_a_claim
+from heddle.engine import Evict, QueueSpec, Reserve, State, TaskState, explain, schedule
+from heddle.engine.asks import Asks
+from heddle.engine.kinds import Kind
+from heddle.engine.stages import room
 from heddle.engine.victims import RoomSearch
 
 
@@ -211,3 +218,41 @@ def test_who_got_nothing_is_not_searched_room_for_again_because_others_come(monk
     state.remove_workload("x/later0")
     schedule(state, 6, verdicts_of=())
     assert "x/waits" in searches, "who was in the way of it may be gone"
+
+
+def everybody(self: Asks, slacks: object) -> dict[str, list[Kind]]:
+    """Stands in for `Asks.owed`: whatever their queue has left."""
+    found: dict[str, list[Kind]] = {}
+    for queue, kind in self._row:
+        found.setdefault(queue, []).append(kind)
+    return found
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("seed", range(40))
+def test_who_is_where_and_who_may_take_back_is_told_in_short(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    draw = random.Random(seed)
+    state = world(*(node(f"n{at}", draw.choice([2, 4]), rack=f"r{at // 2}", zone="z") for at in range(6)))
+    for name in ("a", "b", "c"):
+        state.set_queue(QueueSpec(name, "d" if name != "c" else None, quota={"gpu": draw.choice([0, 4000, 8000])}))
+    state.set_queue(QueueSpec("d", quota={"gpu": draw.choice([4000, 12_000])}))
+
+    def come(first: str, number: int) -> None:
+        for at in range(number):
+            gang, gpus = draw.choice([1, 1, 2, 3]), draw.choice([0.5, 1, 2])
+            spec = work(
+                f"{first}{at:02}", draw.choice("abc"), gang, gpus, priority=draw.randint(0, 2), created=float(at)
+            )
+            state.set_workload(replace(spec, preemptible=draw.random() < 0.8))
+
+    come("w", 6)
+    settle(state, schedule(state, 0.0))
+    come("x", 16)
+    plan = schedule(state, 1.0)
+    long = [explain(state, 1.0, name) for name in ("x00", "x01")]
+    monkeypatch.setattr(victims_of_a_claim, "_FEW", 0)
+    monkeypatch.setattr(room, "_may_take_from", lambda rival, queue: True)
+    monkeypatch.setattr(Asks, "owed", everybody)
+    again = State.rebuild(state.snapshot())
+    assert schedule(again, 1.0) == plan
+    assert [explain(again, 1.0, name) for name in ("x00", "x01")] == long

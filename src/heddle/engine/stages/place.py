@@ -13,6 +13,7 @@ from functools import partial
 from heddle.engine.asks import Tried
 from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle
+from heddle.engine.kinds import Wish
 from heddle.engine.placement import Fence, Need
 from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
@@ -61,7 +62,8 @@ _ROUNDS = 16
 def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     works = cycle.state.works
     everyone = cycle.may_keep_ahead if not grow else _nobody
-    turns = Turns(cycle, grow=grow, heard=cycle.may_be_placed(), everyone=everyone)
+    what = Wish.GROW if grow else Wish.START
+    turns = Turns(cycle, grow=grow, heard=cycle.may_be_placed(what, within=within), everyone=everyone, calm=True)
     narrow = not grow and bool(turns.lines) and cycle.few_rows_freed()
     for queue, name in turns:
         work = works[name]
@@ -79,7 +81,7 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
         if first_choice(work, need, partial(_start, cycle, work, queue, need, grow=False, within=within)):
             turns.done(queue)
             if narrow:
-                turns.only(cycle.may_be_placed())
+                turns.only(cycle.may_be_placed(what, within=within))
             continue
         _keep_ahead(cycle, work, queue, need, within=within)
         for task, row, devices in held:
@@ -135,7 +137,13 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, *, grow: bool, wi
     kept = cycle.outlasts(work)
     if not all(shadow.admits(queue, demand, fixed=fixed) for shadow in kept):
         return False
-    placed = cycle.placer.place(work, need, fence=Fence(kept, cycle.state.nodes) if kept else None)
+    row = -1
+    if alike and not grow and not kept and not work.spec.topology_required:
+        row = cycle.state.asks.last_row(queue.name, work.kind or (), cycle.state.freed, cycle.state.freed_rows)
+    if row >= 0:
+        placed = cycle.placer.place_on(work, need, row)
+    else:
+        placed = cycle.placer.place(work, need, fence=Fence(kept, cycle.state.nodes) if kept else None)
     if placed is None:
         if alike and not kept and cycle.at_start():
             cycle.state.asks.in_vain(Tried.ROOM, queue.name, work.kind or (), cycle.state.freed)

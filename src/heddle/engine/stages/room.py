@@ -14,7 +14,7 @@ from heddle.engine.choices import first_choice
 from heddle.engine.cycle import Cycle, Place
 from heddle.engine.kinds import Kind, apart_from_priority
 from heddle.engine.placement import Need, arrangement
-from heddle.engine.queues import Queue
+from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.rules import rules_for
 from heddle.engine.stages.place import PASSES
 from heddle.engine.stages.promises import redeem
@@ -198,13 +198,13 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
     if len(cycle.evict_reason) > _MANY:
         return False
     state = cycle.state
-    if all(at.used(c) <= min(at.share[c], at.quota[c]) for at in queue.path for c, n in enumerate(demand) if n):
-        rivals = [queue]  # what is within quota on every level yields to higher priority only
-    else:
-        rivals = list(state.tree.queues.values())
+    rivals: Heard = {queue.name: [*queue.kinds]}
+    if not all(at.used(c) <= min(at.share[c], at.quota[c]) for at in queue.path for c, n in enumerate(demand) if n):
+        owed = state.asks.owed(state.tree.slack.own())
+        rivals |= {o.name: owed.get(o.name, []) for o in state.tree.queues.values() if _may_take_from(o, queue)}
     point = state.checkpoint()
-    heard = (other for other in rivals if cycle.active(other))
-    lines = (line_up(cycle, other, other.kinds, grow=None, without=set()) for other in heard)
+    heard = ((state.tree.queues[name], kinds) for name, kinds in rivals.items())
+    lines = (line_up(cycle, other, kinds, grow=None, without=set()) for other, kinds in heard if cycle.active(other))
     names = {key[2] for line in lines for key, _, _ in line}
     for task, (was, *_rest) in list((state.touched or {}).items()):
         if task.state is TaskState.RELEASING and was is TaskState.BOUND:
@@ -242,6 +242,19 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
             break
     state.rollback(point)
     return taken
+
+
+def _may_take_from(rival: Queue, queue: Queue) -> bool:
+    """Whether a queue might take what another uses beyond what is its own; never wrongly False. Within one queue it is
+    priority that counts, and work that is within quota on every level yields to nothing else."""
+    sides = QueueTree.sides(rival, queue)
+    if sides is None:
+        return False
+    theirs = sides[1]
+    return any(
+        theirs.used(c) > min(share, quota)
+        for c, (share, quota) in enumerate(zip(theirs.share, theirs.quota, strict=True))
+    )
 
 
 def _takes(cycle: Cycle, rival: Work, queue: Queue, need: Need, work: Work) -> bool:
