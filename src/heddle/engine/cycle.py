@@ -90,8 +90,10 @@ class Cycle:
         """The first in a strict line that holds up those behind it; None = nobody."""
         if queue.spec.ordering != "StrictFIFO":
             return None
-        waits = (self.state.works[key[2]] for key in queue.waiting)
-        return next((work for work in waits if self.holds_up(queue, work)), None)
+        for key in queue.waiting:
+            if self.holds_up(queue, work := self.state.works[key[2]]):
+                return work
+        return None
 
     def behind(self, queue: Queue, work: Work) -> Work | None:
         """The head of a strict line that this workload waits behind; None = it may start."""

@@ -43,7 +43,7 @@ class Movers:
         if rooms is None:
             self.state.cache.scores(cls, land=True)  # refreshes eligibility
             rows = self.state.nodes.roomiest(np.flatnonzero(cls.eligible))
-            some = (room for room in map(self._room_on, rows) if room is not None)
+            some = filter(None, map(self._room_on, rows))
             rooms = self._rows[key] = list(islice(some, self.compared))
         return any(all(room[column] >= cls.least[column] for column in cls.fit) for room in rooms)
 

@@ -103,7 +103,7 @@ class Moves:
         state.cache.scores(cls, land=True)  # refreshes eligibility
         usable = np.flatnonzero(cls.eligible) if rows is None else rows[cls.eligible[rows]]
         best: tuple[tuple[float, int, str], int] | None = None
-        for row in islice((row for row in nodes.roomiest(usable) if self._there(row)), self.compared):
+        for row in islice(filter(self._there, nodes.roomiest(usable)), self.compared):
             if not self._could_clear(task, row):
                 continue
             self.tried = True

@@ -61,7 +61,7 @@ class Topology:
         """The labels of a row from the outermost level down, as far as it has them."""
         spec = self.nodes.specs[row]
         labels = spec.labels if spec else {}
-        return tuple(takewhile(bool, (labels.get(label, "") for label in self.labels)))
+        return tuple(takewhile(bool, [labels.get(label, "") for label in self.labels]))
 
     def depth(self, label: str) -> int:
         """How far in a level is, 0 = outermost; single nodes are innermost."""

@@ -318,7 +318,7 @@ class RoomSearch:
         known = frozenset(barren)
         # those on which nobody was found before come last: who gained since may have made somebody yield there
         for last in (False, True) if known else (False,):
-            offers = self._offers((row for row in self._by_room(task, rows) if (row in known) is last), barren)
+            offers = self._offers(self._by_room(task, rows), barren, known, last=last)
             compared = 0
             best: tuple[tuple[object, ...], Offer] | None = None
             while compared < most and (batch := sorted(islice(offers, most - compared))):
@@ -342,9 +342,12 @@ class RoomSearch:
                 return best[1].row
         return -1
 
-    def _offers(self, rows: Iterable[int], barren: set[int]) -> Iterator[Offer]:
-        """Rows on which somebody may be evicted; the others are noted."""
+    def _offers(self, rows: Iterable[int], barren: set[int], known: frozenset[int], *, last: bool) -> Iterator[Offer]:
+        """Rows on which somebody may be evicted, of those that are ``known`` (``last``) or of the others; rows where
+        nobody is are noted."""
         for row in rows:
+            if (row in known) is not last:
+                continue
             if not (here := self._here(row)):
                 barren.add(row)
                 self._vain += 1
