@@ -16,7 +16,7 @@ from heddle.engine.lostwork import lost_work
 from heddle.engine.model import WHOLE
 from heddle.engine.movers import Movers
 from heddle.engine.nodes import Ints
-from heddle.engine.placement import Need, waiting
+from heddle.engine.placement import Need, anchor_rows, waiting
 from heddle.engine.state import Task, TaskState, Work
 
 _LEAST = 1.0
@@ -75,7 +75,7 @@ class Moves:
             return []
         counts = self.placer.counts(level, self.work, self.need, land=False, empty=True)
         fitting = np.flatnonzero(np.all([c >= n for c, (_, n) in zip(counts, self.need, strict=True)], axis=0))
-        homes = {int(level.domain[task.row]) for task in self.work.tasks.values() if task.state is TaskState.BOUND}
+        homes = {int(level.domain[row]) for row in anchor_rows(self.work)}
         if homes:
             fitting = np.array([at for at in fitting.tolist() if {at} == homes], np.int64)
         idle = self.state.nodes.land[:, 0]

@@ -467,7 +467,7 @@ class RoomSearch:
             self._leave(victim, begun)
             self.gone[-1] = (victim, tuple(begun), promises)
             return True
-        groups = victim.groups
+        groups = victim.groups if victim.whole() else None  # without the rest what is left of it could not work
         if groups is not None and (torn := self._first_group(victim, groups.torn(victim.bound), row)):
             self._leave(victim, torn)
             return True

@@ -186,12 +186,16 @@ def partly_arranged(books: Books, name: str) -> bool:
     return rules and any(workload == name for workload, _ in books.held)
 
 
+SPLIT = 901_843
+"""Others were moved for a job that must stand in one rack, and one task of it was promised a place in another."""
+
+
 @pytest.mark.parametrize("seed", range(FUZZ * 10))
 def test_impossible_is_never_said_of_the_possible(seed: int) -> None:
     impossible_is_true(seed)
 
 
-@pytest.mark.parametrize("seed", range(FUZZ * 2))
+@pytest.mark.parametrize("seed", [*range(FUZZ * 2), SPLIT])
 def test_every_plan_keeps_rules_one_two_and_five_on_independent_books(seed: int) -> None:
     plans_of_tiny_worlds(seed)
 
