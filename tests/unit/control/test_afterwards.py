@@ -1,23 +1,11 @@
 """Writes that may wait."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 
 import pytest
 
 from heddle.control.scheduling import afterwards
 from heddle.control.scheduling.afterwards import Afterwards
-
-
-@pytest.fixture
-async def after() -> AsyncIterator[Afterwards]:
-    found = Afterwards()
-    work = asyncio.create_task(found.run())
-    yield found
-    work.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
 
 
 async def test_of_an_object_only_the_newest_is_written(after: Afterwards) -> None:

@@ -1,8 +1,6 @@
 """What is written in a cluster, and when: against a store that only notes what it is asked."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -43,16 +41,6 @@ class Notes:
 @pytest.fixture
 def notes() -> Notes:
     return Notes()
-
-
-@pytest.fixture
-async def after() -> AsyncIterator[Afterwards]:
-    found = Afterwards()
-    work = asyncio.create_task(found.run())
-    yield found
-    work.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
 
 
 @pytest.fixture
