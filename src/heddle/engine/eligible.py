@@ -13,6 +13,8 @@ from heddle.engine.nodes import Bools, Ints, Nodes
 
 DEMERIT_BITS = 8
 _LEVELS = 63
+_MOST = 4096
+"""Demands of which it is known which rows admit them; those that were met first are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def where(
     return _where(tuple(sorted(selector.items())), tuple(tolerations), tuple(affinity), tuple(preferences))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_MOST)
 def _where(
     selector: tuple[tuple[str, str], ...],
     tolerations: tuple[Toleration, ...],
@@ -121,6 +123,8 @@ class EligibleRows:
         nodes = self.nodes
         end = len(nodes.spec_log)
         found = self._known.get(demand)
+        if found is None and len(self._known) >= _MOST:
+            del self._known[next(iter(self._known))]
         if found is None or found.mask.size != nodes.open.size:
             found = self._known[demand] = _Rows(nodes.open.size)
             known = len(nodes.specs)

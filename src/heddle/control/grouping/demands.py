@@ -23,6 +23,8 @@ from heddle.control.grouping.volumes import Where
 _FIELDS = {"metadata.name": NODE_NAME_FIELD}
 _NOWHERE = NodeTerm(match_expressions=[LabelExpression(key=NODE_NAME_FIELD, operator="DoesNotExist")])
 """What a term without demands means to Kubernetes: no node meets it."""
+_MOST = 4096
+"""Shapes that are known; those that were met first are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Demands:
         shape = _shape(pod, where, faults, self._volumes.asked(pod) if pod.spec.volumes else {})
         found = self._known.get(shape)
         if found is None:
+            if len(self._known) >= _MOST:
+                del self._known[next(iter(self._known))]
             found = self._known[shape] = _demand(pod, shape, where, faults)
         return found
 
