@@ -40,6 +40,7 @@ class Cycle:
         self.state = state
         self.now = now
         self.losses_at = reckoned_at(now)
+        self.dear: dict[Work, tuple[int, ...]] = {}  # how dear it is that they leave, of those that nothing was done to
         self.budget = budget
         self.total = state.totals()
         state.tree.divide(self.total)

@@ -120,7 +120,7 @@ class PreemptLowerPriorityInQueue:
 
     def rank(self, victim: Work) -> tuple[int, ...]:
         """Lowest priority first, then who loses least."""
-        return _dearness(victim, self.cycle.losses_at)
+        return _dearness(self.cycle, victim)
 
     def reason(self) -> Reason:
         """Names the one who gains."""
@@ -276,7 +276,7 @@ class ReclaimTowardsFairShare:
         """Who may go at once before who may later; queues that are above their own share on every level first; then
         lowest priority, then who loses least."""
         stand = self._standing(victim.queue) if victim.queue is not None else _NOWHERE
-        return (not stand.over, not stand.strict, *_dearness(victim, self.cycle.losses_at))
+        return (not stand.over, not stand.strict, *_dearness(self.cycle, victim))
 
     def reason(self) -> Reason:
         """Names the queue that is owed the room and the workload that gains."""
@@ -292,8 +292,18 @@ def _spared(cycle: Cycle, victim: Work, until: float) -> bool:
     return True
 
 
-def _dearness(victim: Work, now: float) -> tuple[int, ...]:
+def _dearness(cycle: Cycle, victim: Work) -> tuple[int, ...]:
     """Lowest priority first, then who loses least work, then who started last, then the newest."""
+    touched = cycle.state.touched
+    if touched and any(task in touched for task in victim.tasks.values()):
+        return _reckoned(victim, cycle.losses_at)
+    found = cycle.dear.get(victim)
+    if found is None:
+        found = cycle.dear[victim] = _reckoned(victim, cycle.losses_at)
+    return found
+
+
+def _reckoned(victim: Work, now: float) -> tuple[int, ...]:
     running = [task for task in victim.tasks.values() if task.state is TaskState.BOUND]
     started = max((task.since for task in running), default=0.0)
     lost = int(lost_work(running, now))
