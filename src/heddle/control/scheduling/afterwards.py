@@ -19,7 +19,7 @@ _STORM = 64
 """Urgent writes, made together, from which on history waits for calm."""
 _CALM = 3.0
 """Seconds after a storm until history is written: the next one mostly follows the last by less."""
-_PATIENCE = 10.0
+_PATIENCE = 4.0
 """Seconds after which history is written one at a time, storm or not."""
 
 
