@@ -50,14 +50,15 @@ class Afterwards:
             return
         if key in self._later:
             self._later.pop(key)[0].cancel()
-        since = self._due[key][0] if key in self._due else time.monotonic()
-        self._due[key] = (since, write)
-        self._news.set()
+        self._enter(self._due, key, write)
 
     def note(self, key: Hashable, write: Write) -> None:
         """Write what happened, for the record: in a storm of urgent writes it waits for a while."""
-        since = self._history[key][0] if key in self._history else time.monotonic()
-        self._history[key] = (since, write)
+        self._enter(self._history, key, write)
+
+    def _enter(self, due: dict[Hashable, tuple[float, Write]], key: Hashable, write: Write) -> None:
+        since = due[key][0] if key in due else time.monotonic()
+        due[key] = (since, write)
         self._news.set()
 
     def _ripe(self, key: Hashable) -> None:

@@ -65,7 +65,7 @@ class Reports:
 
     def foreseen(self, keys: Iterable[str]) -> None:
         """Other starts are expected: those who wait are told, a few at a time."""
-        self._stale.update(dict.fromkeys(keys))
+        self.unasked(keys)
         if self._stale:
             self._world.wake_in(0.0)
 

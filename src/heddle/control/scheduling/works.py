@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 
 from heddle.api.core import SCHEDULER_NAME
-from heddle.api.meta import find_condition
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
 from heddle.api.workload import POD_GROUP_LABEL, POD_SET_LABEL, NodeTerm, Workload
@@ -220,7 +219,6 @@ class Works:
 def matters(pod: Pod) -> tuple[object, ...]:
     """All of a pod that placing depends on, its node first."""
     spec, meta, status = pod.spec, pod.metadata, pod.status
-    ready = find_condition(status.conditions, "Ready")
     return (
         spec.node_name,
         meta.uid,
@@ -228,7 +226,7 @@ def matters(pod: Pod) -> tuple[object, ...]:
         meta.annotations,
         bool(meta.deletion_timestamp),
         status.phase if pod.finished else "",
-        ready is not None and ready.status == "True",
+        pod.ready,
         spec.scheduling_gates,
         spec.tolerations,
         spec.node_selector,
