@@ -145,6 +145,10 @@ class Unavailable(ApiError):
     CODE, REASON = 503, "ServiceUnavailable"
 
 
+class Unreachable(Unavailable):
+    """Nobody answered: whether what was asked for was done is not known."""
+
+
 class InsufficientStorage(ApiError):
     """No room on the disk; nothing was written."""
 

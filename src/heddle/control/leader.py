@@ -2,7 +2,8 @@
 
 As in client-go (tools/leaderelection): a candidate takes the Lease when nobody holds it, when it holds it already, or
 when it has watched it unchanged for the holder's own lease duration. Clocks of different machines are never compared:
-only the candidate's own clock, from when it saw the last renewal. The holder stops acting when it has not been able to
+only the candidate's own clock, from when it saw the last renewal; on the word of an answer that was long on its way
+nothing is taken. The holder stops acting when it has not been able to
 renew for `renew_deadline` seconds, which is less than the lease duration, so that two never act at once.
 """
 
@@ -110,7 +111,7 @@ class LeaderElection:
             return False
 
     async def _take(self) -> bool:
-        now = to_text(time.time(), micro=True)
+        now, asked = to_text(time.time(), micro=True), time.monotonic()
         try:
             lease: Lease = await self._client.get(LEASES, self._name, self._namespace)
         except NotFound:
@@ -132,6 +133,8 @@ class LeaderElection:
                 self._seen = (version, time.monotonic())
                 return False
             if time.monotonic() - self._seen[1] < (lease.spec.lease_duration_seconds or self._duration):
+                return False
+            if time.monotonic() - asked > self._retry:  # what held this answer up may hold up the holder's last writes
                 return False
         change: dict[str, Any] = {"holderIdentity": self._identity, "renewTime": now}
         if holder != self._identity:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 Handler = Callable[[str, Any, Any], None]
 """(type, old or None, new or None): ADDED has no old, DELETED no new object."""
 
-_PAUSE, _LONGEST = 0.1, 30.0
+_PAUSE, _LONGEST = 0.1, 5.0  # seconds: who is blind must not be so for long after the server is back
 
 
 class Informer(Generic[T]):

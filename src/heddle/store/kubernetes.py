@@ -14,8 +14,9 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractStreamWriter
 
-from heddle.api.errors import ApiError, Expired, Unavailable
+from heddle.api.errors import ApiError, Expired, Unavailable, Unreachable
 from heddle.api.registry import Resource
 from heddle.store.port import Object, Page, Patch, PatchType, Propagation, Watched
 from heddle.store.throttle import Throttle
@@ -53,6 +54,21 @@ class _Head(msgspec.Struct):
 _LIST = msgspec.json.Decoder(_List)
 _EVENT = msgspec.json.Decoder(_Event)
 _HEAD = msgspec.json.Decoder(_Head)
+
+
+class _Allowed(aiohttp.BytesPayload):
+    """A body that is not sent once writing is forbidden: a process may stand still while it connects, and others may
+    lead by the time it goes on."""
+
+    def __init__(self, body: bytes, allowed: Callable[[], bool]) -> None:
+        super().__init__(body)
+        self._allowed = allowed
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """See `aiohttp.Payload`."""
+        if not self._allowed():
+            raise OSError("this process leads no longer")
+        await super().write_with_length(writer, content_length)
 
 
 class KubernetesStore:
@@ -272,9 +288,10 @@ class KubernetesStore:
         body: Any = None,
         content_type: str = "application/json",
     ) -> bytes:
-        data = None if body is None else msgspec.json.encode(body)
-        headers = None if data is None else {"Content-Type": content_type}
+        encoded = None if body is None else msgspec.json.encode(body)
+        headers = None if encoded is None else {"Content-Type": content_type}
         for tried in range(_TRIES):
+            data = None if encoded is None else _Allowed(encoded, self.may_write)  # one that is sent is used up
             async with self.throttle.pass_through():
                 if method != "GET" and not self.may_write():
                     raise Unavailable(f"{method} {path} is not sent: this process leads no longer")
@@ -285,7 +302,7 @@ class KubernetesStore:
                         content = await answer.read()
                 except (aiohttp.ClientError, OSError, TimeoutError) as error:
                     self.throttle.refused()
-                    raise Unavailable(f"{self._server}: {error or type(error).__name__}") from error
+                    raise Unreachable(f"{self._server}: {error or type(error).__name__}") from error
             if answer.status < 400:
                 self.throttle.answered()
                 return content

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +104,23 @@ async def test_a_holder_whose_lease_was_taken_stops_acting(store: SQLiteStore) -
 async def test_impossible_times_are_refused(store: SQLiteStore) -> None:
     with pytest.raises(ValueError, match="retry < renew_deadline < duration"):
         LeaderElection(store, "x", "a", duration=5, renew_deadline=10)
+
+
+async def test_nothing_is_taken_on_the_word_of_an_answer_that_was_long_on_its_way(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await candidate(store, "dead")._try()
+    other = candidate(store, "b")
+    assert not await other._try()
+    await asyncio.sleep(1.1)  # the lease has run out
+    get = store.get
+
+    async def late(*args: Any) -> bytes:
+        answer = await get(*args)
+        await asyncio.sleep(0.1)
+        return answer
+
+    monkeypatch.setattr(store, "get", late)
+    assert not await other._try()
+    monkeypatch.undo()
+    assert await other._try()
