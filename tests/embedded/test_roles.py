@@ -108,7 +108,7 @@ def test_a_lost_node_of_a_role_makes_all_roles_start_anew(heddle: Heddle, tmp_pa
     serve = {"name": "serve", "command": ["sh", "-c", f"echo serve $HEDDLE_GENERATION >> {log}; exec sleep 300"]}
     train = {
         "name": "train", "nodes": 2, "after": ["serve"],
-        "command": ["sh", "-c", f"echo train $HEDDLE_GENERATION >> {log}; sleep 2; test $HEDDLE_GENERATION != 1"],
+        "command": ["sh", "-c", f"echo train $HEDDLE_GENERATION >> {log}; sleep $((HEDDLE_GENERATION == 1 ? 300 : 1))"],
     }  # fmt: skip
     submit(heddle, "lost", roles=[serve, train], successPolicy={"roles": ["train"]}, maxRestarts=0)
 
