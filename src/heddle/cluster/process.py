@@ -14,8 +14,9 @@ import prometheus_client as prometheus
 
 from heddle import collector
 from heddle.api.pod import Pod
-from heddle.api.registry import NAMESPACES
+from heddle.api.registry import NAMESPACES, PODS
 from heddle.api.trainingjob import TrainingJob
+from heddle.cluster.catchup import caught_up
 from heddle.cluster.lease import LeaseKeeper
 from heddle.cluster.owners import Owners
 from heddle.cluster.questions import Questions
@@ -149,8 +150,13 @@ class ClusterHeddle:
             collector.keep()
             await lease.gained()
             _log.info("leading as %s", self._identity)
-            leading.set()
-            group.create_task(training.run())
+
+            async def lead() -> None:
+                await caught_up(store, informers.of(PODS), self._scheduler)
+                leading.set()
+                await training.run()
+
+            group.create_task(lead())
             await lease.lost()
             raise LeadershipLost(f"{self._identity} leads no longer")
 
