@@ -77,13 +77,13 @@ async def test_of_room_that_others_leave_is_told_only_if_it_takes_long(
 ) -> None:
     monkeypatch.setattr(writes, "_PROMISED", 0.2)
     job = waiting("p", promised=False)
-    await cluster.promise(job, waiting("p", promised=True).status.reservation)
+    await cluster.promise(job, waiting("p", promised=True).status.reservation, [])
     await cluster.status(job, [pod("p")])
     await cluster.bind("space", "p", "uid-p", "n1", [])
     await asyncio.wait_for(after.flushed(), 1)
     assert notes.verbs() == ["create"], "it was bound before: nothing else is of interest"
 
-    await cluster.promise(waiting("r", promised=False), waiting("r", promised=True).status.reservation)
+    await cluster.promise(waiting("r", promised=False), waiting("r", promised=True).status.reservation, [])
     await cluster.status(waiting("r", promised=True), [pod("r")])
     await asyncio.sleep(0.1)
     assert notes.verbs() == ["create"]

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -392,13 +392,14 @@ class ClaimBinder:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    async def write(self) -> None:
-        """Write what was chosen for the last plan; what fails is planned anew."""
+    def due(self) -> list[Callable[[], Awaitable[None]]]:
+        """Writes of what was chosen for the last plan, to be made once its promises are out; what fails is planned
+        anew."""
         due, self._due = self._due, []
-        await asyncio.gather(
-            *(self._give(claim, volume) for choice in due for claim, volume in choice.given),
-            *(self._ask(claim, node) for choice in due for claim, node in choice.made),
-        )
+        return [
+            *(partial(self._give, claim, volume) for choice in due for claim, volume in choice.given),
+            *(partial(self._ask, claim, node) for choice in due for claim, node in choice.made),
+        ]
 
     async def _give(self, claim: PersistentVolumeClaim, volume: PersistentVolume) -> None:
         """Name a claim in a volume; Kubernetes' volume controller then binds the claim to it."""

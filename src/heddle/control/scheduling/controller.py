@@ -1,8 +1,9 @@
 """The scheduler's loop: watch -> deltas -> schedule() -> binds, evictions, reasons.
 
 One cycle runs at a time. Changes that come in meanwhile are collected and applied before the next; planning runs in a
-thread, off the event loop, and nothing touches the engine's state while it does. What a plan says is written at once
-(binds of all pods together) and assumed in the state until the watch confirms it, or undone where the write failed.
+thread, off the event loop, and nothing touches the engine's state while it does. What a plan says is assumed in the
+state until the watch confirms it, and written (binds of all pods together) while the next plan is made; where a write
+is refused it is taken back between two plans. Of a workload people are told once all that was planned is written.
 Everything that must outlive the process (reservations, broken-since) is in Workload.status, so that after kill -9 the
 next process rebuilds the same state from the objects.
 """
@@ -12,7 +13,6 @@ import contextlib
 import logging
 import time
 
-from heddle import collector
 from heddle.api.core import SCHEDULER_NAME
 from heddle.control.grouping.groups import Groups
 from heddle.control.scheduling.budgets import Budgets
@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 _OVERDUE = 30.0  # seconds between cycles while room is kept ahead of time
 _AFTER_FAULT = 1.0  # seconds
 _STANDBY_EVERY = 0.2  # seconds between looks of a process that does not lead
+_GASP, _BREATH = 0.02, 0.5  # seconds between cycles while something is being written, at least and at most
 _EVERY = 1.0  # seconds between cycles while something waits on time alone (grace of a broken gang)
 
 
@@ -80,8 +81,9 @@ class SchedulingController:
         costs, obstacles = Costs(), Obstacles(self.world)
         self.inquiries = Inquiries(self.world, costs, obstacles, self._budget, self._lock)
         self._commits = Commits(self.world, self._writes, costs, self.metrics)
+        queues = QueueReporter(self._writes)
         self._reports = Reports(
-            self.world, self._writes, costs, obstacles, QueueReporter(client), lambda key: self._forecasts.start_of(key)
+            self.world, self._writes, costs, obstacles, queues, lambda key: self._forecasts.start_of(key)
         )
         self._forecasts = Forecasts(self.inquiries.copied, self._reports.foreseen, self._budget)
 
@@ -109,26 +111,36 @@ class SchedulingController:
             await self._schedule()
         finally:
             foreseeing.cancel()
+            self._commits.stop()
 
     async def _schedule(self) -> None:
         while True:
+            begun = time.monotonic()
             try:
                 await self._cycle()
             except Exception:
                 _log.exception("a scheduling cycle failed; the state is made anew from the objects")
                 await asyncio.sleep(_AFTER_FAULT)
+                await self._commits.idle()
                 self.world.begin_anew()
                 continue
+            await self._breathe(time.monotonic() - begun)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_EVERY if self._reports.broken else None):
                     await self.world.wake.wait()
+
+    async def _breathe(self, spent: float) -> None:
+        """While much is being written its effects come back a few at a time: they are heard together."""
+        if self._commits.busy:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(_BREATH, max(_GASP, 2 * spent))):
+                    await self._commits.idle()
 
     async def _cycle(self) -> None:
         """One round."""
         async with self._lock:
             self.world.wake.clear()
-            touched = self.world.apply_deltas() | self._untold
-            self._untold = set()
+            touched = self._commits.settle() | self._untold | self.world.apply_deltas()
             now = time.time()
             state = self.world.mirror.state
             waiting = state.waiting()
@@ -140,17 +152,16 @@ class SchedulingController:
                 plan = self._claims.hold(plan, self.world.works.pod, self.world.mirror.promised)
             planned = time.monotonic()
             self.metrics.planned(plan, planned - begun)
-            # those of a gang are bound within moments of each other
-            with self._writes.urgent(len(plan.actions)), collector.paused():
-                await self._commits.carry_out(plan, now)
+            self._commits.carry_out(plan, now)
             if plan.actions:
                 _log.info(
-                    "%d workloads changed; planned %d actions in %.3f s, carried out in %.3f s",
-                    len(touched), len(plan.actions), planned - begun, time.monotonic() - planned,
+                    "%d workloads changed; planned %d actions in %.3f s",
+                    len(touched), len(plan.actions), planned - begun,
                 )  # fmt: skip
+            self._untold = {key for key in touched if self._commits.under_way[key]}
             if asked is not None and (plan.actions or touched):  # what the others wait for may have changed too
                 self._reports.unasked(name for name in waiting if name not in plan.verdicts)
-            await self._reports.report(plan, touched, fresh, now)
+            await self._reports.report(plan, touched, fresh, now, self._commits.under_way)
             self._forecasts.note(state)
             self._come_again(plan, now)
 

@@ -6,14 +6,18 @@ means, and so that a bind or eviction of ours is known before its watch event co
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import msgspec
+
+from heddle.api.clock import to_text
 from heddle.api.core import SCHEDULER_NAME, Node
 from heddle.api.license import License
+from heddle.api.meta import Condition, set_condition
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
 from heddle.api.topology import Topology
-from heddle.api.workload import NodeTerm, Workload
+from heddle.api.workload import DEVICES_ANNOTATION, NodeTerm, Workload
 from heddle.control.grouping import requests
 from heddle.control.grouping.volumes import Volumes
 from heddle.control.scheduling import adapter, instances
@@ -29,6 +33,15 @@ _VOLUMES = "(volumes of node) "
 """Before a node it is the workload that holds what is taken of the node's volumes and no pod asks for."""
 _Place = tuple[str, tuple[str, ...]]
 """Node and devices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assumed:
+    """Where, and as of when, we have bound a pod; its devices where heddle chooses them."""
+
+    node: str
+    devices: tuple[str, ...]
+    since: float
 
 
 class Mirror:
@@ -73,6 +86,9 @@ class Mirror:
         self._held: dict[str, dict[str, int]] = {}
         self._ports: frozenset[str] = frozenset()
         self._uids: dict[str, dict[str, str]] = {}
+        self.assumed: dict[str, Assumed] = {}
+        """Binds of ours that no watch event has confirmed, by UID of the pod: they outlast whatever becomes of the
+        state or the node meanwhile, since only the API server knows how they ended."""
 
     def node(self, name: str, node: Node | None) -> set[str]:
         """A node changed or went; returns the workloads to look at again: those that lost a place, and those with pods
@@ -153,9 +169,10 @@ class Mirror:
     ) -> None:
         """A workload or one of its pods changed, or it went.
 
-        Whatever becomes of the workload, its pods count for as long as they have a node and have not ended. `sets` says
-        to which pod set a pod belongs, where its label does not.
+        Whatever becomes of the workload, its pods count for as long as they have a node, or were given one by us, and
+        have not ended. `sets` says to which pod set a pod belongs, where its label does not.
         """
+        pods = [self._as_assumed(pod) for pod in pods] if self.assumed else pods
         self._offer(pods)
         for name in self._short.pop(key, ()):
             self.state.remove_workload(name)
@@ -353,21 +370,50 @@ class Mirror:
         """UID of the pod that a plan means by this task; "" where it is not known."""
         return self._uids.get(workload, {}).get(task, "")
 
-    def assume_bound(self, place: Placement, now: float) -> None:
-        """We bound a pod; its watch event will say the same."""
+    def assume_bound(self, place: Placement, now: float, devices: tuple[str, ...] = ()) -> None:
+        """We are binding a pod, with these devices where heddle chooses them; its watch event will say the same."""
         self.state.bind(place, since=now)
         self._bound.setdefault(place.workload, {})[place.task] = (place.node, place.devices)
+        if uid := self.uid(place.workload, place.task):
+            self.assumed[uid] = Assumed(place.node, devices, now)
 
-    def forget_bound(self, place: Placement) -> None:
+    def confirmed(self, uid: str) -> None:
+        """The API server has told what became of a bind of ours, or of its pod."""
+        self.assumed.pop(uid, None)
+
+    def forget_bound(self, place: Placement, uid: str) -> None:
         """A bind of ours failed."""
-        if self._bound.get(place.workload, {}).pop(place.task, None):
+        self.assumed.pop(uid, None)
+        if self.uid(place.workload, place.task) == uid and self.is_bound(place.workload, place.task, place.node):
+            self._lost(place.workload, place.task)
             self.state.release_task(place.workload, place.task)
 
+    def _as_assumed(self, pod: Pod) -> Pod:
+        """A pod as it will be once the watch confirms our bind."""
+        found = self.assumed.get(pod.metadata.uid)
+        if found is None or pod.spec.node_name:
+            return pod
+        given = {DEVICES_ANNOTATION: ",".join(found.devices)} if found.devices else {}
+        scheduled = Condition(type="PodScheduled", status="True", last_transition_time=to_text(found.since))
+        replace_ = msgspec.structs.replace
+        return replace_(
+            pod,
+            metadata=replace_(pod.metadata, annotations={**pod.metadata.annotations, **given}),
+            spec=replace_(pod.spec, node_name=found.node),
+            status=replace_(pod.status, conditions=set_condition(pod.status.conditions, scheduled)),
+        )
+
     def assume_leaving(self, workload: str, task: str) -> None:
-        """We evicted a pod; its watch event will say the same."""
+        """We are evicting a pod; its watch event will say the same."""
         if self.has_place(workload, task):
             self.state.mark_releasing(workload, task)
             self._leaving.setdefault(workload, set()).add(task)
+
+    def stays(self, workload: str, task: str) -> None:
+        """A pod that we wanted to evict stays: with the next news of its workload it is put back where it runs."""
+        if task in self._leaving.get(workload, ()):
+            self._lost(workload, task)
+            self.state.release_task(workload, task)
 
     def has_place(self, key: str, pod: str) -> bool:
         """Whether a pod is bound, or was a moment ago by us, and is not leaving: one that is moved has yet to land."""

@@ -1,21 +1,18 @@
 """Queue.status: what the scheduler last saw of each queue, written at most a few times a second."""
 
-import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from heddle.api.clock import to_seconds, to_text
-from heddle.api.errors import NotFound
 from heddle.api.meta import Condition, set_condition
 from heddle.api.queue import Queue, QueueStatus
-from heddle.api.registry import QUEUES
 from heddle.api.workload import Workload
 from heddle.control import tree
 from heddle.control.scheduling import adapter
+from heddle.control.scheduling.writes import Writes
 from heddle.engine import State, fair_shares
-from heddle.store.client import Client
 
 EVERY = 0.25
 """Seconds between writes: under a flood of jobs queues change with every cycle, and nobody reads that fast."""
@@ -32,8 +29,8 @@ _ZERO = {"pending": 0, "running": 0}
 class QueueReporter:
     """Keeps the status of all queues true."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, writes: Writes) -> None:
+        self._writes = writes
         self._last = float("-inf")
 
     def due_in(self, now: float) -> float:
@@ -80,9 +77,7 @@ class QueueReporter:
             if status != queue.status:
                 queue.status = status
                 body = msgspec.to_builtins(status)
-                patch = {"status": {field: body.get(field, _ZERO.get(field)) for field in _FIELDS}}
-                with contextlib.suppress(NotFound):
-                    await self._client.patch(QUEUES, name, patch, subresource="status")
+                await self._writes.queue(name, {field: body.get(field, _ZERO.get(field)) for field in _FIELDS})
 
 
 def _stop(state: State, name: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from heddle.control.scheduling.obstacles import Obstacles
 from heddle.control.scheduling.queues import QueueReporter
 from heddle.control.scheduling.world import World
 from heddle.control.scheduling.writes import Writes
-from heddle.engine import Bind, Plan, Verdict, render
+from heddle.engine import Plan, Verdict, render
 
 _REFRESH_EVERY = 1.0  # seconds between refreshes of waiting workloads of which only numbers changed
 _REFRESH_AT_ONCE = 200
@@ -76,16 +76,18 @@ class Reports:
         self._refreshed = now
         return set(itertools.islice(self._stale, _REFRESH_AT_ONCE))
 
-    async def report(self, plan: Plan, touched: set[str], fresh: set[str], now: float) -> None:
-        """What this cycle saw or decided of its workloads; of the others nothing is new."""
+    async def report(
+        self, plan: Plan, touched: set[str], fresh: set[str], now: float, under_way: Collection[str] = ()
+    ) -> None:
+        """What this cycle saw of its workloads, but for those of which something is `under_way`; of the others nothing
+        is new."""
         keys = touched | self.broken
-        keys |= {a.placement.workload if isinstance(a, Bind) else a.workload for a in plan.actions}
         for key, verdict in plan.verdicts.items():
             if key in keys or self._told.get(key) != tuple(str(r.code) for r in verdict.reasons):
                 keys.add(key)
             else:  # it waits for the same reason; the numbers in it can wait for their refresh
                 self._stale.setdefault(key)
-        keys |= fresh
+        keys = {key for key in keys | fresh if key not in under_way}
         writes = []
         for key in sorted(keys):
             workload = self._world.works.get(key)

@@ -18,7 +18,7 @@ from heddle.api.policy import PodDisruptionBudget
 from heddle.api.queue import Queue
 from heddle.api.registry import LICENSES, NAMESPACES, NODES, PODS, QUEUES, TOPOLOGIES, WORKLOADS
 from heddle.api.topology import Topology
-from heddle.api.workload import GROUPS_ANNOTATION, USER_ANNOTATION, Workload
+from heddle.api.workload import GROUPS_ANNOTATION, USER_ANNOTATION, ReservedPlace, Workload
 from heddle.control.access import refusal
 from heddle.control.grouping.groups import Groups
 from heddle.control.grouping.neighbours import Neighbourhood
@@ -64,6 +64,8 @@ class World:
         """Set when a plan is due."""
         self.dirty: dict[str, set[str]] = defaultdict(set)
         """Names of what has changed since it was last applied, by kind."""
+        self.promises: dict[str, list[ReservedPlace]] = {}
+        """Promises that are being written, by workload: they hold whatever its object says meanwhile."""
         self._later: asyncio.TimerHandle | None = None
         self._informers: dict[str, Informer[Any]] = {
             r.kind: informers.of(r) for r in (NODES, QUEUES, TOPOLOGIES, LICENSES, WORKLOADS, PODS)
@@ -127,6 +129,8 @@ class World:
                 touched = self.works.remove_pod(obj) if type_ == "DELETED" else self.works.set_pod(obj)
                 if type_ == "DELETED":
                     self._gone(obj)
+                if type_ == "DELETED" or obj.spec.node_name:
+                    self.mirror.confirmed(obj.metadata.uid)
                 if isinstance(old, Pod) and isinstance(new, Pod) and self._seen_through(old, new):
                     return
                 self.dirty["Workload"] |= touched
@@ -174,8 +178,10 @@ class World:
             self.wake.set()
 
     def begin_anew(self) -> None:
-        """Forget the engine's state: everything that it must know is in the objects."""
+        """Forget the engine's state: everything that it must know is in the objects, or under way to them."""
+        assumed = self.mirror.assumed
         self.mirror = self._fresh_mirror()
+        self.mirror.assumed = assumed
         for kind, informer in self._informers.items():
             if kind != "Pod":
                 self.dirty[kind].update(informer.objects)
@@ -209,6 +215,8 @@ class World:
             dirty["Workload"].add(key)
         for key in sorted(dirty["Workload"]):
             workload, fault = self.works.get(key), self.works.fault(key)
+            if workload is not None and key in self.promises:
+                workload.status.reservation = self.promises[key]
             admitted = workload is not None and not fault and not self.refusal(workload)
             try:
                 self.mirror.workload(key, workload, self.works.pods(key), admitted=admitted, sets=self.works.sets(key))

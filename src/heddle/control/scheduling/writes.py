@@ -18,7 +18,7 @@ from heddle.api.clock import to_text
 from heddle.api.errors import AlreadyExists, Conflict, NotFound, TooManyRequests
 from heddle.api.meta import Condition, Kind, ObjectMeta, find_condition, set_condition
 from heddle.api.pod import Pod
-from heddle.api.registry import PODS, WORKLOADS
+from heddle.api.registry import PODS, QUEUES, WORKLOADS
 from heddle.api.workload import DEVICES_ANNOTATION, ReservedPlace, Workload
 from heddle.control.events import EventRecorder
 from heddle.control.grouping.groups import ALONE
@@ -59,6 +59,14 @@ class Writes:
         annotations = {DEVICES_ANNOTATION: ",".join(devices)} if devices else {}
         await self._client.bind(PODS, pod, namespace, node, uid=uid, annotations=annotations)
 
+    async def node_of(self, namespace: str, pod: str, uid: str) -> str:
+        """The node that a pod is bound to; "" = none, or it is gone."""
+        try:
+            found: Pod = await self._client.get(PODS, pod, namespace)
+        except NotFound:
+            return ""
+        return found.spec.node_name if found.metadata.uid == uid else ""
+
     async def evict(self, pod: Pod, condition: Condition) -> str:
         """Have a pod stopped; returns why that is refused, or ""."""
         meta = pod.metadata
@@ -74,13 +82,12 @@ class Writes:
             PODS, meta.name, {"status": {"conditions": conditions}}, namespace=meta.namespace, subresource="status"
         )
 
-    async def promise(self, workload: Workload, places: list[ReservedPlace]) -> None:
-        """Remember places that are held for a workload, in place of those that were."""
+    async def promise(self, workload: Workload, places: list[ReservedPlace], before: list[ReservedPlace]) -> None:
+        """Remember places that are held for a workload, in place of those that were before."""
         meta = workload.metadata
         patch = {"status": {"reservation": msgspec.to_builtins(places) or None}}
         with contextlib.suppress(NotFound):
             await self._client.patch(WORKLOADS, meta.name, patch, namespace=meta.namespace, subresource="status")
-        workload.status.reservation = places
 
     async def status(self, workload: Workload, waiting: Iterable[Pod]) -> None:
         """Make the status that people read true.
@@ -94,6 +101,11 @@ class Writes:
             await self._client.patch(
                 WORKLOADS, meta.name, _status(workload), namespace=meta.namespace, subresource="status"
             )
+
+    async def queue(self, name: str, status: dict[str, Any]) -> None:
+        """Make the fields of a queue's status true that people read."""
+        with contextlib.suppress(NotFound):
+            await self._client.patch(QUEUES, name, {"status": status}, subresource="status")
 
     def gone(self, pod: Pod) -> None:
         """A pod is not there any more."""
@@ -190,7 +202,7 @@ class ClusterWrites(Writes):
             type=PatchType.STRATEGIC, subresource="status",
         )  # fmt: skip
 
-    async def promise(self, workload: Workload, places: list[ReservedPlace]) -> None:
+    async def promise(self, workload: Workload, places: list[ReservedPlace], before: list[ReservedPlace]) -> None:
         """See `Writes.promise`. Pods without a Workload object remember their nodes themselves.
 
         Of a gang that is written before anybody is evicted for it. A pod by itself loses nothing but its place where
@@ -198,12 +210,11 @@ class ClusterWrites(Writes):
         kept before it was written.
         """
         if not workload.derived:
-            await super().promise(workload, places)
+            await super().promise(workload, places, before)
             return
-        before = {place.pod: place.node for place in workload.status.reservation}
+        then = {place.pod: place.node for place in before}
         now = {place.pod: place.node for place in places}
-        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        workload.status.reservation = places
+        changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
         if sum(pod_set.count for pod_set in workload.spec.pod_sets) > 1:
             await asyncio.gather(*(self._nominate(workload, name, now.get(name, "")) for name in changed))
             return
@@ -243,6 +254,10 @@ class ClusterWrites(Writes):
             self._after.put(("workload", workload.key), lambda: super(ClusterWrites, self).status(workload, ()))
         elif sum(pod_set.count for pod_set in workload.spec.pod_sets) > 1:
             self._after.put(("workload", workload.key), lambda: self._keep(workload))
+
+    async def queue(self, name: str, status: dict[str, Any]) -> None:
+        """See `Writes.queue`: follows after."""
+        self._after.put(("queue", name), functools.partial(super().queue, name, status))
 
     def _tell(self, pod: Pod, text: str, *, wait: float) -> None:
         """The condition that kube-scheduler would write, so that autoscalers and people understand it."""

@@ -1,0 +1,166 @@
+"""What becomes of binds and evictions when answers are lost or refused."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from waiting import until, workload_with
+
+from heddle.api.admission import admit
+from heddle.api.errors import InternalError, Unreachable
+from heddle.api.meta import ObjectMeta
+from heddle.api.pod import Container, Pod, PodSpec
+from heddle.api.queue import Queue
+from heddle.api.registry import NODES, PODS, QUEUES, WORKLOADS
+from heddle.api.workload import POD_GROUP_LABEL, POD_SET_LABEL, PodSet, Workload, WorkloadSpec
+from heddle.control.scheduling.controller import SchedulingController
+from heddle.control.scheduling.writes import Writes
+from heddle.embedded.machine import simulated_nodes
+from heddle.node.simulated import parse
+from heddle.store.client import Client
+from heddle.store.informer import Informers
+from heddle.store.sqlite import SQLiteStore
+
+
+class Faulty(Writes):
+    """Writes of which some go wrong."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.lost = 0
+        """So many answers get lost, after the write was made."""
+        self.failing: set[str] = set()
+        """Pods of which the bind fails, every time."""
+        self.breaks = 0
+        """So many promises break in a way that nobody thought of."""
+        self.tried: list[str] = []
+
+    async def bind(self, namespace: str, pod: str, *args: Any) -> None:
+        self.tried.append(pod)
+        if pod in self.failing:
+            raise InternalError("a webhook is broken")
+        await self.answers.wait()
+        await super().bind(namespace, pod, *args)
+        if self.lost:
+            self.lost -= 1
+            raise Unreachable("connection cut")
+
+    async def promise(self, *args: Any) -> None:
+        if self.breaks:
+            self.breaks -= 1
+            raise RuntimeError("a fault of ours")
+        await super().promise(*args)
+
+
+class Bench:
+    """A scheduler with one node of eight GPUs."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.writes = Faulty(client)
+        self.scheduling = SchedulingController(Informers(client.store), writes=self.writes)
+
+    async def submit(self, name: str, queue: str = "q", gpus: int = 8) -> None:
+        pod_set = PodSet(name="nodes", count=1, resources={"nvidia.com/gpu": gpus})
+        meta = ObjectMeta(name=name, namespace="default")
+        await self.client.create(WORKLOADS, Workload(metadata=meta, spec=WorkloadSpec(queue=queue, pod_sets=[pod_set])))
+        meta = ObjectMeta(name=f"{name}-0", namespace="default", labels={POD_GROUP_LABEL: name, POD_SET_LABEL: "nodes"})
+        spec = PodSpec(containers=[Container(name="main", command=["true"])], scheduler_name="heddle")
+        await self.client.create(PODS, Pod(metadata=meta, spec=spec))
+
+    async def bound(self) -> set[str]:
+        return {pod.metadata.name for pod in await self.client.list(PODS, "default") if pod.spec.node_name}
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    store = SQLiteStore.open(tmp_path / "heddle.db", admit)
+    client = Client(store)
+    for node in simulated_nodes([parse("1x8xH100")]):
+        await client.create(NODES, node)
+        await client.patch_status(NODES, node.metadata.name, {"conditions": [{"type": "Ready", "status": "True"}]})
+    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="q")))
+    informers = Informers(store)
+    bench = Bench(client)
+    bench.scheduling = SchedulingController(informers, writes=bench.writes)
+    running = asyncio.gather(informers.run(), bench.scheduling.run())
+    yield bench
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await store.close()
+
+
+async def test_a_bind_of_which_the_answer_was_lost_is_found_done(bench: Bench) -> None:
+    bench.writes.lost = 1
+    await bench.submit("first")
+    await workload_with(bench.client, "first", lambda w: w.status.phase == "Running")
+    assert bench.writes.tried == ["first-0", "first-0"]
+    assert bench.scheduling.metrics.failed_binds._value.get() == 0
+
+
+async def test_while_it_is_not_known_whether_a_pod_is_bound_its_place_is_taken(bench: Bench) -> None:
+    bench.writes.answers.clear()
+    await bench.submit("first")
+    await until(lambda: _tried(bench, 1))
+    await bench.submit("second")
+    await workload_with(bench.client, "second", lambda w: w.status.reasons)
+    first = await bench.client.get(WORKLOADS, "first", "default")
+    assert first.status.phase != "Running", "nobody is told before it is so"
+    bench.writes.answers.set()
+    await workload_with(bench.client, "first", lambda w: w.status.phase == "Running")
+    assert await bench.bound() == {"first-0"}
+    assert "second-0" not in bench.writes.tried
+
+
+async def test_others_are_planned_while_one_is_being_written(bench: Bench) -> None:
+    bench.writes.answers.clear()
+    await bench.submit("first", gpus=4)
+    await until(lambda: _tried(bench, 1))
+    await bench.submit("second", gpus=4)
+    await until(lambda: _tried(bench, 2))
+    bench.writes.answers.set()
+    for name in ("first", "second"):
+        await workload_with(bench.client, name, lambda w: w.status.phase == "Running")
+
+
+async def test_the_place_of_a_pod_that_cannot_be_bound_goes_to_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heddle.control.scheduling.insistence._PAUSE", 0.001)
+    bench.writes.failing.add("first-0")
+    await bench.submit("first")
+    await until(lambda: _tried(bench, 6))
+    await bench.client.delete(WORKLOADS, "first", "default")
+    await bench.client.delete(PODS, "first-0", "default")
+    await bench.submit("second")
+    await workload_with(bench.client, "second", lambda w: w.status.phase == "Running")
+    assert await bench.bound() == {"second-0"}
+
+
+async def test_a_fault_of_ours_ends_in_the_same_places(bench: Bench) -> None:
+    for name in ("a", "b"):
+        spec = {"quota": {"nvidia.com/gpu": 4}}
+        await bench.client.create(QUEUES, {"metadata": {"name": name}, "spec": spec})
+    await bench.submit("holds", queue="a", gpus=4)
+    await bench.submit("borrows", queue="a", gpus=4)
+    for name in ("holds", "borrows"):
+        await workload_with(bench.client, name, lambda w: w.status.phase == "Running")
+    bench.writes.breaks = 1
+    await bench.submit("owed", queue="b", gpus=4)
+    await until(lambda: _leaving(bench))
+    assert bench.writes.breaks == 0
+    (leaving,) = [p for p in await bench.client.list(PODS, "default") if p.metadata.deletion_timestamp]
+    await bench.client.patch_status(PODS, leaving.metadata.name, {"phase": "Succeeded"}, "default")
+    await workload_with(bench.client, "owed", lambda w: w.status.phase == "Running")
+
+
+async def _tried(bench: Bench, times: int) -> bool:
+    return len(bench.writes.tried) >= times
+
+
+async def _leaving(bench: Bench) -> bool:
+    return any(pod.metadata.deletion_timestamp for pod in await bench.client.list(PODS, "default"))
