@@ -30,13 +30,21 @@ def release() -> None:
     gc.unfreeze()
 
 
+_pauses = 0
+_searched = True
+
+
 @contextlib.contextmanager
 def paused() -> Iterator[None]:
-    """No search meanwhile: it stops everything for up to a quarter of a second."""
-    searching = gc.isenabled()
-    gc.disable()
+    """No search meanwhile: it stops everything for up to a quarter of a second. Pauses may overlap."""
+    global _pauses, _searched
+    if not _pauses:
+        _searched = gc.isenabled()
+        gc.disable()
+    _pauses += 1
     try:
         yield
     finally:
-        if searching:
+        _pauses -= 1
+        if _searched and not _pauses:
             gc.enable()

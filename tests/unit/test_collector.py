@@ -41,6 +41,16 @@ def test_nothing_is_searched_in_a_pause_which_ends_with_a_fault_too() -> None:
     assert not gc.isenabled(), "who had turned it off is not overruled"
 
 
+def test_nothing_is_searched_until_the_last_of_several_pauses_ends() -> None:
+    first, second = collector.paused(), collector.paused()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not gc.isenabled()
+    second.__exit__(None, None, None)
+    assert gc.isenabled()
+
+
 def test_what_is_kept_is_not_looked_at_until_it_is_released() -> None:
     kept = Knot()
     told = weakref.ref(kept)

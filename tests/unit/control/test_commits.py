@@ -127,18 +127,34 @@ async def test_others_are_planned_while_one_is_being_written(bench: Bench) -> No
         await workload_with(bench.client, name, lambda w: w.status.phase == "Running")
 
 
-async def test_the_place_of_a_pod_that_cannot_be_bound_goes_to_others(
+async def test_what_cannot_be_bound_is_told_and_tried_seldom_and_its_place_goes_to_others(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("heddle.control.scheduling.insistence._PAUSE", 0.001)
     bench.writes.failing.add("first-0")
     await bench.submit("first")
-    await until(lambda: _tried(bench, 6))
-    await bench.client.delete(WORKLOADS, "first", "default")
-    await bench.client.delete(PODS, "first-0", "default")
+    waiting = await workload_with(bench.client, "first", lambda w: w.status.reasons)
+    (reason,) = waiting.status.reasons
+    assert (reason.code, reason.message) == (
+        "Refused", "pod first-0 cannot be bound to node sim-0: a webhook is broken",
+    )  # fmt: skip
+    tried = len(bench.writes.tried)
     await bench.submit("second")
     await workload_with(bench.client, "second", lambda w: w.status.phase == "Running")
     assert await bench.bound() == {"second-0"}
+    assert len(bench.writes.tried) == tried + 1
+
+
+async def test_what_could_not_be_bound_for_a_while_is_bound_in_the_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heddle.control.scheduling.insistence._PAUSE", 0.001)
+    bench.writes.failing.add("first-0")
+    await bench.submit("first")
+    await workload_with(bench.client, "first", lambda w: w.status.reasons)
+    bench.writes.failing.clear()
+    running = await workload_with(bench.client, "first", lambda w: w.status.phase == "Running")
+    assert not running.status.reasons
 
 
 async def test_a_fault_of_ours_ends_in_the_same_places(bench: Bench) -> None:

@@ -9,7 +9,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -29,6 +30,20 @@ from heddle.engine.lostwork import lost_work
 _log = logging.getLogger(__name__)
 
 Write = Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Binds:
+    """What became of the binds of a plan."""
+
+    untried: dict[Placement, str] = field(default_factory=dict)
+    """With the UIDs of their pods."""
+    made: set[str] = field(default_factory=set)
+    """Workloads of which some were made."""
+    refused: set[tuple[str, str]] = field(default_factory=set)
+    """Workload and pod."""
+    why: dict[str, str] = field(default_factory=dict)
+    """Workloads of which a bind was refused, with why, where no news is on its way that says it."""
 
 
 class Commits:
@@ -65,6 +80,20 @@ class Commits:
         claims = self._world.claims.due() if self._world.claims is not None else []
         if not (plan.actions or claims):
             return
+        binds = Binds()
+        try:
+            steps = self._assume(plan, now, claims, binds)
+        except Exception:
+            self._drop(binds)
+            raise
+        names = {a.placement.workload if isinstance(a, Bind) else a.workload for a in plan.actions}
+        self.under_way.update(names)
+        task = asyncio.create_task(self._carry(steps, names, binds, len(plan.actions)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _assume(self, plan: Plan, now: float, claims: Sequence[Write], tried: Binds) -> list[Sequence[Write]]:
+        """Make the state as it will be; returns the steps that make it so."""
         reserves = [a for a in plan.actions if isinstance(a, Reserve)]
         evicts = [a for a in plan.actions if isinstance(a, Evict)]
         binds = [a for a in plan.actions if isinstance(a, Bind)]
@@ -76,16 +105,11 @@ class Commits:
         ]
         for action in reserves:  # a task that is moved must be leaving first
             self._world.mirror.state.set_reservation(action.workload, action.placements)
-        untried: dict[Placement, str] = {}
-        steps += [
-            [self._bind(action, now, untried) for action in binds],
-            [partial(self._use_up, key) for key in dict.fromkeys(a.placement.workload for a in binds)],
+        return [
+            *steps,
+            [self._bind(action, now, tried) for action in binds],
+            [partial(self._use_up, key, tried) for key in dict.fromkeys(a.placement.workload for a in binds)],
         ]
-        names = {a.placement.workload if isinstance(a, Bind) else a.workload for a in plan.actions}
-        self.under_way.update(names)
-        task = asyncio.create_task(self._carry(steps, names, untried, len(plan.actions)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     @property
     def busy(self) -> bool:
@@ -102,9 +126,7 @@ class Commits:
         for task in self._tasks:
             task.cancel()
 
-    async def _carry(
-        self, steps: Iterable[Sequence[Write]], names: Iterable[str], untried: Mapping[Placement, str], many: int
-    ) -> None:
+    async def _carry(self, steps: Iterable[Sequence[Write]], names: Iterable[str], binds: Binds, many: int) -> None:
         """Take steps one after the other, what is in one of them together."""
         begun = time.monotonic()
         try:
@@ -116,9 +138,12 @@ class Commits:
                         raise faults[0]
         except Exception as error:
             self._fault = error
-            for place, uid in untried.items():
-                self._take_back(place.workload, partial(self._unbind, place, uid))
+            self._drop(binds)
         _log.info("carried out %d actions in %.3f s", many, time.monotonic() - begun)
+        for key in binds.made - binds.why.keys():
+            self._world.let_go(key)
+        for key, why in binds.why.items():
+            self._world.hold_back(key, why)
         self.under_way -= Counter(dict.fromkeys(names, 1))
         self._ended.update(names)
         self._world.wake.set()
@@ -154,11 +179,15 @@ class Commits:
 
         return write
 
-    async def _use_up(self, key: str) -> None:
+    async def _use_up(self, key: str, tried: Binds) -> None:
         """Forget promises that were kept, so that a pod made anew does not inherit its predecessor's."""
         workload = self._world.works.get(key)
         reserved = workload.status.reservation if workload else []
-        left = [place for place in reserved if not self._world.mirror.has_place(key, place.pod)]
+        left = [
+            place
+            for place in reserved
+            if (key, place.pod) in tried.refused or not self._world.mirror.has_place(key, place.pod)
+        ]
         if len(left) < len(reserved):
             await self._promise(key, left)()
 
@@ -217,27 +246,31 @@ class Commits:
 
     # binds
 
-    def _bind(self, action: Bind, now: float, untried: dict[Placement, str]) -> Write:
-        """Count a pod as bound; returns what binds it, which is among the `untried` until it begins."""
+    def _bind(self, action: Bind, now: float, binds: Binds) -> Write:
+        """Count a pod as bound; returns what binds it."""
         place = action.placement
         namespace = place.workload.split("/")[0]
         uid = self._world.mirror.uid(place.workload, place.task)
         devices = self._devices(place)
         self._world.mirror.assume_bound(place, float(int(now)), devices)  # objects hold whole seconds
-        untried[place] = uid
+        binds.untried[place] = uid
 
         async def write() -> None:
-            del untried[place]
+            del binds.untried[place]
             try:
                 await insistence.insist(partial(self._writes.bind, namespace, place.task, uid, place.node, devices))
             except Conflict as error:  # it is bound: by the last try of which nobody told, or by others
                 bound = await insistence.insist(partial(self._writes.node_of, namespace, place.task, uid))
                 if bound != place.node:
+                    binds.refused.add((place.workload, place.task))
                     self._not_bound(place, uid, error)
                     return
             except ApiError as error:
+                binds.refused.add((place.workload, place.task))
+                binds.why[place.workload] = f"pod {place.task} cannot be bound to node {place.node}: {error}"
                 self._not_bound(place, uid, error)
                 return
+            binds.made.add(place.workload)
             if pod := self._world.works.pod(place.workload, place.task):
                 where = f", devices {','.join(devices)}" if devices else ""
                 await self._writes.event(pod, "Scheduled", f"{render(action.reason)}: node {place.node}{where}")
@@ -250,6 +283,10 @@ class Commits:
         if self._world.claims is not None and (pod := self._world.works.pod(place.workload, place.task)):
             self._world.claims.failed(pod)
         self._take_back(place.workload, partial(self._unbind, place, uid))
+
+    def _drop(self, binds: Binds) -> None:
+        for place, uid in binds.untried.items():
+            self._take_back(place.workload, partial(self._unbind, place, uid))
 
     def _unbind(self, place: Placement, uid: str) -> None:
         self._world.mirror.forget_bound(place, uid)

@@ -8,6 +8,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from heddle.api.core import Node
@@ -30,6 +31,18 @@ from heddle.engine import State
 from heddle.store.informer import Informer, Informers
 
 _log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE = 10.0
+"""Seconds until what the API server refused again and again is tried once more, as by kube-scheduler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """How often in succession the API server refused a workload's binds, until when it is not planned, and why."""
+
+    times: int
+    until: float
+    why: str
 
 
 class World:
@@ -66,6 +79,7 @@ class World:
         """Names of what has changed since it was last applied, by kind."""
         self.promises: dict[str, list[ReservedPlace]] = {}
         """Promises that are being written, by workload: they hold whatever its object says meanwhile."""
+        self._refused: dict[str, Refused] = {}
         self._later: asyncio.TimerHandle | None = None
         self._informers: dict[str, Informer[Any]] = {
             r.kind: informers.of(r) for r in (NODES, QUEUES, TOPOLOGIES, LICENSES, WORKLOADS, PODS)
@@ -179,6 +193,7 @@ class World:
 
     def begin_anew(self) -> None:
         """Forget the engine's state: everything that it must know is in the objects, or under way to them."""
+        self.promises.clear()  # by now they are written, or will not be
         assumed = self.mirror.assumed
         self.mirror = self._fresh_mirror()
         self.mirror.assumed = assumed
@@ -214,7 +229,7 @@ class World:
             self.works.refresh(key)
             dirty["Workload"].add(key)
         for key in sorted(dirty["Workload"]):
-            workload, fault = self.works.get(key), self.works.fault(key)
+            workload, fault = self.works.get(key), self.works.fault(key) or self._held_back(key)
             if workload is not None and key in self.promises:
                 workload.status.reservation = self.promises[key]
             admitted = workload is not None and not fault and not self.refusal(workload)
@@ -227,6 +242,32 @@ class World:
                 self.mirror.problems[key] = str(error)
                 _log.warning("workload %s: %s", key, error)
         return dirty["Workload"]
+
+    def hold_back(self, key: str, why: str) -> None:
+        """The API server refused what was planned for a workload: at the second time in succession, and for longer each
+        time, it is not planned, and people are told why."""
+        before = self._refused.get(key)
+        times = before.times + 1 if before else 1
+        pause = 0.0 if times == 1 else min(_LONGEST_PAUSE, 2.0 ** (times - 2))
+        self._refused[key] = Refused(times, time.monotonic() + pause, why)
+        self.dirty["Workload"].add(key)
+        asyncio.get_running_loop().call_later(pause, self._due_again, key)
+
+    def _due_again(self, key: str) -> None:
+        self.dirty["Workload"].add(key)
+        self.wake.set()
+
+    def let_go(self, key: str) -> None:
+        """What was planned for a workload was done."""
+        self._refused.pop(key, None)
+
+    def _held_back(self, key: str) -> str:
+        if (found := self._refused.get(key)) is None:
+            return ""
+        if self.works.get(key) is None:
+            del self._refused[key]
+            return ""
+        return found.why if time.monotonic() < found.until else ""
 
     def refusal(self, workload: Workload) -> str:
         """Why the submitter of a workload may not use its queue so; "" = they may."""
