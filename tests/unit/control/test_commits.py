@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from waiting import until, workload_with
 
 from heddle.api.admission import admit
 from heddle.api.errors import InternalError, Unreachable
 from heddle.api.meta import ObjectMeta
-from heddle.api.pod import Container, Pod, PodSpec
+from heddle.api.pod import Affinity, Container, Pod, PodSpec
 from heddle.api.queue import Queue
 from heddle.api.registry import NODES, PODS, QUEUES, WORKLOADS
 from heddle.api.workload import POD_GROUP_LABEL, POD_SET_LABEL, PodSet, Workload, WorkloadSpec
@@ -64,12 +65,13 @@ class Bench:
         self.writes = Faulty(client)
         self.scheduling = SchedulingController(Informers(client.store), writes=self.writes)
 
-    async def submit(self, name: str, queue: str = "q", gpus: int = 8) -> None:
+    async def submit(self, name: str, queue: str = "q", gpus: int = 8, affinity: Any = None) -> None:
         pod_set = PodSet(name="nodes", count=1, resources={"nvidia.com/gpu": gpus})
         meta = ObjectMeta(name=name, namespace="default")
         await self.client.create(WORKLOADS, Workload(metadata=meta, spec=WorkloadSpec(queue=queue, pod_sets=[pod_set])))
         meta = ObjectMeta(name=f"{name}-0", namespace="default", labels={POD_GROUP_LABEL: name, POD_SET_LABEL: "nodes"})
         spec = PodSpec(containers=[Container(name="main", command=["true"])], scheduler_name="heddle")
+        spec.affinity = msgspec.convert(affinity, Affinity | None)
         await self.client.create(PODS, Pod(metadata=meta, spec=spec))
 
     async def bound(self) -> set[str]:
@@ -180,3 +182,59 @@ async def _tried(bench: Bench, times: int) -> bool:
 
 async def _leaving(bench: Bench) -> bool:
     return any(pod.metadata.deletion_timestamp for pod in await bench.client.list(PODS, "default"))
+
+
+async def test_news_on_which_no_place_depends_is_not_told_to_the_engine(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    mirror = bench.scheduling.world.mirror
+    tell = mirror.workload
+
+    def heard(key: str, *args: Any, **options: Any) -> None:
+        told.append(key)
+        tell(key, *args, **options)
+
+    monkeypatch.setattr(mirror, "workload", heard)
+    await bench.submit("first", gpus=2)
+    await bench.submit("second", gpus=2)
+    for name in ("first", "second"):
+        await workload_with(bench.client, name, lambda w: w.status.phase == "Running")
+    told.clear()
+    # as the API server does it at a bind, and then a kubelet
+    labels = {"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r"}
+    await bench.client.patch(PODS, "first-0", {"metadata": {"labels": labels}}, namespace="default")
+    ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    await bench.client.patch_status(PODS, "first-0", ready, "default")
+    await bench.submit("third", gpus=2)
+    await workload_with(bench.client, "third", lambda w: w.status.phase == "Running")
+    assert "default/third" in told
+    assert "default/first" not in told
+    await bench.client.patch(PODS, "first-0", {"metadata": {"labels": {"team": "a"}}}, namespace="default")
+    await until(lambda: _has(told, "default/first"))
+
+
+async def test_a_label_by_which_others_choose_their_company_is_news(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zone = "topology.kubernetes.io/zone"
+    term = {"labelSelector": {"matchLabels": {zone: "z"}}, "topologyKey": "kubernetes.io/hostname"}
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    await bench.submit("first", gpus=2)
+    await bench.submit("shy", gpus=2, affinity=affinity)
+    for name in ("first", "shy"):
+        await workload_with(bench.client, name, lambda w: w.status.phase == "Running")
+    told: list[str] = []
+    tell = bench.scheduling.world.mirror.workload
+
+    def heard(key: str, *args: Any, **options: Any) -> None:
+        told.append(key)
+        tell(key, *args, **options)
+
+    monkeypatch.setattr(bench.scheduling.world.mirror, "workload", heard)
+    await bench.client.patch(PODS, "first-0", {"metadata": {"labels": {zone: "z"}}}, namespace="default")
+    await until(lambda: _has(told, "default/first"))
+
+
+async def _has(told: list[str], key: str) -> bool:
+    return key in told

@@ -239,6 +239,11 @@ class Mirror:
         """Whether the engine has been told of this workload."""
         return key in self._workloads
 
+    def in_order(self, key: str) -> bool:
+        """Whether pods of a workload start once others are Ready."""
+        work = self.state.works.get(key)
+        return work is not None and work.after is not None
+
     def whole(self, key: str) -> bool:
         """Whether the minimum of a workload has places, of all pod sets or of enough groups; of one that the engine
         does not know nothing else is said."""
@@ -279,7 +284,7 @@ class Mirror:
                     return
                 bound[name] = (place.node, place.devices)
                 leaving.discard(name)
-            if name not in leaving and self.state.works[key].after is not None:
+            if name not in leaving and self.in_order(key):
                 self.state.mark_ready(key, name, ready=pod.ready)
             if pod.metadata.deletion_timestamp and name not in leaving:
                 self.state.mark_releasing(key, name)

@@ -1,5 +1,6 @@
 """Queue.status: what the scheduler last saw of each queue, written at most a few times a second."""
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -17,6 +18,9 @@ from heddle.engine import State, fair_shares
 EVERY = 0.25
 """Seconds between writes: under a flood of jobs queues change with every cycle, and nobody reads that fast."""
 
+_SHARE = 20
+"""And so many times as long as the last one took to work out: with thousands of jobs that is tens of milliseconds."""
+
 _PAST_EVERY = 60.0
 """Seconds between writes of past usage where nothing else of a queue changed: it always changes a little."""
 
@@ -31,21 +35,23 @@ class QueueReporter:
 
     def __init__(self, writes: Writes) -> None:
         self._writes = writes
-        self._last = float("-inf")
+        self._last, self._took = float("-inf"), 0.0
 
     def due_in(self, now: float) -> float:
         """Seconds until the next report may be written; 0 when it may be now."""
-        return max(0.0, self._last + EVERY - now)
+        return max(0.0, self._last + max(EVERY, _SHARE * self._took) - now)
 
     async def report(
         self, state: State, queues: Mapping[str, Queue], workloads: Iterable[Workload], now: float
     ) -> None:
         """Write what has changed; `now` in seconds since 1970."""
+        begun = time.perf_counter()
         self._last = now
         faults = tree.faults({name: q.spec.parent for name, q in queues.items()})
         shares = fair_shares(state)
         phases = _phases(queues, workloads)
         past = state.past_usage()
+        self._took = time.perf_counter() - begun
         for name, queue in list(queues.items()):
             reason, message = faults.get(name) or _stop(state, name)
             ready = Condition(

@@ -216,17 +216,28 @@ class Works:
                 yield found
 
 
-def matters(pod: Pod) -> tuple[object, ...]:
-    """All of a pod that placing depends on, its node first."""
+_COPIED = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
+"""Labels that the API server copies from a node to each pod that is bound to it (PodTopologyLabels, since 1.33)."""
+
+
+def _without_copied(labels: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in labels.items() if name not in _COPIED}
+
+
+def matters(pod: Pod, *, in_order: bool) -> tuple[object, ...]:
+    """All of a pod that placing depends on, its node first, but for whom its labels make it company of.
+
+    That it is Ready matters where others start only `in_order`.
+    """
     spec, meta, status = pod.spec, pod.metadata, pod.status
     return (
         spec.node_name,
         meta.uid,
-        meta.labels,
+        meta.labels if meta.labels.keys().isdisjoint(_COPIED) else _without_copied(meta.labels),
         meta.annotations,
         bool(meta.deletion_timestamp),
         status.phase if pod.finished else "",
-        pod.ready,
+        in_order and pod.ready,
         spec.scheduling_gates,
         spec.tolerations,
         spec.node_selector,

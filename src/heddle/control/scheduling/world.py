@@ -158,15 +158,23 @@ class World:
 
     def _seen_through(self, old: Pod, new: Pod) -> bool:
         """Whether a pod's change is nothing that placing depends on, or only our own bind that comes back."""
-        before, after = matters(old), matters(new)
+        key = self.works.key(new)
+        in_order = self.mirror.in_order(key)
+        before, after = matters(old, in_order=in_order), matters(new, in_order=in_order)
+        if old.metadata.labels != new.metadata.labels and self._company(old) != self._company(new):
+            return False
         if before == after:
             return True
-        key = self.works.key(new)
         return (
             before[1:] == after[1:]
             and not before[0]
             and self.mirror.is_bound(key, new.metadata.name, new.spec.node_name)
         )
+
+    def _company(self, pod: Pod) -> tuple[object, ...]:
+        """To whom the labels of a pod make it count."""
+        budgets = self.pod_budgets.of(pod) if self.pod_budgets is not None else ()
+        return self.works.company_of(pod), budgets
 
     def owner_changed(self, kind: str, namespace: str, name: str) -> None:
         """An object that says how many pods belong together came, changed or went."""
