@@ -13,11 +13,18 @@ import pytest
 from clusters import BUDGETS, JOBS, Cluster, answer
 
 from heddle.api.clock import to_seconds
-from heddle.api.registry import EVENTS, NAMESPACES, PODS, WORKLOADS
+from heddle.api.errors import ApiError
+from heddle.api.registry import EVENTS, NAMESPACES, PODS, WORKLOADS, Resource
 from heddle.control.scheduling.claims import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
 from heddle.store.port import PatchType
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
+
+_ADMISSION = "admissionregistration.k8s.io"
+ADMISSION = Resource(_ADMISSION, "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", False)
+ADMISSION_BINDINGS = Resource(
+    _ADMISSION, "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", False
+)
 
 
 @pytest.fixture(scope="module")
@@ -378,6 +385,48 @@ async def test_health_and_metrics(cluster: Cluster, bed: Any) -> None:
     assert status == 200
     assert "heddle_binds_total 1.0" in text
     assert "heddle_leader 1.0" in text
+
+
+async def test_who_may_not_be_bound_is_told_and_his_place_goes_to_others(cluster: Cluster, bed: Any) -> None:
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods/binding"]}
+    name = f"no-binds-of-first-{cluster.namespace}"
+    mine = f"object.metadata.namespace != '{cluster.namespace}' || object.metadata.name != 'first'"
+    await cluster.store.create(ADMISSION, {
+        "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [rule]},
+            "validations": [{"expression": mine, "message": "not before its audit"}],
+        },
+    })  # fmt: skip
+    spec = {"policyName": name, "validationActions": ["Deny"]}
+    await cluster.store.create(ADMISSION_BINDINGS, {"metadata": {"name": name}, "spec": spec})
+    await cluster.nodes(bed.gpu_nodes(1))
+    await cluster.queue("default", 8)
+
+    async def in_force() -> bool:
+        binding = {"metadata": {"name": "first"}, "target": {"kind": "Node", "name": "gpu-0"}}
+        try:
+            await cluster.store.create(PODS, binding, cluster.namespace, subresource="binding", dry_run=True)
+        except ApiError as error:
+            return "audit" in str(error)
+        return False
+
+    await cluster.pod("first", gpus=8)
+    await cluster.until(in_force)
+    cluster.start()
+
+    async def told() -> bool:
+        return "cannot be bound to node gpu-0" in await cluster.told("first")
+
+    await cluster.until(told)
+    assert "not before its audit" in await cluster.told("first")
+    await cluster.pod("second", gpus=8)
+    await cluster.until_bound(1)
+    assert set(await cluster.bound()) == {"second"}
+    await cluster.store.delete(ADMISSION_BINDINGS, name)
+    await cluster.store.delete(ADMISSION, name)
+    await cluster.store.delete(PODS, "second", cluster.namespace, grace_period=0)
+    await cluster.until_bound(1, "first")
 
 
 async def test_a_gate_keeps_a_pod_back(cluster: Cluster, bed: Any) -> None:
