@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from heddle import collector
 from heddle.api.clock import to_text
-from heddle.api.errors import ApiError, Conflict
+from heddle.api.errors import ApiError, Conflict, NotFound
 from heddle.api.meta import Condition
 from heddle.api.workload import ReservedPlace
 from heddle.control.scheduling import adapter, insistence, instances
@@ -259,7 +259,7 @@ class Commits:
             del binds.untried[place]
             try:
                 await insistence.insist(partial(self._writes.bind, namespace, place.task, uid, place.node, devices))
-            except Conflict as error:  # it is bound: by the last try of which nobody told, or by others
+            except (Conflict, NotFound) as error:  # by the last try of which nobody told, by others, or it is gone
                 bound = await insistence.insist(partial(self._writes.node_of, namespace, place.task, uid))
                 if bound != place.node:
                     binds.refused.add((place.workload, place.task))
