@@ -7,22 +7,18 @@ from typing import Any
 
 import msgspec
 import pytest
+from machine import machine
 from waiting import until, workload_with
 
-from heddle.api.admission import admit
 from heddle.api.errors import InternalError, Unreachable
 from heddle.api.meta import ObjectMeta
 from heddle.api.pod import Affinity, Container, Pod, PodSpec
 from heddle.api.queue import Queue
-from heddle.api.registry import NODES, PODS, QUEUES, WORKLOADS
+from heddle.api.registry import PODS, QUEUES, WORKLOADS
 from heddle.api.workload import POD_GROUP_LABEL, POD_SET_LABEL, PodSet, Workload, WorkloadSpec
 from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.scheduling.writes import Writes
-from heddle.embedded.machine import simulated_nodes
-from heddle.node.simulated import parse
 from heddle.store.client import Client
-from heddle.store.informer import Informers
-from heddle.store.sqlite import SQLiteStore
 
 
 class Faulty(Writes):
@@ -60,10 +56,10 @@ class Faulty(Writes):
 class Bench:
     """A scheduler with one node of eight GPUs."""
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.writes = Faulty(client)
-        self.scheduling = SchedulingController(Informers(client.store), writes=self.writes)
+    def __init__(self, client: Client, scheduling: SchedulingController) -> None:
+        self.client, self.scheduling = client, scheduling
+        assert isinstance(scheduling._writes, Faulty)
+        self.writes = scheduling._writes
 
     async def submit(self, name: str, queue: str = "q", gpus: int = 8, affinity: Any = None) -> None:
         pod_set = PodSet(name="nodes", count=1, resources={"nvidia.com/gpu": gpus})
@@ -80,20 +76,9 @@ class Bench:
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    store = SQLiteStore.open(tmp_path / "heddle.db", admit)
-    client = Client(store)
-    for node in simulated_nodes([parse("1x8xH100")]):
-        await client.create(NODES, node)
-        await client.patch_status(NODES, node.metadata.name, {"conditions": [{"type": "Ready", "status": "True"}]})
-    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="q")))
-    informers = Informers(store)
-    bench = Bench(client)
-    bench.scheduling = SchedulingController(informers, writes=bench.writes)
-    running = asyncio.gather(informers.run(), bench.scheduling.run())
-    yield bench
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await store.close()
+    async with machine(tmp_path, "1x8xH100", Faulty) as (client, scheduling):
+        await client.create(QUEUES, Queue(metadata=ObjectMeta(name="q")))
+        yield Bench(client, scheduling)
 
 
 async def test_a_bind_of_which_the_answer_was_lost_is_found_done(bench: Bench) -> None:
@@ -184,9 +169,8 @@ async def _leaving(bench: Bench) -> bool:
     return any(pod.metadata.deletion_timestamp for pod in await bench.client.list(PODS, "default"))
 
 
-async def test_news_on_which_no_place_depends_is_not_told_to_the_engine(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def listen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The workloads that the engine is told of from now on."""
     told: list[str] = []
     mirror = bench.scheduling.world.mirror
     tell = mirror.workload
@@ -196,6 +180,13 @@ async def test_news_on_which_no_place_depends_is_not_told_to_the_engine(
         tell(key, *args, **options)
 
     monkeypatch.setattr(mirror, "workload", heard)
+    return told
+
+
+async def test_news_on_which_no_place_depends_is_not_told_to_the_engine(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = listen(bench, monkeypatch)
     await bench.submit("first", gpus=2)
     await bench.submit("second", gpus=2)
     for name in ("first", "second"):
@@ -224,14 +215,7 @@ async def test_a_label_by_which_others_choose_their_company_is_news(
     await bench.submit("shy", gpus=2, affinity=affinity)
     for name in ("first", "shy"):
         await workload_with(bench.client, name, lambda w: w.status.phase == "Running")
-    told: list[str] = []
-    tell = bench.scheduling.world.mirror.workload
-
-    def heard(key: str, *args: Any, **options: Any) -> None:
-        told.append(key)
-        tell(key, *args, **options)
-
-    monkeypatch.setattr(bench.scheduling.world.mirror, "workload", heard)
+    told = listen(bench, monkeypatch)
     await bench.client.patch(PODS, "first-0", {"metadata": {"labels": {zone: "z"}}}, namespace="default")
     await until(lambda: _has(told, "default/first"))
 

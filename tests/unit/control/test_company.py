@@ -1,28 +1,23 @@
 """Jobs that must, or must not, run beside others: the fields of TrainingJobs and Workloads, in embedded mode."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from machine import machine
 from waiting import until, workload_with
 
-from heddle.api.admission import admit
 from heddle.api.company import Company, PodTerm
 from heddle.api.core import Namespace
 from heddle.api.meta import ObjectMeta
 from heddle.api.queue import Queue
-from heddle.api.registry import NAMESPACES, NODES, PODS, QUEUES, WORKLOADS
+from heddle.api.registry import NAMESPACES, PODS, QUEUES, WORKLOADS
 from heddle.api.selectors import Selector
 from heddle.api.trainingjob import TrainingJob, TrainingJobSpec
 from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.training import pods as build
-from heddle.embedded.machine import simulated_nodes
-from heddle.node.simulated import parse
 from heddle.store.client import Client
-from heddle.store.informer import Informers
-from heddle.store.sqlite import SQLiteStore
 
 HOST = "kubernetes.io/hostname"
 
@@ -30,19 +25,9 @@ HOST = "kubernetes.io/hostname"
 @pytest.fixture
 async def scheduling(tmp_path: Path) -> AsyncIterator[tuple[Client, SchedulingController]]:
     """A store with two nodes of eight GPUs and a running scheduler."""
-    store = SQLiteStore.open(tmp_path / "heddle.db", admit)
-    client = Client(store)
-    for node in simulated_nodes([parse("2x8xH100")]):
-        await client.create(NODES, node)
-        await client.patch_status(NODES, node.metadata.name, {"conditions": [{"type": "Ready", "status": "True"}]})
-    await client.create(QUEUES, Queue(metadata=ObjectMeta(name="default")))
-    informers = Informers(store)
-    controller = SchedulingController(informers)
-    running = asyncio.gather(informers.run(), controller.run())
-    yield client, controller
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await store.close()
+    async with machine(tmp_path, "2x8xH100") as (client, controller):
+        await client.create(QUEUES, Queue(metadata=ObjectMeta(name="default")))
+        yield client, controller
 
 
 def job(name: str, space: str = "default", gpus: int = 1, **spec: Any) -> TrainingJob:

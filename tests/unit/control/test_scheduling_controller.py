@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from machine import machine
 from waiting import until, workload_with
 
-from heddle.api.admission import admit
 from heddle.api.clock import to_text
 from heddle.api.errors import Conflict
 from heddle.api.license import License, LicenseSpec
@@ -26,30 +26,18 @@ from heddle.api.workload import (
     WorkloadSpec,
 )
 from heddle.control.scheduling import adapter
-from heddle.control.scheduling.controller import SchedulingController
 from heddle.control.scheduling.mirror import Mirror
 from heddle.embedded.machine import simulated_nodes
 from heddle.engine import Bind, PastUsage, schedule
 from heddle.node.simulated import parse
 from heddle.store.client import Client
-from heddle.store.informer import Informers
-from heddle.store.sqlite import SQLiteStore
 
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
     """A store with two nodes of eight GPUs and a running scheduler."""
-    store = SQLiteStore.open(tmp_path / "heddle.db", admit)
-    client = Client(store)
-    for node in simulated_nodes([parse("2x8xH100")]):
-        await client.create(NODES, node)
-        await client.patch_status(NODES, node.metadata.name, {"conditions": [{"type": "Ready", "status": "True"}]})
-    informers = Informers(store)
-    running = asyncio.gather(informers.run(), SchedulingController(informers).run())
-    yield client
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await store.close()
+    async with machine(tmp_path, "2x8xH100") as (client, _):
+        yield client
 
 
 async def submit(
