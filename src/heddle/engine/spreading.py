@@ -46,7 +46,8 @@ class Spreading:
     def rows(self, within: Ints | None) -> Ints:
         """Rows (of the given ones) whose domain may take one more task."""
         rows = self.inside if within is None else within
-        return rows[self._open()[self.level.domain[rows]] & (self.level.domain[rows] >= 0)]
+        rows = rows[self.level.domain[rows] >= 0]  # there may be no domain at all
+        return rows[self._open()[self.level.domain[rows]]]
 
     def choose(self, scores: Ints, within: Ints | None) -> int:
         """The row of best score (of the given ones) that may take one more task; -1 = none.

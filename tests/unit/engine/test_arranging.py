@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -80,6 +81,16 @@ def test_with_a_required_level_only_its_domain_is_compared() -> None:
     settle(state, schedule(state, 0))
     state.set_workload(gang(6, spread=rule, required="zone"))
     assert {place[1] for place in bound(schedule(state, 0))} == {"n40", "n50"}
+
+
+def test_a_level_that_no_node_is_in_is_no_fault_for_those_who_would_have_others_leave() -> None:
+    """Found by `make fuzz KIND=tiny SEED=3003128`: rows of nodes were given where there was no domain to keep apart."""
+    state = world(node("n0", 2, zone="z"), a=99)
+    state.set_workload(gang(1, gpu=2000, name="x/less"))
+    settle(state, schedule(state, 0))
+    high = replace(gang(2, spread=Spread("rack", most=2), required="zone"), priority=1)
+    state.set_workload(high)
+    assert codes(schedule(state, 0), "x/w")[0] == "ImpossibleSpread"
 
 
 def test_elastic_tasks_keep_apart_from_those_that_run() -> None:
