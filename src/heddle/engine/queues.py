@@ -224,6 +224,8 @@ class QueueTree:
                 path.append(above)
                 at = above
             queue.path = tuple(path) if queue.active else (queue,)
+            if not queue.active:
+                queue.share = [0] * len(self.resources)  # nothing is divided among such as it
             queue.preempt_min = _nearest(at.spec.preempt_min_runtime for at in queue.path)
             queue.reclaim_min = _nearest(at.spec.reclaim_min_runtime for at in queue.path)
             queue.drain_after = _nearest((at.spec.drain_after for at in queue.path), math.inf)

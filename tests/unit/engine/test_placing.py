@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from worlds import bound, codes, node, settle, work, world
+from worlds import bound, codes, node, settle, victims, work, world
 
 from heddle.engine import (
     Device,
@@ -124,6 +124,19 @@ def test_queues_may_come_in_any_order_and_cycles_only_pend() -> None:
     assert bound(schedule(state, 0))
     state.set_workload(work("x/v", "top"))
     assert codes(schedule(state, 0), "x/v") == ["QueueHasChildren"]
+
+
+def test_a_queue_that_lost_its_parent_has_no_share_left_from_before() -> None:
+    """Else what runs there would be safe from others until somebody starts the scheduler anew."""
+    state = world(node("n0", 4), top=4, other=4)
+    state.set_queue(QueueSpec("leaf", "top"))
+    state.set_workload(work("x/runs", "leaf", 4, least=0))
+    settle(state, schedule(state, 0))
+    state.remove_queue("top")
+    state.set_workload(work("x/owed", "other", 2))
+    plan = schedule(state, 0)
+    assert plan == schedule(State.rebuild(state.snapshot()), 0)
+    assert victims(plan) == ["x/runs", "x/runs"]
 
 
 def test_a_parent_that_comes_late_counts_what_already_runs() -> None:
