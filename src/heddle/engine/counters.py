@@ -25,6 +25,10 @@ class Counters:
         for amounts in (self.cap, self.running, self.releasing, self.reserved):
             amounts[column] = 0
 
+    def sort(self, order: Sequence[int]) -> None:
+        """In which order they are looked at."""
+        self.cap = {column: self.cap[column] for column in order if column in self.cap}
+
     def taken(self, column: int, *, land: bool) -> int:
         """What counts against the cap: with ``land`` once all who leave have left, else now."""
         reserved = self.reserved[column]

@@ -25,15 +25,16 @@ class Lending:
 
     def settle(self) -> None:
         """Finds who keeps anything, after the tree changed."""
-        self.columns = []
+        columns: set[int] = set()
         self._at = -1
         for queue in self.tree.queues.values():
             queue.keeps = False
         for queue in self.tree.queues.values():
             if queue.active and any(queue.keep):
-                self.columns += [c for c, amount in enumerate(queue.keep) if amount and c not in self.columns]
+                columns.update(c for c, amount in enumerate(queue.keep) if amount)
                 for at in queue.path:
                     at.keeps = True
+        self.columns = [column for column in self.tree.columns if column in columns]
 
     def shortage(
         self, queue: Queue, demand: Sequence[int], *, land: bool, included: bool

@@ -11,7 +11,7 @@ Every change of a row is noted in ``dirty``, from which score caches learn what 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,11 @@ _TOP = (1 << LABEL_BITS) - 1
 
 
 _DEVICES = ("dev_capacity", "dev_bind", "dev_land", "dev_releasing", "dev_reserved")
+
+
+def by_name(columns: Iterable[int], resources: Sequence[str]) -> list[int]:
+    """Columns in an order in which it is of no account which resource was heard of first."""
+    return sorted(columns, key=lambda at: (min(at, TENANCY + 1), resources[at]))
 
 
 class Nodes:

@@ -18,6 +18,7 @@ from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.lending import Lending
 from heddle.engine.living import Living
 from heddle.engine.model import QueueSpec
+from heddle.engine.nodes import by_name
 from heddle.engine.slack import Slack
 from heddle.engine.submitters import Submitters
 from heddle.engine.usage import PastUsage, advanced, burden
@@ -163,6 +164,7 @@ class QueueTree:
         self.decaying: list[Queue] = []
         self.patient: list[Queue] = []
         self.stale = True
+        self.columns: list[int] = []  # of resources, whichever was heard of first
         self.moved = 0  # moves with every counter: what is remembered of them must be worked out again
         self.changed: set[Queue] = set()  # whose counters, share or work in places did, since `slack` was last asked
         self._slack = Slack((), 0)
@@ -190,6 +192,8 @@ class QueueTree:
             return
         self.stale = False
         self.tops = []
+        self.columns = by_name(range(len(self.resources)), self.resources)
+        self.counters.sort(self.columns)
         self._given, self._divided, self._nothing = {}, {}, [0] * len(self.resources)
         self.shares += 1
         self.counts_users = any(queue.spec.user_limit for queue in self.queues.values())
@@ -270,7 +274,8 @@ class QueueTree:
         With ``included`` the demand is in the counters already, and the question is whether a cap is broken.
         """
         for at in queue.path:
-            for column, wanted in enumerate(demand):
+            for column in self.columns:
+                wanted = demand[column]
                 if not wanted:
                     continue
                 used = at.running[column] - wanted * included
@@ -291,12 +296,12 @@ class QueueTree:
             return Cap(where or queue, column, most, used, more, CapKind.LENDING, everywhere=where is None)
         return None
 
-    @staticmethod
-    def _stops_user(queue: Queue, demand: Sequence[int], user: str, *, land: bool, included: bool) -> Cap | None:
+    def _stops_user(self, queue: Queue, demand: Sequence[int], user: str, *, land: bool, included: bool) -> Cap | None:
         for at in queue.path:
             if at.submitters is None:
                 continue
-            for column, wanted in enumerate(demand):
+            for column in self.columns:
+                wanted = demand[column]
                 used = at.submitters.taken(user, column, land=land) - wanted * included
                 cap = at.submitters.limit[column]
                 if wanted and used + wanted > cap:

@@ -19,7 +19,7 @@ from heddle.engine.fragmentation import PUBLISHED, Fragmentation
 from heddle.engine.hardware import FREE, TAKEN, Hardware, hardware_of
 from heddle.engine.mig import NEVER, Geometry, Profile, Table, table
 from heddle.engine.model import COUNTER, CPU, GPU, MODEL, WHOLE, NodeSpec, PodSet, TypicalTask, WorkloadSpec
-from heddle.engine.nodes import LABEL_BITS, SOLE, TENANCY, Bools, Ints, Nodes
+from heddle.engine.nodes import LABEL_BITS, SOLE, TENANCY, Bools, Ints, Nodes, by_name
 from heddle.engine.packing import NOWHERE, Packing
 from heddle.engine.rankings import RANKINGS, Ranking, Tenants
 
@@ -214,7 +214,8 @@ class RequestClass:
         counted = {at for cls in known if cls is not None for at in cls.charged if self.nodes.resources[at] in models}
         if len(self.key.models) == 1:
             self.need[list(counted)] = self.gpu
-        self.charged: list[int] = np.flatnonzero(self.need).tolist()  # to queues
+        named: list[int] = np.flatnonzero(self.need).tolist()
+        self.charged: list[int] = by_name(named, self.nodes.resources)  # to queues
         self.wanted = sorted({*self.charged, *counted})  # of queues: GPUs of each model that it may get
         self.counted = [column[name] for name, _ in self.key.request if name.startswith(COUNTER)]
         self.need[TENANCY] = SOLE if self.key.exclusive else 1

@@ -555,7 +555,7 @@ class Verdicts:
         return min(found, key=lambda reason: reason.fits - reason.needed, default=None)
 
     def _nothing_to_take(self, queue: Queue, demand: list[int]) -> Reason:
-        column = next((c for c, wanted in enumerate(demand) if wanted), 0)
+        column = next((c for c in self.state.tree.columns if demand[c]), 0)
         others = sorted(
             ((q.name, q.used(column)) for q in self.state.tree.queues.values() if not q.children and q is not queue),
             key=lambda item: (-item[1], item[0]),

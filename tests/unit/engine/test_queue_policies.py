@@ -8,7 +8,21 @@ from dataclasses import replace
 import pytest
 from worlds import bound, codes, node, settle, work, world
 
-from heddle.engine import Ageing, Evict, PastUsage, Plan, QueueSpec, State, explain, fair_shares, render, schedule
+from heddle.engine import (
+    Ageing,
+    Evict,
+    NodeSpec,
+    PastUsage,
+    Plan,
+    PodSet,
+    QueueSpec,
+    State,
+    WorkloadSpec,
+    explain,
+    fair_shares,
+    render,
+    schedule,
+)
 from heddle.engine.usage import advanced
 
 
@@ -487,3 +501,16 @@ def test_a_node_that_comes_or_goes_changes_what_may_be_lent_at_once() -> None:
     state.remove_node("n1")
     state.set_workload(work("x/w", "other", 1, 2))
     assert not bound(schedule(state, 0)), "the two that are left are kept"
+
+
+def test_which_of_several_caps_is_told_does_not_depend_on_which_resource_was_heard_of_first() -> None:
+    for first, second in (("b", "x"), ("x", "b")):
+        state = State()
+        for resource in (first, second):
+            state.set_node(NodeSpec(f"n-{resource}", {resource: 1}))
+        state.set_node(NodeSpec("n", {"b": 4, "x": 4}))
+        state.set_queue(QueueSpec("a", limit={"b": 1, "x": 1}))
+        state.set_workload(WorkloadSpec("x/w", "a", (PodSet("p", ("t",), 1, {"b": 2, "x": 2}),)))
+        plan = schedule(state, 0)
+        assert plan.verdicts["x/w"].reasons[0].resource == "b"
+        assert plan == schedule(State.rebuild(state.snapshot()), 0)
