@@ -65,7 +65,7 @@ def kind_of(work: Work) -> Kind:
     spec, queue = work.spec, work.queue
     if len(spec.pod_sets) != 1 or work.arranged or spec.awaited:
         return (work.name,)
-    if queue is None:
+    if queue is None or (work.groups is not None and not work.groups.least):  # its only group is beyond the minimum
         return (work.name,)
     pod_set, bound = spec.pod_sets[0], work.bound[0]
     missing = pod_set.min - bound

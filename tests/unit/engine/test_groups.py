@@ -201,3 +201,11 @@ def test_a_promise_for_a_group_is_kept_whole_or_dropped() -> None:
 def test_more_groups_than_there_are_cannot_be_needed(least: int, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         replicas("x/s", least, 2, 2)
+
+
+def test_the_only_group_starts_though_none_is_needed() -> None:
+    state = world(node("n0", 4), a=4)
+    pods = PodSet("p", ("t0", "t1"), 2, gpu=1000, group="g")
+    state.set_workload(WorkloadSpec("x/w", "a", (pods,), min_groups=0))
+    settle(state, schedule(state, 0))
+    assert runs(state, "x/w") == ["t0", "t1"]
