@@ -47,9 +47,12 @@ def _options(work: Work, part: int) -> tuple[RequestClass, ...]:
     base = work.bases[part]
     if not base.options:
         return (base,)
-    for task in work.order[part]:
-        row = task.hold[0] if task.hold else task.row
-        if row >= 0 and (task.hold or work.bound[part]):
-            here = base.beside(row)
-            return () if here is None else (here,)
-    return base.options
+    row = work.home(part)
+    for task in work.order[part] if work.held else ():
+        if task.hold is not None:
+            row = task.hold[0]
+            break
+    if row < 0:
+        return base.options
+    here = base.beside(row)
+    return () if here is None else (here,)

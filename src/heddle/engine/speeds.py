@@ -34,5 +34,5 @@ def _model(work: Work, part: int) -> str | None:
     if len(tried) == 1:
         return tried[0]
     base = work.bases[part]
-    row = next((task.row for task in work.order[part] if task.row >= 0), -1)
+    row = work.home(part)
     return None if row < 0 else base.nodes.kinds[int(base.nodes.kind[row])].model

@@ -165,6 +165,13 @@ class Work:
             held[task.part] += task.hold is not None and task.state is not TaskState.BOUND
         return held
 
+    def home(self, part: int) -> int:
+        """A row on which a task of a pod set runs, whatever others are still leaving; -1 = none does."""
+        for task in self.order[part] if self.bound[part] else ():
+            if task.state is TaskState.BOUND:
+                return task.row
+        return -1
+
     def unready(self, part: int) -> int | None:
         """The first pod set for which this one waits, since too few of its tasks are ready; None = it may start."""
         for before in self.after[part] if self.after is not None else ():

@@ -8,7 +8,7 @@ import pytest
 from engine_invariants import check_state, plan_checked
 from worlds import bound, settle, world
 
-from heddle.engine import Device, NodeSpec, PodSet, State, WorkloadSpec, expect, render, schedule
+from heddle.engine import Device, NodeSpec, PodSet, State, TaskState, WorkloadSpec, expect, render, schedule
 
 FAST, SLOW = "H100", "A100"
 
@@ -96,3 +96,20 @@ def test_work_of_several_pod_sets_waits_for_its_slowest() -> None:
 def test_a_speed_that_is_none_is_refused_by_name(speeds: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"gpu_speeds\["):
         PodSet("main", ("t",), 1, gpu=1000, gpu_models=(SLOW,), gpu_speeds=speeds)
+
+
+def test_who_still_leaves_another_model_is_of_no_account_for_where_the_rest_joins() -> None:
+    state = world(of_model("fast", 2, FAST), of_model("slow", 2, SLOW), a=8)
+    [pods] = paced("x/w", 4, walltime=100.0).pod_sets
+    state.set_workload(WorkloadSpec("x/w", "a", (replace(pods, min=1),), walltime=100.0))
+    settle(state, schedule(state, 0))
+    state.mark_releasing("x/w", "t0")
+    state.release_task("x/w", "t1")
+    state.set_node(replace(of_model("fast", 2, FAST), schedulable=False))
+    settle(state, schedule(state, 1), now=1.0)
+    state.set_node(of_model("fast", 2, FAST))
+    settle(state, schedule(state, 2), now=2.0)
+    assert {place[1] for place in bound(schedule(state, 3))} == set()
+    places = {name: task.row for name, task in state.works["x/w"].tasks.items() if task.state is TaskState.BOUND}
+    assert places == {"t1": 1, "t2": 1}
+    assert state.ends == [(201.0, "x/w")]
