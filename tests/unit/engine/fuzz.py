@@ -1,11 +1,13 @@
 """Random worlds for as long as one likes: ``make fuzz STEPS=1000000``; ``make fuzz KIND=crowded SEED=7`` replays one.
 
 The same worlds run in the tests, a few of each kind; here seeds begin beyond those. A step is one scheduling cycle.
+They cannot be counted where the engine is compiled: give a time then, ``ARGS="--seconds 600"``.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 import traceback
@@ -20,6 +22,7 @@ from test_against_reference import complete_for_one, impossible_is_true, kind_of
 from test_invariants import crowded_world, passing_world
 from test_smallest_change import advice_holds
 
+from heddle.engine import cycle
 from heddle.engine.cycle import Cycle
 
 
@@ -41,12 +44,15 @@ KINDS: dict[str, Callable[[int], object]] = {
 def main() -> int:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--steps", type=int, default=1_000_000, help="stop after so many cycles")
+    ask.add_argument("--seconds", type=float, default=math.inf, help="or after so long")
     ask.add_argument("--kind", choices=sorted(KINDS), help="this kind of world only")
     ask.add_argument("--seed", type=int, help="this seed only, of the kind that is named")
     ask.add_argument("--first", type=int, default=100_000, help="the first seed; several runs side by side begin apart")
     told = ask.parse_args()
     if told.seed is not None and told.kind is None:
         ask.error("--seed needs --kind")
+    if not cycle.__file__.endswith(".py") and told.seed is None and told.seconds == math.inf:
+        ask.error("the engine is compiled, so that its cycles are not counted; give --seconds")
     steps = 0
     begin = Cycle.__init__
 
@@ -58,11 +64,12 @@ def main() -> int:
     Cycle.__init__ = counted  # type: ignore[method-assign]
     worlds: Counter[str] = Counter()
     named: Counter[str] = Counter()
-    spent: Counter[str] = Counter({kind: 0 for kind in KINDS if told.kind in (None, kind)})
+    cycles: Counter[str] = Counter()
+    spent = {kind: 0.0 for kind in KINDS if told.kind in (None, kind)}
     started = shown = time.monotonic()
     for seed in count(told.first) if told.seed is None else (told.seed,):
-        kind = min(spent, key=lambda kind: (spent[kind], kind))  # every kind gets as many cycles
-        before = steps
+        kind = min(spent, key=lambda kind: (spent[kind], kind))  # every kind gets as much time
+        before, began = steps, time.monotonic()
         try:
             found = KINDS[kind](seed)
         except Exception:
@@ -72,16 +79,17 @@ def main() -> int:
         if isinstance(found, Counter):
             named += found
         worlds[kind] += 1
-        spent[kind] += steps - before
+        spent[kind] += time.monotonic() - began
+        cycles[kind] += steps - before
         if time.monotonic() - shown > 60:
             shown = time.monotonic()
             print(f"{steps} cycles, {worlds.total()} worlds", flush=True)
-        if steps >= told.steps:
+        if steps >= told.steps or time.monotonic() - started > told.seconds:
             break
-    made = ", ".join(f"{number} {kind}" for kind, number in sorted(worlds.items()))
+    made = ", ".join(f"{number} {kind} ({cycles[kind]})" for kind, number in sorted(worlds.items()))
     if named:
         print("changes named by explain: " + ", ".join(f"{number} {code}" for code, number in named.most_common()))
-    print(f"{steps} cycles in {time.monotonic() - started:.0f} s, no fault; worlds: {made}")
+    print(f"{steps} cycles in {time.monotonic() - started:.0f} s, no fault; worlds (cycles): {made}")
     return 0
 
 
