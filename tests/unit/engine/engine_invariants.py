@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from heddle.engine import Bind, Evict, Neighbours, Plan, ReasonCode, Reserve, State, TaskState, schedule
+from heddle.engine import Bind, Budget, Evict, Neighbours, Plan, ReasonCode, Reserve, State, TaskState, schedule
 from heddle.engine.nodes import TENANCY
+from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.scheduler import advance
 from heddle.engine.state import Task, Work
 
@@ -39,7 +40,7 @@ def check_state(state: State) -> None:
         counted = [a + b for a, b in zip(queue.running, queue.releasing, strict=True)]
         assert counted == running[queue.name].tolist(), f"usage of {queue.name} does not add up"
         for user, (runs, leaves, held) in queue.submitters.counts.items() if queue.submitters else ():
-            assert runs[0] + leaves[0] == used_by(state, queue.name, user), f"usage of {user} does not add up"
+            assert runs[0] + leaves[0] == used_by(state, queue.name, user, 0), f"usage of {user} does not add up"
             assert min(held) >= 0, f"promises to {user} do not add up"
     shares, quotas = state.tree.slack.own()
     for queue in state.tree.queues.values():
@@ -68,10 +69,11 @@ def check_state(state: State) -> None:
             assert (cached == fresh).all(), "a cached score differs from a full rescore"
 
 
-def check_plan(state: State, plan: Plan, now: float) -> None:
+def check_plan(state: State, plan: Plan, now: float, budget: Budget) -> None:
     """What one plan may do, given the state that it was made for."""
     gains = {a.placement.workload for a in plan.actions if isinstance(a, Bind)}
     gains |= {a.workload for a in plan.actions if isinstance(a, Reserve) and a.placements}
+    gains |= set(state.holders) - {a.workload for a in plan.actions if isinstance(a, Reserve)}  # promised before
     for action in plan.actions:
         if isinstance(action, Bind):
             task = state.works[action.placement.workload].tasks[action.placement.task]
@@ -84,7 +86,7 @@ def check_plan(state: State, plan: Plan, now: float) -> None:
             else:
                 since, grace = work.spec.broken_since, work.spec.gang_grace
                 assert since is not None, f"{action.workload} was evicted as broken, which nobody said"
-                assert now - since >= (60 if grace is None else grace), (
+                assert now - since >= (budget.gang_grace if grace is None else grace), (
                     f"{action.workload} was evicted within its grace"
                 )
                 assert work.torn() or not work.whole(), f"{action.workload} was evicted as broken, and is whole"
@@ -101,6 +103,7 @@ def check_plan(state: State, plan: Plan, now: float) -> None:
             assert not any(at.spec.stop_policy != "None" for at in queue.path), f"{queue.name} is stopped"
     minimums_kept(state, plan, now)
     budgets_kept(state, plan)
+    in_the_right(state, plan)
     assert plan.again_at is None or plan.again_at > now, "time alone may change a plan only later"
     verdicts = plan.verdicts
     assert {n for n, w in state.works.items() if any(w.pending)} == set(verdicts), "a waiting workload has no verdict"
@@ -122,6 +125,34 @@ def budgets_kept(state: State, plan: Plan) -> None:
         drained = sum(a.reason.code is ReasonCode.QUEUE_DRAINED for a in evicts)
         taken = sum(a.reason.code not in ordered for a in evicts)
         assert not taken or len(runs) - drained - taken >= least, f"too few of disruption budget {name} keep running"
+
+
+def in_the_right(state: State, plan: Plan) -> None:
+    """Who leaves for another is of lower priority in the same queue, or below a queue that is above its own."""
+    starts = [a.placement for a in plan.actions if isinstance(a, Bind)]
+    for action in plan.actions:
+        if not isinstance(action, Evict) or action.reason.code not in (ReasonCode.PREEMPTED, ReasonCode.RECLAIMED):
+            continue
+        victim, gainer = state.works[action.workload], state.works[action.reason.beneficiary]
+        assert not gainer.spec.gentle, f"{victim.name} is evicted for {gainer.name}, for whom nobody is to stop"
+        if action.reason.code is ReasonCode.PREEMPTED:
+            assert victim.queue is gainer.queue, f"{gainer.name} preempts {victim.name} of another queue"
+            assert victim.spec.priority < gainer.spec.priority, f"{victim.name} yields to no higher priority"
+            continue
+        assert victim.queue is not None, f"{victim.name} has no queue, yet was reclaimed"
+        assert gainer.queue is not None, f"{gainer.name} has no queue, yet others leave for it"
+        sides = QueueTree.sides(gainer.queue, victim.queue)
+        assert sides is not None, f"{victim.name} is reclaimed for a queue above or below its own"
+        used = [sides[1].used(column) for column in range(len(state.resources))]
+        for place in starts:  # in this very cycle it may have come above it
+            work = state.works[place.workload]
+            if work.queue is not None and sides[1] in work.queue.path:
+                cls = work.tasks[place.task].cls.at(state.nodes.row[place.node])
+                used = [amount + more for amount, more in zip(used, cls.needs, strict=True)]
+        if victim.torn():
+            continue  # the rest of it may have come for a moment
+        own = zip(used, sides[1].share, sides[1].quota, strict=True)
+        assert any(n > min(share, quota) for n, share, quota in own), f"{sides[1].name} is within its own, yet loses"
 
 
 def minimums_kept(state: State, plan: Plan, now: float) -> None:
@@ -325,19 +356,11 @@ def caps_kept(state: State, plan: Plan) -> None:
     for column in {c for place in places for c in state.works[place.workload].tasks[place.task].cls.counted}:
         used = counters.running[column] + counters.releasing[column]
         assert used <= counters.cap[column], f"more {state.resources[column]} are in use than there are"
-    for at in {at for work in started if work.queue for at in work.queue.path}:
-        quota, limit = at.spec.quota.get("gpu"), at.spec.limit.get("gpu")
-        borrow = at.spec.borrowing_limit.get("gpu")
-        used = at.running[gpu] + at.releasing[gpu]
-        assert limit is None or used <= limit, f"{at.name} stands above its limit"
-        limit, model = at.spec.limit.get("gpu:A"), state.column.get("gpu:A")
-        if limit is not None and model is not None and any(counts(state, plan, w, model) for w in started):
-            assert at.running[model] + at.releasing[model] <= limit, f"{at.name} stands above its limit of one model"
-        for user in {work.spec.user for work in started if work.queue and at in work.queue.path}:
-            cap = at.spec.user_limit.get("gpu")
-            assert cap is None or used_by(state, at.name, user) <= cap, f"{user} is above the user limit of {at.name}"
-        if borrow is not None and quota is not None:
-            assert used <= quota + borrow, f"{at.name} borrows more than it may"
+    for place in places:
+        work = state.works[place.workload]
+        for at in work.queue.path if work.queue else ():
+            for column in work.tasks[place.task].cls.at(state.nodes.row[place.node]).charged:
+                capped(state, work, at, column)
     borrowers = [w.queue for w in started if w.queue and all(at.running[gpu] > at.keep[gpu] for at in w.queue.path)]
     nodes = state.nodes  # a place that is promised on idle room is not in use yet
     free = int((nodes.land + nodes.reserved - nodes.releasing)[nodes.open, gpu].sum())
@@ -346,11 +369,19 @@ def caps_kept(state: State, plan: Plan) -> None:
         assert free >= kept, f"{borrowers[0].name} uses what others do not lend"
 
 
-def counts(state: State, plan: Plan, work: Work, column: int) -> bool:
-    """Whether something that the plan started of a workload is charged for a resource."""
-    places = [a.placement for a in plan.actions if isinstance(a, Bind) and a.placement.workload == work.name]
-    tasks = [work.tasks[place.task] for place in places]
-    return any(task.cls.at(task.row).needs[column] for task in tasks if task.row >= 0)
+def capped(state: State, work: Work, at: Queue, column: int) -> None:
+    """A queue in which something of a workload started keeps its caps of a resource that it uses."""
+    name = state.resources[column]
+    used = at.running[column] + at.releasing[column]
+    quota, limit, borrow = (caps.get(name) for caps in (at.spec.quota, at.spec.limit, at.spec.borrowing_limit))
+    assert limit is None or used <= limit, f"{at.name} stands above its limit of {name}"
+    if borrow is not None and quota is not None:
+        assert used <= quota + borrow, f"{at.name} borrows more {name} than it may"
+    if quota is not None and not work.spec.preemptible:
+        assert at.fixed[column] <= quota, f"{at.name} has more {name} that is not preemptible than its quota"
+    cap = at.spec.user_limit.get(name)
+    user = work.spec.user
+    assert cap is None or used_by(state, at.name, user, column) <= cap, f"{user} is above the user limit of {at.name}"
 
 
 def lines_kept(state: State, plan: Plan) -> None:
@@ -370,11 +401,44 @@ def lines_kept(state: State, plan: Plan) -> None:
             assert all(w.whole() or w.promised_whole() for w in waits), f"{work.name} passed the head of its line"
 
 
-def used_by(state: State, name: str, user: str) -> int:
-    """GPUs that a submitter's tasks occupy below a queue."""
+def promises_fit(state: State, plan: Plan) -> None:
+    """After the plan: there is room for what it promised, once all have left who leave."""
+    nodes = state.nodes
+    for place in (place for action in plan.actions if isinstance(action, Reserve) for place in action.placements):
+        task = state.works[place.workload].tasks[place.task]
+        assert task.hold is not None, f"{place} was promised, and is not kept"
+        row, devices = task.hold
+        cls = task.cls.at(row)
+        if nodes.specs[row] is not None and cls.accepts(nodes.specs[row]):
+            assert all(nodes.land[row, column] >= 0 for column in cls.fit), f"{place} is promised beyond capacity"
+            least = cls.floor - cls.share
+            assert all(nodes.dev_land[row, at] >= least for at in devices), f"{place} is promised beyond a device"
+
+
+def nobody_is_withheld(state: State, now: float, budget: Budget | None = None) -> None:
+    """Of a world at rest in which nothing is kept ahead of time: who waits would not start, or grow, by himself beside
+    what runs, were nobody else waiting."""
+    before = state.snapshot()
+    lone = {name for name, work in state.works.items() if not (any(work.bound) or any(work.leaving) or work.held)}
+    for name in state.waiting():
+        queue = state.works[name].queue
+        if queue is None or any(at.spec.ordering == "StrictFIFO" for at in state.tree.queues.values()):
+            continue
+        alone = State.rebuild(before)
+        for other in lone - {name}:
+            alone.remove_workload(other)
+        actions = schedule(alone, now, budget).actions
+        starts = any(isinstance(a, Bind) and a.placement.workload == name for a in actions)
+        assert not starts or any(isinstance(a, Evict) for a in actions), f"idle room is withheld from {name}"
+
+
+def used_by(state: State, name: str, user: str, column: int) -> int:
+    """What a submitter's tasks occupy of a resource below a queue."""
     below = [w for w in state.works.values() if w.queue and w.spec.user == user]
     below = [w for w in below if w.queue and any(at.name == name for at in w.queue.path)]
-    return sum(t.cls.at(t.row).gpu for w in below for t in w.tasks.values() if t.state is not TaskState.PENDING)
+    return sum(
+        t.cls.at(t.row).needs[column] for w in below for t in w.tasks.values() if t.state is not TaskState.PENDING
+    )
 
 
 def kept_back(state: State, name: str) -> int:
@@ -386,24 +450,24 @@ def kept_back(state: State, name: str) -> int:
     return max(keep - used, sum(kept_back(state, child.name) for child in queue.children))
 
 
-def plan_checked(state: State, now: float) -> Plan:
+def plan_checked(state: State, now: float, budget: Budget | None = None) -> Plan:
     """A plan, after checking that it is pure and repeatable and that a rebuilt state gives the same."""
     before = state.snapshot()
-    plan = schedule(state, now)
+    plan = schedule(state, now, budget)
     assert state.snapshot() == before, "schedule() changed the state"
     check_state(state)
     if len(before.workloads) % 3 == 0:
         applied, advanced = State.rebuild(before), State.rebuild(before)
         for action in plan.actions:
             applied.apply(action, now)
-        advance(advanced, now)
+        advance(advanced, now, budget)
         applied.age(now)  # as every cycle does first
         check_state(advanced)
         assert advanced.snapshot() == applied.snapshot(), "to advance is not to carry the plan out"
         assert advanced.waiting() == applied.waiting()
-    assert schedule(state, now) == plan, "equal inputs gave different plans"
-    assert schedule(State.rebuild(before), now) == plan, "a state rebuilt from scratch gave another plan"
-    check_plan(state, plan, now)
+    assert schedule(state, now, budget) == plan, "equal inputs gave different plans"
+    assert schedule(State.rebuild(before), now, budget) == plan, "a state rebuilt from scratch gave another plan"
+    check_plan(state, plan, now, budget or Budget())
     return plan
 
 
@@ -415,6 +479,7 @@ def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     steps_kept(state, plan)
     caps_kept(state, plan)
     lines_kept(state, plan)
+    promises_fit(state, plan)
     arranged(state, plan)
     beside_the_right_ones(state, plan)
     evenly(state, plan)

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from test_against_reference import complete_for_one, impossible_is_true, kind_of, plans_of_tiny_worlds
+from test_eventful import eventful_world
 from test_invariants import crowded_world, passing_world
 from test_smallest_change import advice_holds
 
@@ -34,6 +35,7 @@ def alone(seed: int) -> None:
 KINDS: dict[str, Callable[[int], object]] = {
     "crowded": crowded_world,
     "passing": passing_world,
+    "eventful": eventful_world,
     "tiny": plans_of_tiny_worlds,
     "impossible": impossible_is_true,
     "alone": alone,
