@@ -343,7 +343,7 @@ class State:
         self.nodes.remove(row)
         self._learn_hardware()
         self.tree.moved += 1
-        self.placed += 1
+        self._anew()  # where it was the emptiest value of a label, others may be taken now
         return tuple((task.work.name, task.name) for task in here)
 
     def _anew(self) -> None:

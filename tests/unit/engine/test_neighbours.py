@@ -426,3 +426,16 @@ def test_spread_tasks_that_shun_each_other_everywhere_are_not_placed_together() 
     state.set_queue(QueueSpec("q", quota={"gpu": 8000}))
     state.set_workload(WorkloadSpec("x/w", "q", (pods,)))
     assert not schedule(state, 0.0).actions
+
+
+def test_where_the_emptiest_node_goes_others_may_be_taken_at_once() -> None:
+    """Nobody was on it, and so no room became free by it: who waited for evenness was not heard again."""
+    even = Neighbours(("x",), even=(Even("host", "x", 1),))
+    state = world(node("n0", 4, host="n0"), node("n1", 1, host="n1"), a=99)
+    for name in ("x/one", "x/two"):
+        pods = PodSet("p", ("t0",), 1, {}, 2000, neighbours=even)
+        state.set_workload(WorkloadSpec(name, "a", (pods,), preemptible=False))
+        settle(state, schedule(state, 0))
+    assert not bound(schedule(state, 0))
+    state.remove_node("n1")
+    assert [place[:2] for place in bound(schedule(state, 0))] == [("x/two", "n0")]
