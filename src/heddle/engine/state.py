@@ -690,6 +690,8 @@ class State:
             self.unhold(task)
         self.move(task, TaskState.BOUND, row, devices, since)
         task.ready = False
+        if self.tree.lending.columns and not self.nodes.open[row]:
+            self._free_up(-1)  # its queue keeps less back now, while as much is idle as before
         self._index(work, joined=task)
 
     def resume(self, facts: Iterable[TaskFact]) -> None:

@@ -13,6 +13,7 @@ from heddle.engine import (
     Evict,
     NodeSpec,
     PastUsage,
+    Placement,
     Plan,
     PodSet,
     QueueSpec,
@@ -514,3 +515,15 @@ def test_which_of_several_caps_is_told_does_not_depend_on_which_resource_was_hea
         plan = schedule(state, 0)
         assert plan.verdicts["x/w"].reasons[0].resource == "b"
         assert plan == schedule(State.rebuild(state.snapshot()), 0)
+
+
+def test_what_a_queue_runs_on_a_cordoned_node_it_need_not_keep_elsewhere() -> None:
+    """Who binds and who cordons are two: no room becomes free by it, and yet others may use more."""
+    state = world(node("n0", 4), replace(node("n1", 4), schedulable=False))
+    state.set_queue(queue("keeper", 2, lending_limit={"gpu": 0}))
+    state.set_queue(queue("other", 0))
+    state.set_workload(work("x/w", "other", 1, 4))
+    state.set_workload(work("x/k", "keeper", 1, 2, selector={"nobody": "has"}))
+    assert not bound(schedule(state, 0))
+    state.bind(Placement("x/k", "main", "t0", "n1", ("g0", "g1")))
+    assert [place[:2] for place in bound(schedule(state, 0))] == [("x/w", "n0")]
