@@ -432,6 +432,42 @@ def nobody_is_withheld(state: State, now: float, budget: Budget | None = None) -
         assert not starts or any(isinstance(a, Evict) for a in actions), f"idle room is withheld from {name}"
 
 
+def priority_is_heeded(state: State, now: float, budget: Budget | None = None) -> None:
+    """Of a world at rest: no single task waits, within its own, for room that lower priority of its queue has."""
+    before = state.snapshot()
+    for name in state.waiting():
+        work = state.works[name]
+        queue = work.queue
+        if queue is None or work.social or work.arranged or work.held or any(work.bound) or any(work.leaving):
+            continue
+        spec = work.spec
+        if len(spec.pod_sets) > 1 or spec.pod_sets[0].min != 1 or spec.topology_required or spec.gentle or work.groups:
+            continue
+        if queue.spec.ageing or queue.preempt_min or any(at.keeps for at in state.tree.queues.values()):
+            continue
+        if any(state.works[key[2]].spec.priority > spec.priority for key in queue.waiting):
+            continue  # who might take it in turn
+        lower = [
+            other
+            for other in queue.works.values()
+            if other.spec.priority < spec.priority and other.spec.preemptible and (any(other.bound) or other.held)
+        ]
+        if not lower or any(pods.budgets for other in lower for pods in other.spec.pod_sets):
+            continue
+        alone = State.rebuild(before)
+        for other in state.works.values():
+            if other in lower or (other is not work and not (any(other.bound) or any(other.leaving) or other.held)):
+                alone.remove_workload(other.name)
+        actions = schedule(alone, now, budget).actions
+        if not actions or any(not isinstance(a, Bind) or a.placement.workload != name for a in actions):
+            continue
+        for action in actions:
+            alone.apply(action, now)
+        path = alone.works[name].queue.path  # type: ignore[union-attr]
+        own = all(at.used(c) <= min(at.share[c], at.quota[c]) for at in path for c in range(len(alone.resources)))
+        assert not own, f"{name} waits, though lower priority in its queue has the room"
+
+
 def used_by(state: State, name: str, user: str, column: int) -> int:
     """What a submitter's tasks occupy of a resource below a queue."""
     below = [w for w in state.works.values() if w.queue and w.spec.user == user]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_invariants import carry_out, check_state, nobody_is_withheld, plan_checked
+from engine_invariants import carry_out, check_state, nobody_is_withheld, plan_checked, priority_is_heeded
 from test_invariants import BUDGETS, LEAVES, TREE, node, random_queue, random_workload
 from worlds import FUZZ, SEATS
 
@@ -312,6 +312,7 @@ def come_to_rest(state: State, now: float, budget: Budget) -> None:
             patient = any(queue.drain_after < math.inf for queue in state.tree.queues.values())
             if not patient and all(work.spec.walltime is None for work in state.works.values()):
                 nobody_is_withheld(state, now, budget)
+                priority_is_heeded(state, now, budget)
             return
     assert not schedule(state, now, budget).actions, "the world does not come to rest"
 
