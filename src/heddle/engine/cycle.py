@@ -127,16 +127,17 @@ class Cycle:
             held[task.part] += task.hold is not None and task.state is TaskState.PENDING
         free = [waiting - promised for waiting, promised in zip(work.pending, held, strict=True)]
         groups = work.groups
-        if groups is not None:
-            counts = [runs + promised for runs, promised in zip(work.bound, work.promised(), strict=True)]
-            if need := groups.next(counts, free):
-                yield need
+        counts = work.bound
+        if work.held:  # also of those that still leave for the place that is promised to them
+            counts = [runs + promised for runs, promised in zip(counts, work.promised(), strict=True)]
+        if groups is not None and (need := groups.next(counts, free)):
+            yield need
         for part, left in enumerate(free):
             # a task beyond a group's minimum starts only once the group runs, not when it is promised
             alone = groups is None or groups.of[part] < 0 or groups.whole(groups.of[part], work.bound)
             if not work.spec.pod_sets[part].resizable and any(map(self.state.ran_before, work.order[part])):
                 continue
-            count = to_grow(work.spec.pod_sets[part], work.bound[part] + held[part])
+            count = to_grow(work.spec.pod_sets[part], counts[part])
             if left >= count and alone and work.unready(part) is None:
                 yield ((part, count),)
 

@@ -9,6 +9,7 @@ from worlds import bound, codes, node, rounds, runs, settle, victims, work, worl
 
 from heddle.engine import (
     Bind,
+    Placement,
     PodSet,
     QueueSpec,
     ReasonCode,
@@ -50,6 +51,21 @@ def test_a_step_leaves_whole_and_the_newest_first() -> None:
     state.set_workload(work("x/high", "a", 4, priority=1))
     rounds(state)
     assert (runs(state), runs(state, "x/high")) == (2, 4)
+
+
+def test_a_step_that_is_being_moved_lacks_nothing() -> None:
+    """One of its tasks is gone and waits, the other still leaves: a third would make a step with neither."""
+    state = world(node("n0", 3), node("n1", 3), a=8)
+    state.set_workload(stepped(work("x/w", "a", 3, least=0), 2))
+    rounds(state)
+    for name in ("t0", "t1"):
+        state.mark_releasing("x/w", name)
+    state.set_reservation("x/w", [Placement("x/w", "main", f"t{at}", "n1", (f"g{at}",)) for at in range(2)])
+    state.release_task("x/w", "t1")
+    assert not bound(schedule(state, 0))
+    state.release_task("x/w", "t0")
+    rounds(state)
+    assert runs(state) == 2
 
 
 def test_a_step_that_lost_a_task_is_completed_before_another_starts_or_leaves_first() -> None:
