@@ -17,7 +17,7 @@ Stage = Callable[[Cycle], None]
 
 
 def undone(cycle: Cycle, stages: Iterable[Stage]) -> set[str]:
-    """Workloads for which others leave in this cycle, and which would have fewer of their places after the next.
+    """Workloads for which others leave in this cycle, and which would have fewer places after the next, or none at all.
 
     Another place that is only promised in the stead of one that others left for is none: it was taken by a third.
     """
@@ -46,7 +46,7 @@ def undone(cycle: Cycle, stages: Iterable[Stage]) -> set[str]:
             reason.beneficiary for task, reason in following.evict_reason.items() if task.state is TaskState.RELEASING
         }
         kept = {name: _kept(state.works[name], promises) for name, promises in held.items()}
-        return {name for name in gainers if name in again or kept[name] < had[name]}
+        return {name for name in gainers if name in again or kept[name] < had[name] or not kept[name]}
     finally:
         state.rollback(point)
         state.touched = before
