@@ -149,8 +149,9 @@ def in_the_right(state: State, plan: Plan) -> None:
             if work.queue is not None and sides[1] in work.queue.path:
                 cls = work.tasks[place.task].cls.at(state.nodes.row[place.node])
                 used = [amount + more for amount, more in zip(used, cls.needs, strict=True)]
-        if victim.torn():
-            continue  # the rest of it may have come for a moment
+        below = [work for work in state.works.values() if work.queue is not None and sides[1] in work.queue.path]
+        if victim.torn() or any(any(work.pending) for work in below):
+            continue  # what waits may have come for a moment, and made others of its side yield with it
         own = zip(used, sides[1].share, sides[1].quota, strict=True)
         assert any(n > min(share, quota) for n, share, quota in own), f"{sides[1].name} is within its own, yet loses"
 
