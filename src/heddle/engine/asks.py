@@ -57,7 +57,7 @@ class Asks:
         self._free: list[int] = []
         self._nobody: dict[Tried, int] = {}  # the state of the world in which none of these kinds may get something
         self.timed = 0  # kinds that wait for their start and have a walltime
-        self._growing = 0  # kinds that may grow
+        self.growing = 0  # kinds that may grow
 
     def __len__(self) -> int:
         """How many kinds wait."""
@@ -95,7 +95,7 @@ class Asks:
         self._timed[row] = ask.timed
         self._what[row] = ask.what
         self.timed += ask.timed
-        self._growing += (ask.what & Wish.GROW) > 0
+        self.growing += (ask.what & Wish.GROW) > 0
 
     def remove(self, queue: str, kind: Kind) -> None:
         """Nobody of this kind waits any longer."""
@@ -104,7 +104,7 @@ class Asks:
         self._kinds[row] = None
         self._free.append(row)
         self.timed -= bool(self._timed[row])
-        self._growing -= (int(self._what[row]) & Wish.GROW) > 0
+        self.growing -= (int(self._what[row]) & Wish.GROW) > 0
 
     # -- what was tried ----------------------------------------------------------------------------
 
@@ -198,9 +198,7 @@ class Asks:
     def of(self, rows: Ints, what: Wish, left: Ints | None) -> Heard:
         """Of the kinds of some rows those that wish for this, and for no more than what their queue has left (one row
         per queue, none below 0; None = whatever they wish for)."""
-        if what is Wish.GROW and not self._growing:
-            return {}
-        if self._growing:
+        if self.growing:
             rows = rows[(self._what[rows] & what) > 0]
         if rows.size and left is not None:
             rows = rows[(self._least[rows] <= left[self._queue[rows]]).all(axis=1)]
@@ -219,18 +217,16 @@ class Asks:
 
     def to_gather(self, idle: Ints, stamp: Stamp) -> Heard:
         """The kinds that ask for no more than what is idle in all, now or once all who leave have left; nobody, if all
-        of them were found to get nothing.
+        of them were found to get nothing (known before: :meth:`nobody`).
 
         Those that were found to get nothing get something perhaps once others have.
         """
-        if self._nobody.get(Tried.GATHER) == stamp.dated:
-            return {}
         fits: Bools = np.all(self._least[: len(self._kinds)] <= idle, axis=1)
         return self._heard(fits, Tried.GATHER, stamp.dated, self._untried(Tried.GATHER, stamp))
 
-    def nobody_gains(self, stamp: Stamp) -> bool:
-        """Whether it is known that :meth:`to_gain` finds nobody."""
-        return self._nobody.get(Tried.GAIN) == stamp.dated
+    def nobody(self, what: Tried, stamp: Stamp) -> bool:
+        """Whether it is known that :meth:`to_gather`, or :meth:`to_gain`, finds nobody."""
+        return self._nobody.get(what) == stamp.dated
 
     def to_gain(self, stamp: Stamp, slacks: Sequence[Ints], lowest: Ints, idle: Ints | None) -> Heard:
         """The kinds that others might leave for, as :meth:`to_gather` gives them.

@@ -45,7 +45,7 @@ class Cycle:
         self.total = state.totals()
         state.tree.divide(self.total)
         state.tree.weigh_past(self.total, now)
-        self.lines = [queue for queue in state.tree.queues.values() if queue.waiting and self.active(queue)]
+        self.lines = state.lines()
         self.placer = Placer(state, now)
         self.bind_reason: dict[Task, Reason] = {}
         self.evict_reason: dict[Task, Reason] = {}
@@ -81,7 +81,7 @@ class Cycle:
 
     def active(self, queue: Queue) -> bool:
         """Whether work may be placed from this queue."""
-        return queue.active and not queue.children and not queue.stopped
+        return queue.starts
 
     def holds_up(self, queue: Queue, work: Work) -> bool:
         """Whether nobody behind this workload may start before it: a strict line, and its start is not sure."""
@@ -227,12 +227,21 @@ class Cycle:
         something changes."""
         return not self.state.checkpoint() and not self.barred
 
+    def silent(self, heard: Heard) -> bool:
+        """Whether nobody has a turn where only these kinds are heard: nor those who just started, or a strict line."""
+        return not (heard or self.started_in or self.state.tree.strict)
+
     def may_be_placed(self, what: Wish, *, within: bool) -> Heard:
         """The kinds for whose wish there may be a free place; with ``within``, only such as may keep shares by it."""
         state = self.state
-        asks, freed, point, fitting = state.asks, state.freed, state.checkpoint(), None
+        asks, freed, fitting = state.asks, state.freed, None
+        if what is Wish.GROW and not asks.growing:
+            return {}
         if self._fitting[0] == freed:  # what others took meanwhile left no more for anybody
             fitting = self._fitting[2]
+            if fitting is not None and not fitting.size:
+                return {}
+        point = state.checkpoint()
         if self._fitting[:2] != (freed, point) and (fitting is None or fitting.size):
             fitting = asks.to_place(
                 self._idle, freed, state.freed_rows, state.nodes.bind, fitting, note=self.at_start()
@@ -252,15 +261,18 @@ class Cycle:
 
     def may_gather(self) -> Heard:
         """The kinds for which enough may be idle, if only in many places."""
-        idle = self.state.nodes.idle(land=True)
-        return self.state.asks.to_gather(idle, self.held_stamp if self.untouched() else ON_TRIAL)
+        state = self.state
+        stamp = self.held_stamp if self.untouched() else ON_TRIAL
+        if state.asks.nobody(Tried.GATHER, stamp):
+            return {}
+        return state.asks.to_gather(state.nodes.idle(land=True), stamp)
 
     def may_gain(self) -> Heard:
         """The kinds for which others may leave: those within their queue's share or quota, and those of a higher
         priority than something that has a place in their queue; with those that fit where others leave already."""
         state = self.state
         stamp = self.stamp if self.untouched() else ON_TRIAL
-        if state.asks.nobody_gains(stamp):
+        if state.asks.nobody(Tried.GAIN, stamp):
             return {}
         idle = state.nodes.idle(land=True) if state.holders or state.nodes.leaving else None
         return state.asks.to_gain(stamp, state.tree.slack.own(), state.tree.slack.lowest(), idle)

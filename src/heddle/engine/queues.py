@@ -17,7 +17,7 @@ from heddle.engine.counters import Counters
 from heddle.engine.fairshare import UNBOUNDED, divide
 from heddle.engine.lending import Lending
 from heddle.engine.living import Living
-from heddle.engine.model import QueueSpec
+from heddle.engine.model import Ageing, QueueSpec
 from heddle.engine.nodes import by_name
 from heddle.engine.slack import Slack
 from heddle.engine.submitters import Submitters
@@ -30,10 +30,10 @@ class Queue:
     """A queue and its counters; ``path`` runs from it up to the top."""
 
     __slots__ = (
-        "active", "burden", "ceiling", "children", "drain_after", "fixed", "growing", "keep", "keeps", "kinds",
-        "limit", "live", "most", "name", "number", "parent", "past", "path", "preempt_min", "priority", "quota",
-        "reclaim_min", "releasing", "request", "reserved", "rows", "running", "share", "spec", "stood", "stopped",
-        "submitters", "tick", "waiting", "want", "weight", "works",
+        "active", "below", "burden", "ceiling", "children", "drain_after", "fixed", "growing", "keep", "keeps",
+        "kinds", "limit", "live", "most", "name", "number", "parent", "past", "path", "place", "preempt_min",
+        "priority", "quota", "reclaim_min", "releasing", "request", "reserved", "rows", "running", "share", "spec",
+        "stood", "stopped", "submitters", "tick", "waiting", "want", "weight", "works",
     )  # fmt: skip
 
     def __init__(self, spec: QueueSpec, width: int) -> None:
@@ -44,11 +44,13 @@ class Queue:
         self.fixed: Amounts = [0] * width
         self.request: Amounts = [0] * width  # all tasks of its own workloads, running or not
         self.want: Amounts | None = None  # what it and those below ask for, within caps; None = to be summed up anew
+        self.below: Amounts = []  # what its children ask for in all, each within its caps
         self.share: Amounts = [0] * width
         self.stood: Standing | None = None  # its standing, while nothing that it rests on changes
         self.waiting: list[tuple[int, float, str]] = []  # keys of own workloads with pending tasks, sorted
         self.kinds: dict[tuple[object, ...], list[tuple[int, float, str]]] = {}  # the same by kind (kinds.Kind)
         self.number = 0  # among all queues
+        self.place = 0  # among those of its level
         self.growing: dict[str, Any] = {}  # those of them of which something runs (state.Work)
         self.works: dict[str, Any] = {}  # own workloads by name (state.Work)
         self.rows: dict[int, int] = {}  # of nodes, with how many tasks of preemptible work run or are promised a place
@@ -81,6 +83,11 @@ class Queue:
             self.rows[row] = there
         else:
             del self.rows[row]
+
+    @property
+    def starts(self) -> bool:
+        """Whether work may be placed from it."""
+        return self.active and not self.children and not self.stopped
 
     def used(self, column: int) -> int:
         """What counts as the queue's own: running and promised."""
@@ -140,12 +147,13 @@ class Cap:
 class Division:
     """How a resource was last divided among the queues of a level."""
 
-    __slots__ = ("plenty", "shares", "total", "want")
+    __slots__ = ("owed", "plenty", "shares", "total", "want")
 
-    def __init__(self, total: int, want: Amounts, shares: Amounts, *, plenty: bool) -> None:
+    def __init__(self, total: int, want: Amounts, shares: Amounts, *, owed: bool, plenty: bool) -> None:
         self.total = total
         self.want = want
         self.shares = shares
+        self.owed = owed  # nobody asked for more than his quota: whatever there is, each has what he asks for
         self.plenty = plenty  # everybody got what he asked for
 
 
@@ -177,6 +185,8 @@ class QueueTree:
         self._divided: dict[tuple[str, int], Division] = {}
         self._nothing: Amounts = []
         self._total: Amounts = []  # what there was of each resource when it was last divided
+        self._asked: dict[Queue, None] = {}  # those whose own work has asked for something else since
+        self.ages: list[Ageing] = []  # by which lines age, each once
 
     def widen(self) -> None:
         """Adds counters for resources that were appended to the shared list."""
@@ -195,6 +205,7 @@ class QueueTree:
         self.columns = by_name(range(len(self.resources)), self.resources)
         self.counters.sort(self.columns)
         self._given, self._divided, self._nothing = {}, {}, [0] * len(self.resources)
+        self._total = []
         self.shares += 1
         self.counts_users = any(queue.spec.user_limit for queue in self.queues.values())
         for number, queue in enumerate(self.queues.values()):
@@ -235,14 +246,15 @@ class QueueTree:
             queue.drain_after = _nearest((at.spec.drain_after for at in queue.path), math.inf)
             queue.stopped = next((at for at in queue.path if at.spec.stop_policy != "None"), None)
             queue.parent = path[1] if queue.active and len(path) > 1 else None
-            if queue.parent:
-                queue.parent.children.append(queue)
-            elif queue.active:
-                self.tops.append(queue)
+            if queue.active:
+                level = queue.parent.children if queue.parent else self.tops
+                queue.place = len(level)
+                level.append(queue)
         every = [self.queues[name] for name in sorted(self.queues)]
         self.halted = [queue for queue in every if queue.stopped]
         self.strict = [queue for queue in every if queue.spec.ordering == "StrictFIFO"]
         self.ageing = [queue for queue in every if queue.spec.ageing is not None]
+        self.ages = [*{queue.spec.ageing: None for queue in every if queue.spec.ageing is not None}]
         self.decaying = [queue for queue in every if queue.spec.usage_half_life is not None]
         self.patient = [queue for queue in every if queue.drain_after < math.inf]
         self.lending.settle()
@@ -311,9 +323,8 @@ class QueueTree:
     # -- fair share --------------------------------------------------------------------------------
 
     def asked(self, queue: Queue) -> None:
-        """What a queue asks for has changed."""
-        for at in queue.path:
-            at.want = None
+        """What the work of a queue asks for has changed."""
+        self._asked[queue] = None
 
     def divide(self, total: Sequence[int]) -> None:
         """Writes every queue's fair share, level by level from the top. Costs what changed since the last time."""
@@ -321,12 +332,71 @@ class QueueTree:
             self._total = list(total)
             for queue in self.queues.values():
                 queue.stood = None
-        for queue in self.halted:
-            self.asked(queue)
+        elif not self.halted and self._all_taken_up():
+            return
+        for queue in (*self._asked, *self.halted):
+            for at in queue.path:
+                at.want = None
+        self._asked = {}
         anew: set[str] = set()
         if any(queue.want is None for queue in self.tops):
             self._sum_up("", self.tops, anew)
         self._divide("", self.tops, list(total), anew)
+
+    def _all_taken_up(self) -> bool:
+        """Takes up what queues ask for now, as long as no other's share depends on it."""
+        while self._asked:
+            queue = next(iter(self._asked))
+            if not self._taken_up(queue):
+                return False
+            del self._asked[queue]
+        return True
+
+    def _taken_up(self, queue: Queue) -> bool:
+        """Takes up what one queue asks for now. False = shares have to be divided anew: it, or one above it, had what
+        it asked for, or will have, and not because nobody asks for more than his quota."""
+        if queue.children or not queue.active:
+            return True  # what it asks for itself counts for nothing
+        steps: list[tuple[Queue, Amounts, Amounts]] = []
+        asks = queue.request
+        for at in queue.path:
+            before = at.want
+            if before is None:
+                return False
+            now = self._within_caps(at, asks)
+            if now == before:
+                break
+            steps.append((at, before, now))
+            if at.parent is not None:
+                at.parent.below = asks = [
+                    total + more - less for total, more, less in zip(at.parent.below, now, before, strict=True)
+                ]
+        divided: set[int] = set()  # resources of which the level gets another total than before
+        for at, before, now in reversed(steps):
+            above, moved = at.parent.name if at.parent else "", set[int]()
+            for column, (had, amount) in enumerate(zip(before, now, strict=True)):
+                if had == amount:
+                    continue
+                known = self._divided[above, column]
+                if known.owed and amount <= at.quota[column]:
+                    at.share[column] = known.shares[at.place] = amount
+                    moved.add(column)
+                elif column in divided or at.share[column] >= min(had, amount):
+                    return False
+                known.want[at.place] = amount
+            at.want, divided = now, moved
+            if moved:
+                self.changed.add(at)
+                at.stood = None
+        return True
+
+    @staticmethod
+    def _within_caps(queue: Queue, asks: Amounts) -> Amounts:
+        """What of that which a queue asks for counts."""
+        want = list(map(min, asks, queue.most))
+        if queue.keeps:  # what is kept back is nobody's surplus: it counts as asked for
+            want = list(map(max, want, queue.keep))
+        return want
 
     def _sum_up(self, above: str, level: list[Queue], anew: set[str]) -> Amounts:
         """What the queues of a level ask for in all; ``anew`` receives the names of those above levels that changed."""
@@ -335,13 +405,12 @@ class QueueTree:
             want = queue.want
             if want is None:
                 anew.add(above)
-                want = self._sum_up(queue.name, queue.children, anew) if queue.children else list(queue.request)
+                asks = queue.request
+                if queue.children:
+                    asks = queue.below = self._sum_up(queue.name, queue.children, anew)
                 if queue.stopped:  # what cannot start asks for nothing
-                    want = [queue.used(column) for column in range(len(want))]
-                want = [min(a, b) for a, b in zip(want, queue.most, strict=True)]
-                if queue.keeps:  # what is kept back is nobody's surplus: it counts as asked for
-                    want = [max(a, b) for a, b in zip(want, queue.keep, strict=True)]
-                queue.want = want
+                    asks = [queue.used(column) for column in range(len(asks))]
+                want = queue.want = self._within_caps(queue, asks)
             for column, amount in enumerate(want):
                 total[column] += amount
         return total
@@ -368,7 +437,7 @@ class QueueTree:
         owed = all(asks <= queue.quota[column] for queue, asks in zip(level, want, strict=True))
         shares = list(want) if owed else self._share_out(level, column, total, want)
         plenty = owed or all(share >= asks for share, asks in zip(shares, want, strict=True))
-        self._divided[above, column] = Division(total, want, shares, plenty=plenty)
+        self._divided[above, column] = Division(total, want, shares, owed=owed, plenty=plenty)
         # where everybody gets what he asks for, nobody is above his share, and whoever waits is within it
         alike = plenty and known is not None and known.plenty
         for queue, share in zip(level, shares, strict=True):
@@ -392,8 +461,11 @@ class QueueTree:
     def weigh_past(self, total: Sequence[int], now: float) -> None:
         """Works out what past use counts for at a moment; O(queues that count it)."""
         for queue in self.decaying:
-            past = past_at(queue, self.resources, now)
-            counts = burden(past, self.resources, total, queue.weight) if past else 0.0
+            if queue.past is None:
+                counts = 0.0
+            else:
+                past = past_at(queue, self.resources, now)
+                counts = burden(past, self.resources, total, queue.weight) if past else 0.0
             if counts != queue.burden:
                 queue.burden, queue.stood = counts, None
 

@@ -14,6 +14,7 @@ from heddle.engine.state import State, TaskState
 from heddle.engine.verdicts import Verdicts
 
 _ATTEMPTS = 4
+_USUAL = Budget()
 
 
 def schedule(
@@ -79,7 +80,7 @@ def carried_through(state: State, now: float, budget: Budget | None) -> Iterator
     barred: frozenset[str] = frozenset()
     spared_until = math.inf
     for attempt in range(_ATTEMPTS):
-        cycle = Cycle(state, now, budget or Budget(), barred)
+        cycle = Cycle(state, now, budget or _USUAL, barred)
         freed = state.freed
         state.begin()
         try:

@@ -253,6 +253,8 @@ class State:
         self.freed_rows: dict[int, int] = {}  # of late: on which row, by value of `freed`; -1 = anywhere
         self.placed = 0  # moves whenever places, nodes or rules change, not as claims come and go
         self._later: dict[Work, None] | None = None  # while much is told at once: what is put into lists at the end
+        self._ticks: list[int] | None = None  # up to which ages are counted, by `QueueTree.ages`
+        self._lines: list[Queue] | None = None  # as of `lines`; None = to be made
         self.withdrawn = 0  # moves whenever somebody who waits is changed, or is gone
         self._stamps = Stamps()
         self._log: list[tuple[Task, TaskState, int, tuple[int, ...], float, Hold | None]] | None = None
@@ -468,6 +470,7 @@ class State:
         if not self.tree.stale:
             return
         self.tree.settle()
+        self._lines = self._ticks = None
         self.orphans = {}
         self.asks = Asks(len(self.resources))
         for queue in self.tree.queues.values():
@@ -1120,6 +1123,10 @@ class State:
     def age(self, now: float) -> None:
         """Counts ages up to now (seconds). A line is sorted again only when ages in it gained a point."""
         self.settle()
+        ticks = [ageing.tick(now) for ageing in self.tree.ages]
+        if ticks == self._ticks:
+            return
+        self._ticks = ticks
         for queue in self.tree.ageing:
             ageing = queue.spec.ageing
             if ageing is None or queue.tick == ageing.tick(now):
@@ -1185,6 +1192,8 @@ class State:
             return
         if work.key is not None and work.kind is not None:
             del queue.waiting[bisect_left(queue.waiting, work.key)]
+            if not queue.waiting:
+                self._lines = None
             alike = queue.kinds[work.kind]
             del alike[bisect_left(alike, work.key)]
             if not alike:
@@ -1192,6 +1201,8 @@ class State:
                 self.asks.remove(queue.name, work.kind)
         work.key, work.kind = key, kind
         if key is not None and kind is not None:
+            if not queue.waiting:
+                self._lines = None
             insort(queue.waiting, key)
             if kind not in queue.kinds:
                 queue.kinds[kind] = []
@@ -1245,6 +1256,12 @@ class State:
         """The part of all GPUs that is idle but of no use for what usually arrives: the mean F of Weng et al. (see
         :mod:`heddle.engine.fragmentation`), 0 to 1."""
         return self.cache.broken_room()
+
+    def lines(self) -> list[Queue]:
+        """The queues from which work may be placed and in which some waits (do not write to it)."""
+        if self._lines is None:
+            self._lines = [queue for queue in self.tree.queues.values() if queue.waiting and queue.starts]
+        return self._lines
 
     def waiting(self) -> list[str]:
         """Names of all workloads with pending tasks, queue by queue, first in line first."""

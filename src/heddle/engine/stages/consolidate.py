@@ -37,8 +37,11 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
     state = cycle.state
     if not state.movable or cycle.moves_left <= 0:
         return
+    heard = cycle.may_gather()
+    if cycle.silent(heard):
+        return
     movers = _movers(cycle)
-    turns = Turns(cycle, heard=cycle.may_gather())
+    turns = Turns(cycle, heard=heard)
     for queue, name in turns:
         work = state.works[name]
         need = cycle.open_need(work) if cycle.moves_left > 0 and name not in cycle.barred else None

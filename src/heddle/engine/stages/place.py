@@ -63,7 +63,10 @@ def _pass(cycle: Cycle, *, grow: bool, within: bool) -> None:
     works = cycle.state.works
     everyone = cycle.may_keep_ahead if not grow else _nobody
     what = Wish.GROW if grow else Wish.START
-    turns = Turns(cycle, grow=grow, heard=cycle.may_be_placed(what, within=within), everyone=everyone, calm=True)
+    heard = cycle.may_be_placed(what, within=within)
+    if cycle.silent(heard) and not everyone():
+        return
+    turns = Turns(cycle, grow=grow, heard=heard, everyone=everyone, calm=True)
     narrow = not grow and bool(turns.lines) and cycle.few_rows_freed()
     for queue, name in turns:
         work = works[name]

@@ -34,10 +34,11 @@ times."""
 
 def make_room_by_reclaim_then_preemption(cycle: Cycle) -> None:
     """Lets every claim that found no place look for work that must yield to it."""
-    if not _anybody_yields(cycle):
+    heard = cycle.may_gain()
+    if cycle.silent(heard) or not _anybody_yields(cycle):
         return
-    for _ in range(_SWEEPS):
-        if not _sweep(cycle):
+    for again in range(_SWEEPS):
+        if not _sweep(cycle, cycle.may_gain() if again else heard):
             break  # nobody gained: trying again would change nothing
     if cycle.loosened:
         cycle.reopen()
@@ -59,13 +60,12 @@ def _anybody_yields(cycle: Cycle) -> bool:
     return False
 
 
-def _sweep(cycle: Cycle) -> bool:
-    """Tries every kind of open claim once, in order of claim; True when one of them gained."""
+def _sweep(cycle: Cycle, heard: Heard | None) -> bool:
+    """Tries every kind of open claim once that is heard, in order of claim; True when one of them gained."""
     tried: set[tuple[str, Kind]] = set()
     gained = False
     again = True
     many = len(cycle.state.asks) > _KINDS
-    heard: Heard | None = cycle.may_gain()
     # (queue, what was asked for in vain since somebody last gained) -> the priority, and as what that is remembered
     lost: dict[tuple[str, Kind], tuple[int, int | None]] = {}
     while again:
