@@ -247,11 +247,11 @@ def _raised_caps(ask: _WhatIf) -> Reason | None:
             caps.append((cap, whose, amounts[cap.column] - value))
             saved.append((amounts, cap.column, amounts[cap.column]))
             amounts[cap.column] = value
-            tree.moved += 1
+            tree.move_on()
     finally:
         for amounts, column, value in reversed(saved):
             amounts[column] = value
-        tree.moved += 1
+        tree.move_on()
     if len(caps) != 1 or not ask.starts(ask.need, ignore_caps=True):
         return None
     cap, whose, less = caps[0]

@@ -54,9 +54,12 @@ class Moves:
     def run(self) -> bool:
         """Makes room and promises all places, or changes nothing. True when it did; `moved` says who moves."""
         if len(self.need) == 1 and self.need[0][1] == 1 and self.work.spec.topology_required is None:
-            cls = self.work.parts[self.need[0][0]]  # it has no free place, or there would be nothing to gather
-            if self.placer.best(self.work, self.need[0][0], None, land=True) < 0 and not self.movers.could_clear(cls):
-                return False
+            cls = self.work.parts[self.need[0][0]]
+            if self.placer.best(self.work, self.need[0][0], None, land=True) < 0:
+                if not self.movers.could_clear(cls):
+                    return False
+            elif not self.state.marks(self.work):
+                return False  # it has a place: nobody needs to move
         point = self.state.checkpoint()
         for rows in self._arenas():
             self.moved = []

@@ -114,6 +114,25 @@ class Placer:
         self._failed[key] = (self.state.freed, fence)
         return None
 
+    def has_place(self, work: Work, need: Need) -> bool:
+        """Whether :meth:`place` would find a promise for a need; it is not made."""
+        state = self.state
+        ((part, count), *more) = need
+        alone = not more and count == 1 and work.spec.topology_required is None
+        if not alone or work.arranged or work.social or state.marks(work):
+            point, freed = state.checkpoint(), state.freed
+            found = self.place(work, need, land=True) is not None
+            state.rollback(point)
+            state.freed = freed
+            return found
+        key = (work.parts[part], count, True)
+        if key in self._failed and self._failed[key][0] == state.freed:
+            return False
+        found = self.best(work, part, None, land=True) >= 0
+        if not found:
+            self._failed[key] = (state.freed, None)
+        return found
+
     def place_on(self, work: Work, need: Need, row: int) -> list[Task] | None:
         """The same for one task for which only this row may have room now."""
         ((part, _),) = need

@@ -174,6 +174,7 @@ class QueueTree:
         self.stale = True
         self.columns: list[int] = []  # of resources, whichever was heard of first
         self.moved = 0  # moves with every counter: what is remembered of them must be worked out again
+        self.version = 0  # of the counters; what was rolled back leaves them, and this, as they were before
         self.changed: set[Queue] = set()  # whose counters, share or work in places did, since `slack` was last asked
         self._slack = Slack((), 0)
         self.shares = 0  # moves whenever somebody's share does of what not everybody gets as much of as he asks for
@@ -262,6 +263,11 @@ class QueueTree:
         self.changed = {*self.queues.values()}
         for queue in self.changed:
             queue.stood = None
+
+    def move_on(self) -> None:
+        """Some counter is about to change."""
+        self.moved += 1
+        self.version = self.moved
 
     def touch(self, queue: Queue) -> None:
         """Counters of a queue, and of all above it, or its work in places, are about to change."""

@@ -147,6 +147,8 @@ class ReclaimTowardsFairShare:
         self._seen = -1
         self._stands: dict[Queue, Stand] = {}
         self._gains: dict[Queue, tuple[str, ...]] = {}
+        # these two by version of the tree: after each trial things are as they were before it
+        self._known: dict[int, tuple[dict[Queue, Stand], dict[Queue, tuple[str, ...]]]] = {}
         # the same once all that queues beside use beyond their own has left
         self._hopes = {at: tuple(bounds) for at, bounds in self._at_best().items()}
 
@@ -172,6 +174,7 @@ class ReclaimTowardsFairShare:
 
     def possible(self) -> bool:
         """Whether the claim may gain, and any other queue that has something is above what is its own."""
+        self._recall()
         if not self._gains_against(self.queue):
             return False
         return any(q.live and q is not self.queue and self._standing(q).over for q in self.state.tree.queues.values())
@@ -234,11 +237,15 @@ class ReclaimTowardsFairShare:
                 return False
         return True
 
+    def _recall(self) -> None:
+        """Takes up what is known of how things stand now."""
+        version = self.state.tree.version
+        if self._seen != version:
+            self._seen = version
+            self._stands, self._gains = self._known.setdefault(version, ({}, {}))
+
     def _standing(self, queue: Queue) -> Stand:
-        moved = self.state.tree.moved
-        if self._seen != moved:
-            self._seen = moved
-            self._stands, self._gains = {}, {}
+        self._recall()
         found = self._stands.get(queue)
         if found is None:
             sides = QueueTree.sides(self.queue, queue)

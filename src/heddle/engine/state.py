@@ -57,6 +57,9 @@ class TaskState(IntEnum):
 
 Hold = tuple[int, tuple[int, ...]]
 
+Undo = tuple["Task", "TaskState", int, tuple[int, ...], float, Hold | None, int]
+"""A task as it was before a move (state, row, devices, since, hold), and `QueueTree.version` then."""
+
 _REMEMBERED = 4096
 """Of so many times that room became free it is remembered where."""
 
@@ -257,7 +260,7 @@ class State:
         self._lines: list[Queue] | None = None  # as of `lines`; None = to be made
         self.withdrawn = 0  # moves whenever somebody who waits is changed, or is gone
         self._stamps = Stamps()
-        self._log: list[tuple[Task, TaskState, int, tuple[int, ...], float, Hold | None]] | None = None
+        self._log: list[Undo] | None = None
         self.touched: dict[Task, tuple[TaskState, int, tuple[int, ...], Hold | None]] | None = None
 
     # -- deltas: cluster ---------------------------------------------------------------------------
@@ -284,7 +287,7 @@ class State:
         device is gone."""
         self._learn(spec.resources)
         self._anew()
-        self.tree.moved += 1  # what is idle, and so what may be lent, depends on nodes
+        self.tree.move_on()  # what is idle, and so what may be lent, depends on nodes
         row = self.nodes.row.get(spec.name)
         if row is None:
             self.nodes.add(spec, self.column)
@@ -333,7 +336,7 @@ class State:
         row = self.nodes.row.get(name)
         if row is None:
             raise ValueError(f"node.name: {name!r} is not known; remove a node that was set")
-        self.tree.moved += 1
+        self.tree.move_on()
         here = sorted(self.on_row.get(row, ()), key=lambda t: (t.work.name, t.name))
         for task in here:
             self.move(task, TaskState.PENDING)
@@ -344,7 +347,7 @@ class State:
             self._index(task.work)
         self.nodes.remove(row)
         self._learn_hardware()
-        self.tree.moved += 1
+        self.tree.move_on()
         self._anew()  # where it was the emptiest value of a label, others may be taken now
         return tuple((task.work.name, task.name) for task in here)
 
@@ -386,7 +389,7 @@ class State:
         counters = self.tree.counters
         for column in counters.cap:
             counters.cap[column] = counts.get(self.resources[column], 0)
-        self.tree.moved += 1
+        self.tree.move_on()
         self._anew()
 
     def set_disruption_budgets(self, least: Mapping[str, int]) -> None:
@@ -501,7 +504,7 @@ class State:
                     self._charge_user(task, task.row, _LEDGER.get(task.state), 1)
                     self._charge_user(task, task.hold[0] if task.hold else -1, 2 if task.hold else None, 1)
         self._anew()
-        self.tree.moved += 1
+        self.tree.move_on()
 
     def _charge_user(self, task: Task, row: int, ledger: int | None, sign: int) -> None:
         """Counts a task on a row for its submitter in queues that cap submitters; ledgers as in ``Submitters.of``."""
@@ -912,12 +915,12 @@ class State:
         was = task.state
         if self._log is not None:
             self._note(task)
-            self._log.append((task, was, task.row, task.devices, task.since, task.hold))
+            self._log.append((task, was, task.row, task.devices, task.since, task.hold, self.tree.version))
         cls, work = task.cls, task.work
         if not cls.fixed:
             cls = cls.at(row if was is TaskState.PENDING else task.row)
         nodes = self.nodes
-        self.tree.moved += 1
+        self.tree.move_on()
         if was is TaskState.PENDING:
             if to is TaskState.BOUND:
                 nodes.occupy(row, cls.need, devices, cls.share)
@@ -1001,7 +1004,7 @@ class State:
         """Promises a place to a task."""
         if self._log is not None:
             self._note(task)
-            self._log.append((task, task.state, task.row, task.devices, task.since, task.hold))
+            self._log.append((task, task.state, task.row, task.devices, task.since, task.hold, self.tree.version))
         cls = task.cls.at(row)
         self.nodes.reserve(row, cls.need, devices, cls.share)
         self.holds_on_row.setdefault(row, {})[task] = None
@@ -1014,7 +1017,7 @@ class State:
         """Takes a promise back."""
         if self._log is not None:
             self._note(task)
-            self._log.append((task, task.state, task.row, task.devices, task.since, task.hold))
+            self._log.append((task, task.state, task.row, task.devices, task.since, task.hold, self.tree.version))
         row, devices = task.hold or (-1, ())
         cls = task.cls.at(row)
         self.nodes.reserve(row, cls.need, devices, cls.share, -1)
@@ -1027,7 +1030,7 @@ class State:
 
     def _promise(self, task: Task, cls: RequestClass, row: int, sign: int) -> None:
         work = task.work
-        self.tree.moved += 1
+        self.tree.move_on()
         if self._log is None:
             self.placed += 1
         work.held += sign
@@ -1060,6 +1063,11 @@ class State:
         if self.touched is not None and task not in self.touched:
             self.touched[task] = (task.state, task.row, task.devices, task.hold)
 
+    def marks(self, work: Work) -> bool:
+        """Whether a trial leaves a mark on a workload: of those of which a task was placed, if only on trial, nothing
+        is moved in the same transaction."""
+        return work.name in self.movable
+
     def ran_before(self, task: Task) -> bool:
         """Whether a task runs, and did so before the transaction, if there is one."""
         before = (self.touched or {}).get(task)
@@ -1081,7 +1089,7 @@ class State:
             return
         placed, self._log = self.placed, None  # what follows must not be noted, and leaves all as it was
         while len(log) > point:
-            task, state, row, devices, since, hold = log.pop()
+            task, state, row, devices, since, hold, version = log.pop()
             if hold != task.hold:
                 if hold is None:
                     self.unhold(task)
@@ -1089,6 +1097,7 @@ class State:
                     self.hold(task, *hold)
             else:
                 self.move(task, state, row, devices, since)
+            self.tree.version = version
         self._log, self.placed = log, placed
 
     def keep(self, now: float) -> None:

@@ -134,6 +134,9 @@ def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
     Before anyone is evicted for it, a claim takes room that others are leaving already: within its share
     it is promised that room, beyond it waits for the room like everybody.
     """
+    simple = not work.chooses and not cycle.state.marks(work)
+    if simple and not _might_gain(cycle, work, queue, cycle.demand(work, need)):
+        return False
     gained = False
 
     def waits_for_what_others_leave() -> bool:
@@ -143,11 +146,14 @@ def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
         fixed = not work.spec.preemptible
         if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, user=work.spec.user, land=True) is not None:
             return False
-        within = cycle.state.tree.within(queue, demand, "share")
+        if not cycle.state.tree.within(queue, demand, "share"):
+            found = cycle.placer.has_place(work, need)
+            cycle.doubts += found
+            return found
         if cycle.placer.place(work, need, land=True) is None:
             return False
         cycle.doubts += 1
-        gained = within and cycle.leaves_room(work, queue, demand, held_places(work))
+        gained = cycle.leaves_room(work, queue, demand, held_places(work))
         if gained:
             cycle.gainers.add(work.name)
             redeem(cycle, work)
@@ -158,6 +164,19 @@ def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
     if first_choice(work, need, waits_for_what_others_leave):
         return gained
     return first_choice(work, need, lambda: _evict_for(cycle, work, queue, need))
+
+
+def _might_gain(cycle: Cycle, work: Work, queue: Queue, demand: list[int]) -> bool:
+    """Cheap and never wrongly False: whether a claim may be promised what others are leaving, or any rule may let it
+    evict somebody."""
+    within = cycle.state.tree.within
+    if within(queue, demand, "share"):
+        return True
+    if work.spec.gentle or work.name in cycle.barred:
+        return False
+    if queue.live.below(work.spec.priority):
+        return True
+    return within(queue, demand, "share", queue) or within(queue, demand, "quota", queue)
 
 
 def _evict_for(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
