@@ -47,6 +47,8 @@ def _amount(where: str, value: int) -> None:
 
 def _amounts(where: str, values: Mapping[str, int | None], *, null: bool = False) -> None:
     for resource, value in values.items():
+        if resource and type(resource) is str and type(value) is int and 0 <= value < _MAX:
+            continue  # as a rule: no words for a fault are needed
         _name(f"{where} resource", resource)
         if value is None and null:
             continue
@@ -55,7 +57,10 @@ def _amounts(where: str, values: Mapping[str, int | None], *, null: bool = False
 
 def _check_order(pod_sets: tuple[PodSet, ...]) -> None:
     """Refuses an order in which some pod set could never start."""
-    if not any(pod_set.after for pod_set in pod_sets):
+    for pod_set in pod_sets:
+        if pod_set.after:
+            break
+    else:
         return
     by_name = {pod_set.name: pod_set for pod_set in pod_sets}
     for pod_set in pod_sets:
@@ -655,7 +660,7 @@ class PodSet:
         _amount("pod_set.gpu_memory", self.gpu_memory)
         if self.gpu and self.gpu_memory:
             raise _fault("pod_set.gpu_memory", self.gpu_memory, "give `gpu` or `gpu_memory`, not both")
-        if len(set(self.gpu_models)) != len(self.gpu_models) or not all(self.gpu_models):
+        if self.gpu_models and (len(set(self.gpu_models)) != len(self.gpu_models) or not all(self.gpu_models)):
             raise _fault("pod_set.gpu_models", self.gpu_models, "name each model once")
         for model, speed in self.gpu_speeds.items():
             where = f"pod_set.gpu_speeds[{model}]"
@@ -671,13 +676,13 @@ class PodSet:
                 raise _fault("pod_set.mig", self.mig, "name a profile as NVIDIA does, such as 3g.40gb")
         if self.gpu_models and not (self.gpu or self.gpu_memory or self.mig):
             raise _fault("pod_set.gpu_models", self.gpu_models, "ask for GPUs too: `gpu`, `gpu_memory` or `mig`")
-        if len(set(self.tasks)) != len(self.tasks):
+        if len(self.tasks) > 1 and len(set(self.tasks)) != len(self.tasks):
             raise _fault("pod_set.tasks", self.tasks, "name each task once")
         if not all(self.node_affinity):
             raise _fault("pod_set.node_affinity", self.node_affinity, "give each term at least one demand")
         if isinstance(self.step, bool) or not isinstance(self.step, int) or self.step < 1:
             raise _fault("pod_set.step", self.step, "give a whole number from 1 on")
-        if not all(self.budgets) or len(set(self.budgets)) != len(self.budgets):
+        if self.budgets and (not all(self.budgets) or len(set(self.budgets)) != len(self.budgets)):
             raise _fault("pod_set.budgets", self.budgets, "name each disruption budget once")
         if self.spread and self.slices:
             raise _fault("pod_set.slices", self.slices, "give `slices` or `spread`, not both")

@@ -309,8 +309,8 @@ class ScoreCache:
         self.tenants = tenants
         self.rankings: dict[str, Ranking] = {}  # those that were asked for
         self.classes: dict[ClassKey, RequestClass] = {}
-        # of late, so that its identity is no other's: by what its class depends on
-        self._met: dict[tuple[int, str, bool], tuple[PodSet, RequestClass]] = {}
+        # of those met of late: by what their class depends on, as it was written
+        self._met: dict[tuple[object, ...], RequestClass] = {}
         self.base = 0
         self.exclusive = False  # whether any class is
         self.loose = False  # whether any class is not fixed
@@ -322,14 +322,17 @@ class ScoreCache:
 
     def of(self, pod_set: PodSet, spec: WorkloadSpec) -> RequestClass:
         """The class of a pod set, made when first met."""
-        at = (id(pod_set), spec.strategy, spec.separate_gpus)
-        known = self._met.get(at)
-        if known is not None and known[0] is pod_set:
-            return known[1]
-        found = self._of(class_key(pod_set, spec), typical(pod_set))
-        if len(self._met) >= _REMEMBERED:
-            self._met.clear()
-        self._met[at] = (pod_set, found)
+        met = (
+            *(pod_set.gpu, pod_set.gpu_memory, pod_set.mig, pod_set.gpu_models, pod_set.exclusive),
+            *(spec.strategy, spec.separate_gpus, *pod_set.request.items()),
+            where(pod_set.node_selector, pod_set.tolerations, pod_set.node_affinity, pod_set.node_preferences),
+        )
+        found = self._met.get(met)
+        if found is None:
+            found = self._of(class_key(pod_set, spec), typical(pod_set))
+            if len(self._met) >= _REMEMBERED:
+                self._met.clear()
+            self._met[met] = found
         return found
 
     def _of(self, key: ClassKey, typical: TypicalTask | None) -> RequestClass:
@@ -579,7 +582,10 @@ class ScoreCache:
         if cls.dev and most > 0:
             devices = devices_free.tolist()
             if cls.count:
-                most = min(most, sum(left >= WHOLE for left in devices) // cls.count)
+                whole = 0
+                for left in devices:
+                    whole += left >= WHOLE
+                most = min(most, whole // cls.count)
             elif cls.key.separate:
                 most = min(most, sum(left >= cls.gpu for left in devices))
             else:
