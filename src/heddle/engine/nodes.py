@@ -264,6 +264,17 @@ class Nodes:
                 self.dev_land[row, device] -= share
         self.touch(row)
 
+    def vacate(self, rows: Sequence[int], needs: Ints, used: Sequence[tuple[int, int, int]]) -> None:
+        """Many tasks are gone at once: so much was on each of these rows, and of devices (row, device, thousandths)."""
+        for ledger in (self.bind, self.land):
+            np.add.at(ledger, rows, needs)
+        if used:
+            where, devices, shares = zip(*used, strict=True)
+            for ledger in (self.dev_bind, self.dev_land):
+                np.add.at(ledger, (where, devices), shares)
+        for row in dict.fromkeys(rows):
+            self.touch(row)
+
     def _vector(self, devices: tuple[int, ...], share: int) -> Ints:
         """So much of each of some devices, as a row of all."""
         found = self._vectors.get((devices, share))

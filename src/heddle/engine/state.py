@@ -15,6 +15,8 @@ from dataclasses import replace
 from enum import IntEnum
 from typing import NamedTuple
 
+import numpy as np
+
 from heddle.engine.asks import Asks
 from heddle.engine.crowds import Crowds, Presence
 from heddle.engine.disruption import Disruptions
@@ -62,6 +64,9 @@ Undo = tuple["Task", "TaskState", int, tuple[int, ...], float, Hold | None, int]
 
 _REMEMBERED = 4096
 """Of so many times that room became free it is remembered where."""
+
+_MANY = 16
+"""Starts that are quicker to take back all at once."""
 
 _LEDGER = {TaskState.BOUND: 0, TaskState.RELEASING: 1}
 _PRESENCE = {TaskState.BOUND: Presence.RUNS, TaskState.RELEASING: Presence.LEAVES}
@@ -954,7 +959,6 @@ class State:
             self._free_up(row)
         queue = work.queue
         if queue is not None:
-            self.tree.touch(queue)
             if to is TaskState.BOUND:
                 queue.live.add(work)
             elif was is TaskState.BOUND and not (work.held or any(work.bound)):
@@ -964,21 +968,8 @@ class State:
                 queue.settle_on(row, 1)
             elif not fixed and was is TaskState.BOUND:
                 queue.settle_on(task.row, -1)
-            for column in cls.charged:
-                amount = cls.needs[column]
-                for at in queue.path:
-                    if was is TaskState.BOUND:
-                        at.running[column] -= amount
-                        if fixed:
-                            at.fixed[column] -= amount
-                    elif was is TaskState.RELEASING:
-                        at.releasing[column] -= amount
-                    if to is TaskState.BOUND:
-                        at.running[column] += amount
-                        if fixed:
-                            at.fixed[column] += amount
-                    elif to is TaskState.RELEASING:
-                        at.releasing[column] += amount
+            runs = (to is TaskState.BOUND) - (was is TaskState.BOUND)
+            self._count_in(queue, cls, runs, (to is TaskState.RELEASING) - (was is TaskState.RELEASING), fixed=fixed)
         for column in cls.counted:
             counters, amount = self.tree.counters, cls.needs[column]
             counters.running[column] += amount * ((to is TaskState.BOUND) - (was is TaskState.BOUND))
@@ -993,6 +984,24 @@ class State:
             if to is not TaskState.PENDING:
                 self._meet(task, _PRESENCE[to], row, 1)
         task.state, task.row, task.devices, task.since = to, row, devices, since
+
+    def _count_in(self, queue: Queue, cls: RequestClass, runs: int, leaves: int, *, fixed: bool) -> None:
+        """So many more tasks of a class run, or are leaving, in a queue and all above it."""
+        self.tree.touch(queue)
+        needs, charged = cls.needs, cls.charged
+        for at in queue.path:
+            if runs:
+                running = at.running
+                for column in charged:
+                    running[column] += needs[column] * runs
+                if fixed:
+                    firm = at.fixed
+                    for column in charged:
+                        firm[column] += needs[column] * runs
+            if leaves:
+                releasing = at.releasing
+                for column in charged:
+                    releasing[column] += needs[column] * leaves
 
     def _meet(self, task: Task, how: Presence, row: int, sign: int) -> None:
         """Counts a task among those who are on a row."""
@@ -1089,6 +1098,12 @@ class State:
             return
         placed, self._log = self.placed, None  # what follows must not be noted, and leaves all as it was
         while len(log) > point:
+            if len(log) - point >= _MANY and (starts := self._starts(log, point)):
+                version = log[-len(starts)][-1]
+                del log[-len(starts) :]
+                self._take_back(starts)
+                self.tree.version = version
+                continue
             task, state, row, devices, since, hold, version = log.pop()
             if hold != task.hold:
                 if hold is None:
@@ -1099,6 +1114,51 @@ class State:
                 self.move(task, state, row, devices, since)
             self.tree.version = version
         self._log, self.placed = log, placed
+
+    def _starts(self, log: list[Undo], point: int) -> list[Undo]:
+        """The last moves since a checkpoint, as far as they are starts that can be taken back all at once; none, if
+        they are too few for that to be cheaper."""
+        if self.tree.counts_users:
+            return []
+        at = len(log)
+        while at > point:
+            task, was, _, _, _, hold, _ = log[at - 1]
+            plain = was is TaskState.PENDING and task.state is TaskState.BOUND and task.hold == hold
+            if not plain or task.work.social or task.cls.counted:
+                break
+            at -= 1
+        return log[at:] if len(log) - at >= _MANY else []
+
+    def _take_back(self, starts: list[Undo]) -> None:
+        """Takes many starts back, each task's last move: what they took is summed up first."""
+        self.tree.move_on()
+        places: list[tuple[int, RequestClass, tuple[int, ...]]] = []
+        counts: dict[tuple[Queue, RequestClass, bool], int] = {}
+        for task, _, _, _, since, _, _ in reversed(starts):
+            work, row = task.work, task.row
+            cls = task.cls.at(row)
+            places.append((row, cls, task.devices))
+            del self.on_row[row][task]
+            work.bound[task.part] -= 1
+            work.pending[task.part] += 1
+            task.state, task.row, task.devices, task.since = TaskState.PENDING, -1, (), since
+            queue = work.queue
+            if queue is not None:
+                if not (work.held or any(work.bound)):
+                    queue.live.discard(work)
+                fixed = not work.spec.preemptible
+                if not fixed:
+                    queue.settle_on(row, -1)
+                key = (queue, cls, fixed)
+                counts[key] = counts.get(key, 0) + 1
+        for (queue, cls, fixed), count in counts.items():
+            self._count_in(queue, cls, -count, 0, fixed=fixed)
+        rows = [row for row, _, _ in places]
+        needs = np.array([cls.need for _, cls, _ in places])
+        used = [(row, device, cls.share) for row, cls, devices in places for device in devices]
+        self.nodes.vacate(rows, needs, used)
+        for row in dict.fromkeys(rows):
+            self._free_up(row)
 
     def keep(self, now: float) -> None:
         """Ends a transaction in which tasks got places and nothing else changed: they run from now on (seconds)."""
