@@ -53,8 +53,9 @@ class Group:
     """What pods make up together."""
 
     workload: Workload
-    members: tuple[Pod, ...]
-    """Those that count: not gated, not leaving before they had a place, not failed where their owner makes others."""
+    members: tuple[str, ...]
+    """Names of those that count: not gated, not leaving before they had a place, not failed where their owner makes
+    others. What they are meanwhile is not remembered here: not all news of a pod makes its group anew."""
     sets: Mapping[str, str]
     """Name of a pod to its pod set."""
     fault: str = ""
@@ -153,7 +154,7 @@ class Groups:
             ),
             status=WorkloadStatus(reservation=_promised(members, sets)) if status is None else status,
         )
-        return Group(workload, tuple(members), sets, "; ".join(faults))
+        return Group(workload, tuple(pod.metadata.name for pod in members), sets, "; ".join(faults))
 
     def _kind(self, pod: Pod) -> OwnerKind | None:
         if self._marks.isdisjoint(pod.metadata.labels):

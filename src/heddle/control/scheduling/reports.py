@@ -23,6 +23,7 @@ from heddle.engine import Plan, Verdict, render
 
 _REFRESH_EVERY = 1.0  # seconds between refreshes of waiting workloads of which only numbers changed
 _REFRESH_AT_ONCE = 200
+_IN_ONE_GO = 50  # workloads of which the status is worked out before others have their turn
 
 
 class Reports:
@@ -89,7 +90,9 @@ class Reports:
                 self._stale.setdefault(key)
         keys = {key for key in keys | fresh if key not in under_way}
         writes = []
-        for key in sorted(keys):
+        for at, key in enumerate(sorted(keys)):
+            if not at % _IN_ONE_GO:  # what is being written comes first
+                await asyncio.sleep(0)
             workload = self._world.works.get(key)
             if workload is None:
                 self._told.pop(key, None)

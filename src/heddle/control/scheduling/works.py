@@ -187,7 +187,8 @@ class Works:
     def pods(self, key: str) -> list[Pod]:
         """The pods of a workload that count."""
         group = self._derived.get(key)
-        return list(group.members) if group else list(self._pods.get(key, {}).values())
+        pods = self._pods.get(key, {})
+        return [pods[name] for name in group.members if name in pods] if group else list(pods.values())
 
     def key(self, pod: Pod) -> str:
         """The name under which a pod is known; "" = it is not."""

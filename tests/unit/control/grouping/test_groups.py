@@ -10,6 +10,7 @@ from heddle.api.queue import Queue
 from heddle.api.workload import WorkloadStatus
 from heddle.control.grouping.groups import Group, Groups
 from heddle.control.grouping.kinds import Owner, OwnerKind, known
+from heddle.control.scheduling.works import Works
 
 JOB = "batch.kubernetes.io/job-name"
 
@@ -105,7 +106,7 @@ def test_a_failed_pod_of_a_job_is_replaced_and_a_gated_one_waits() -> None:
     failed = pod("train-0-x", labels, status={"phase": "Failed"}, nodeName="n")
     gated = pod("train-1-x", labels, schedulingGates=[{"name": "g"}])
     group = world.of(pod("train-0-y", labels), failed, gated)
-    assert [p.metadata.name for p in group.members] == ["train-0-y"]
+    assert group.members == ("train-0-y",)
 
 
 @pytest.mark.parametrize(
@@ -155,3 +156,13 @@ def test_a_node_by_its_name() -> None:
     named, nowhere = affinity.required
     assert [(m.key, m.operator, m.values) for m in named.match_expressions] == [("field:metadata.name", "In", ["n1"])]
     assert [(m.key, m.operator) for m in nowhere.match_expressions] == [("field:metadata.name", "DoesNotExist")]
+
+
+def test_a_workload_has_its_pods_as_they_are_though_not_all_news_makes_it_anew() -> None:
+    works = Works({}, {}, World().groups)
+    (key,) = works.set_pod(pod("a"))
+    works.refresh(key)
+    works.set_pod(pod("a", nodeName="n"))
+    assert [p.spec.node_name for p in works.pods(key)] == ["n"]
+    works.remove_pod(pod("a", nodeName="n"))
+    assert works.pods(key) == []
