@@ -79,10 +79,6 @@ class Cycle:
 
     # -- claims ------------------------------------------------------------------------------------
 
-    def active(self, queue: Queue) -> bool:
-        """Whether work may be placed from this queue."""
-        return queue.starts
-
     def holds_up(self, queue: Queue, work: Work) -> bool:
         """Whether nobody behind this workload may start before it: a strict line, and its start is not sure."""
         return queue.spec.ordering == "StrictFIFO" and not work.whole() and not work.promised_whole()

@@ -76,7 +76,7 @@ def _likely(
         if queue is not None and queue.stopped and need is not None:
             resumed = _resumed_queue(_WhatIf(cycle, work, queue, need))
             return False, reasons, (resumed,) if resumed else ()
-        if queue is None or not cycle.active(queue) or need is None or work.held:
+        if queue is None or not queue.starts or need is None or work.held:
             return False, reasons, ()
         if cycle.behind(queue, work):
             free = first_choice(work, need, lambda: _WhatIf(cycle, work, queue, need).starts(need))

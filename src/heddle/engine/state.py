@@ -918,9 +918,7 @@ class State:
     def move(self, task: Task, to: TaskState, row: int = -1, devices: tuple[int, ...] = (), since: float = 0.0) -> None:
         """Takes a task from its state to another and adjusts every counter; undoable inside a transaction."""
         was = task.state
-        if self._log is not None:
-            self._note(task)
-            self._log.append((task, was, task.row, task.devices, task.since, task.hold, self.tree.version))
+        self._note(task)
         cls, work = task.cls, task.work
         if not cls.fixed:
             cls = cls.at(row if was is TaskState.PENDING else task.row)
@@ -1011,9 +1009,7 @@ class State:
 
     def hold(self, task: Task, row: int, devices: tuple[int, ...]) -> None:
         """Promises a place to a task."""
-        if self._log is not None:
-            self._note(task)
-            self._log.append((task, task.state, task.row, task.devices, task.since, task.hold, self.tree.version))
+        self._note(task)
         cls = task.cls.at(row)
         self.nodes.reserve(row, cls.need, devices, cls.share)
         self.holds_on_row.setdefault(row, {})[task] = None
@@ -1024,9 +1020,7 @@ class State:
 
     def unhold(self, task: Task) -> None:
         """Takes a promise back."""
-        if self._log is not None:
-            self._note(task)
-            self._log.append((task, task.state, task.row, task.devices, task.since, task.hold, self.tree.version))
+        self._note(task)
         row, devices = task.hold or (-1, ())
         cls = task.cls.at(row)
         self.nodes.reserve(row, cls.need, devices, cls.share, -1)
@@ -1069,6 +1063,10 @@ class State:
             self._charge_user(task, row, 2, sign)
 
     def _note(self, task: Task) -> None:
+        """In a transaction: how a task is before it changes."""
+        if self._log is None:
+            return
+        self._log.append((task, task.state, task.row, task.devices, task.since, task.hold, self.tree.version))
         if self.touched is not None and task not in self.touched:
             self.touched[task] = (task.state, task.row, task.devices, task.hold)
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from engine_invariants import carry_out, check_state, nobody_is_withheld, plan_checked, priority_is_heeded
-from test_invariants import BUDGETS, LEAVES, TREE, node, random_queue, random_workload
+from test_invariants import BUDGETS, LEAVES, TREE, change_nodes, node, random_queue, random_workload
 from worlds import FUZZ, SEATS
 
 from heddle.engine import (
@@ -73,7 +74,7 @@ def eventful_world(seed: int) -> None:
                 spec = eventful_workload(draw, made, now, social=seed % 3 == 1)
                 state.set_workload(spec if timed else replace(spec, walltime=None))
                 made += 100
-        change_nodes(draw, state, sizes)
+        change_nodes(draw, state, sizes, partial(eventful_node, draw))
         change_rules(draw, state, policies=policies)
         for name in sorted(state.works):
             if draw.random() < 0.2:
@@ -175,23 +176,6 @@ def eventful_node(draw: random.Random, at: int, gpus: int, cpu: int) -> NodeSpec
     """A node that attaches a few volumes; where it stands may change."""
     spec = node(at, gpus, cpu, at if draw.random() < 0.8 else draw.randint(0, 3))
     return replace(spec, resources={**spec.resources, DISKS: 3})
-
-
-def change_nodes(draw: random.Random, state: State, sizes: list[tuple[int, int]]) -> None:
-    """Now and then a node fails, is cordoned, loses devices, comes back as it was, or stands elsewhere."""
-    if draw.random() < 0.6:
-        return
-    at = draw.randrange(len(sizes))
-    spec = eventful_node(draw, at, *sizes[at])
-    what = draw.random()
-    if spec.name not in state.nodes.row or what < 0.4:
-        state.set_node(spec)
-    elif what < 0.6:
-        state.remove_node(spec.name)
-    elif what < 0.8:
-        state.set_node(replace(spec, schedulable=False))
-    else:
-        state.set_node(eventful_node(draw, at, len(spec.devices) // 2, sizes[at][1]))
 
 
 def edit(draw: random.Random, state: State, name: str, now: float, *, timed: bool) -> None:

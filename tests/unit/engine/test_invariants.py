@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -349,7 +350,7 @@ def passing_world(seed: int) -> None:
             spec = random_workload(draw, made, social=seed % 3 == 1)
             strategy = ("pack", "spread", "fragmentation")[seed % 3]
             state.set_workload(replace(spec, created=now, strategy=strategy, movable=draw.random() < 0.8))
-        change_nodes(draw, state, sizes)
+        change_nodes(draw, state, sizes, lambda at, gpus, cpu: node(at, gpus, cpu, at))
         if draw.random() < 0.2:
             state.set_disruption_budgets(draw.choice(BUDGETS))
         if draw.random() < 0.15:
@@ -369,12 +370,14 @@ def passing_world(seed: int) -> None:
                 state.set_workload(replace(work.spec, broken_since=None))
 
 
-def change_nodes(draw: random.Random, state: State, sizes: list[tuple[int, int]]) -> None:
-    """Now and then a node fails, is cordoned, loses devices, or comes back as it was."""
+def change_nodes(
+    draw: random.Random, state: State, sizes: list[tuple[int, int]], make: Callable[[int, int, int], NodeSpec]
+) -> None:
+    """Now and then a node fails, is cordoned, loses devices, or comes back as it is made (number, GPUs, CPU)."""
     if draw.random() < 0.6:
         return
     at = draw.randrange(len(sizes))
-    spec = node(at, *sizes[at], at)
+    spec = make(at, *sizes[at])
     what = draw.random()
     if spec.name not in state.nodes.row or what < 0.4:
         state.set_node(spec)
@@ -383,7 +386,7 @@ def change_nodes(draw: random.Random, state: State, sizes: list[tuple[int, int]]
     elif what < 0.8:
         state.set_node(replace(spec, schedulable=False))
     else:
-        state.set_node(node(at, len(spec.devices) // 2, spec.resources["cpu"], at))
+        state.set_node(make(at, len(spec.devices) // 2, sizes[at][1]))
 
 
 def random_queue(draw: random.Random, name: str, parent: str | None, *, policies: bool) -> QueueSpec:

@@ -45,7 +45,7 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
     for queue, name in turns:
         work = state.works[name]
         need = cycle.open_need(work) if cycle.moves_left > 0 and name not in cycle.barred else None
-        if need is None or not cycle.active(queue) or work.arranged or work.spec.awaited or work.spec.gentle:
+        if need is None or not queue.starts or work.arranged or work.spec.awaited or work.spec.gentle:
             turns.give_up(queue, work, alike=False)
             continue
         if cycle.known_in_vain(Tried.GATHER, queue, turns.kind(queue), cycle.held_stamp):
@@ -84,7 +84,7 @@ def _movers(cycle: Cycle) -> Movers:
             and work.whole()  # a broken gang would start nowhere: its promise could not be kept
             and not work.held
             and work.queue is not None
-            and cycle.active(work.queue)
+            and work.queue.starts
             and work.name not in cycle.gainers
             and not any(map(cycle.placed_now, work.tasks.values()))
         )

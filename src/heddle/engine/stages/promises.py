@@ -33,7 +33,7 @@ def redeem(cycle: Cycle, work: Work) -> bool:
     short = [
         max(0, missing - sum(1 for task in held if task.part == part)) for part, missing in enumerate(work.missing())
     ]
-    if queue is None or not cycle.active(queue) or any(short) or not all(_stands(cycle, task) for task in held):
+    if queue is None or not queue.starts or any(short) or not all(_stands(cycle, task) for task in held):
         for task in held:
             state.unhold(task)
         return False

@@ -74,7 +74,7 @@ def _sweep(cycle: Cycle, heard: Heard | None) -> bool:
         for queue, name in turns:
             work = cycle.state.works[name]
             need = cycle.open_need(work)
-            if need is None or not cycle.active(queue) or work.spec.awaited:
+            if need is None or not queue.starts or work.spec.awaited:
                 turns.give_up(queue, work, alike=False)
                 continue
             kind = turns.kind(queue)
@@ -223,7 +223,7 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
         rivals |= {o.name: owed.get(o.name, []) for o in state.tree.queues.values() if _may_take_from(o, queue)}
     point = state.checkpoint()
     heard = ((state.tree.queues[name], kinds) for name, kinds in rivals.items())
-    lines = (line_up(cycle, other, kinds, grow=None, without=set()) for other, kinds in heard if cycle.active(other))
+    lines = (line_up(cycle, other, kinds, grow=None, without=set()) for other, kinds in heard if other.starts)
     names = {key[2] for line in lines for key, _, _ in line}
     for task, (was, *_rest) in list((state.touched or {}).items()):
         if task.state is TaskState.RELEASING and was is TaskState.BOUND:
@@ -236,7 +236,7 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
         if rival.queue is work.queue and rival.spec.priority <= work.spec.priority:
             continue  # no rule lets it
         rival_need = cycle.open_need(rival)
-        if rival_need is None or rival.queue is None or not cycle.active(rival.queue) or rival.spec.gentle:
+        if rival_need is None or rival.queue is None or not rival.queue.starts or rival.spec.gentle:
             continue
         if cycle.behind(rival.queue, rival):
             continue
