@@ -52,22 +52,21 @@ def _waiting(pods: Iterable[Pod], scheduler: str) -> Iterable[str]:
 
 
 async def _waiting_now(store: Store, scheduler: str) -> set[str]:
-    """UIDs of the pods that wait, by the API server itself."""
+    """UIDs of the pods that wait, by the API server itself, as soon as it answers."""
     while True:
         try:
-            found: set[str] = set()
-            more = ""
-            while True:
-                page = await store.list(
-                    PODS,
-                    field_selector=f"spec.nodeName=,spec.schedulerName={scheduler}",
-                    limit=_PAGE,
-                    continue_=more,
-                )
-                found.update(_HEAD.decode(blob).metadata.uid for blob in page.items)
-                more = page.continue_
-                if not more:
-                    return found
+            return await _listed(store, f"spec.nodeName=,spec.schedulerName={scheduler}")
         except ApiError as error:
             _log.warning("which pods wait is not known: %s", error)
             await asyncio.sleep(_AGAIN)
+
+
+async def _listed(store: Store, selector: str) -> set[str]:
+    found: set[str] = set()
+    more = ""
+    while True:
+        page = await store.list(PODS, field_selector=selector, limit=_PAGE, continue_=more)
+        found.update(_HEAD.decode(blob).metadata.uid for blob in page.items)
+        more = page.continue_
+        if not more:
+            return found

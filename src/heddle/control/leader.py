@@ -3,8 +3,8 @@
 As in client-go (tools/leaderelection): a candidate takes the Lease when nobody holds it, when it holds it already, or
 when it has watched it unchanged for the holder's own lease duration. Clocks of different machines are never compared:
 only the candidate's own clock, from when it saw the last renewal; on the word of an answer that was long on its way
-nothing is taken. The holder stops acting when it has not been able to
-renew for `renew_deadline` seconds, which is less than the lease duration, so that two never act at once.
+nothing is taken. The holder stops acting when it has not been able to renew for `renew_deadline` seconds, which is less
+than the lease duration, so that two never act at once.
 """
 
 import asyncio

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -35,6 +35,7 @@ from heddle.control.grouping import matching
 from heddle.control.grouping.attachments import Thing
 from heddle.control.grouping.requests import claims_of
 from heddle.control.grouping.volumes import Volumes
+from heddle.control.scheduling.afterwards import Write
 from heddle.engine import Action, Bind, Placement, Plan, Reserve
 from heddle.store.client import Client
 from heddle.store.informer import Informers
@@ -392,7 +393,7 @@ class ClaimBinder:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def due(self) -> list[Callable[[], Awaitable[None]]]:
+    def due(self) -> list[Write]:
         """Writes of what was chosen for the last plan, to be made once its promises are out; what fails is planned
         anew."""
         due, self._due = self._due, []

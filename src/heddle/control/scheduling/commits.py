@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakValueDictionary
@@ -20,6 +20,7 @@ from heddle.api.errors import ApiError, Conflict, NotFound
 from heddle.api.meta import Condition
 from heddle.api.workload import ReservedPlace
 from heddle.control.scheduling import adapter, insistence, instances
+from heddle.control.scheduling.afterwards import Write
 from heddle.control.scheduling.costs import Costs
 from heddle.control.scheduling.metrics import Metrics
 from heddle.control.scheduling.world import World
@@ -28,8 +29,6 @@ from heddle.engine import Bind, Evict, Placement, Plan, Reserve, render
 from heddle.engine.lostwork import lost_work
 
 _log = logging.getLogger(__name__)
-
-Write = Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -111,11 +110,6 @@ class Commits:
             [partial(self._use_up, key, tried) for key in dict.fromkeys(a.placement.workload for a in binds)],
         ]
 
-    @property
-    def busy(self) -> bool:
-        """Whether anything is being written."""
-        return bool(self._tasks)
-
     async def idle(self) -> None:
         """Wait until nothing is being written."""
         while self._tasks:
@@ -150,8 +144,7 @@ class Commits:
 
     def _take_back(self, workload: str, step: Callable[[], None]) -> None:
         self._taken_back.append(step)
-        self._world.dirty["Workload"].add(workload)
-        self._world.wake.set()
+        self._world.look_again(workload)
 
     # promises
 
@@ -262,13 +255,11 @@ class Commits:
             except (Conflict, NotFound) as error:  # by the last try of which nobody told, by others, or it is gone
                 bound = await insistence.insist(partial(self._writes.node_of, namespace, place.task, uid))
                 if bound != place.node:
-                    binds.refused.add((place.workload, place.task))
-                    self._not_bound(place, uid, error)
+                    self._not_bound(binds, place, uid, error)
                     return
             except ApiError as error:
-                binds.refused.add((place.workload, place.task))
                 binds.why[place.workload] = f"pod {place.task} cannot be bound to node {place.node}: {error}"
-                self._not_bound(place, uid, error)
+                self._not_bound(binds, place, uid, error)
                 return
             binds.made.add(place.workload)
             if pod := self._world.works.pod(place.workload, place.task):
@@ -277,7 +268,8 @@ class Commits:
 
         return write
 
-    def _not_bound(self, place: Placement, uid: str, error: ApiError) -> None:
+    def _not_bound(self, binds: Binds, place: Placement, uid: str, error: ApiError) -> None:
+        binds.refused.add((place.workload, place.task))
         _log.warning("bind of %s to %s: %s", place.task, place.node, error)
         self._metrics.failed_binds.inc()
         if self._world.claims is not None and (pod := self._world.works.pod(place.workload, place.task)):

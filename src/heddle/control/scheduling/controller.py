@@ -131,10 +131,9 @@ class SchedulingController:
 
     async def _breathe(self, spent: float) -> None:
         """While much is being written its effects come back a few at a time: they are heard together."""
-        if self._commits.busy:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(_BREATH, max(_GASP, 2 * spent))):
-                    await self._commits.idle()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(_BREATH, max(_GASP, 2 * spent))):
+                await self._commits.idle()
 
     async def _cycle(self) -> None:
         """One round."""

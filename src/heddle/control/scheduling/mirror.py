@@ -135,6 +135,11 @@ class Mirror:
         self._bound.get(key, {}).pop(task, None)
         self._leaving.get(key, set()).discard(task)
 
+    def _release(self, key: str, task: str) -> None:
+        """A task gives its place up."""
+        self.state.release_task(key, task)
+        self._lost(key, task)
+
     def queue(self, name: str, queue: Queue | None) -> None:
         """A queue changed or went."""
         self._models_of.pop(name, None)
@@ -210,8 +215,7 @@ class Mirror:
         lost = {name for name, uid in self._uids.get(key, {}).items() if uids.get(name) != uid}
         self._uids[key] = uids
         for gone in [task for task in self._bound.get(key, ()) if task not in part_of or task in lost]:
-            self.state.release_task(key, gone)
-            self._lost(key, gone)
+            self._release(key, gone)
         self.state.set_workload(spec)
         self._workloads.add(key)
         for pod in pods:
@@ -390,8 +394,7 @@ class Mirror:
         """A bind of ours failed."""
         self.assumed.pop(uid, None)
         if self.uid(place.workload, place.task) == uid and self.is_bound(place.workload, place.task, place.node):
-            self._lost(place.workload, place.task)
-            self.state.release_task(place.workload, place.task)
+            self._release(place.workload, place.task)
 
     def _as_assumed(self, pod: Pod) -> Pod:
         """A pod as it will be once the watch confirms our bind."""
@@ -417,8 +420,7 @@ class Mirror:
     def stays(self, workload: str, task: str) -> None:
         """A pod that we wanted to evict stays: with the next news of its workload it is put back where it runs."""
         if task in self._leaving.get(workload, ()):
-            self._lost(workload, task)
-            self.state.release_task(workload, task)
+            self._release(workload, task)
 
     def has_place(self, key: str, pod: str) -> bool:
         """Whether a pod is bound, or was a moment ago by us, and is not leaving: one that is moved has yet to land."""

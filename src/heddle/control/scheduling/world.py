@@ -258,10 +258,11 @@ class World:
         times = before.times + 1 if before else 1
         pause = 0.0 if times == 1 else min(_LONGEST_PAUSE, 2.0 ** (times - 2))
         self._refused[key] = Refused(times, time.monotonic() + pause, why)
-        self.dirty["Workload"].add(key)
-        asyncio.get_running_loop().call_later(pause, self._due_again, key)
+        self.look_again(key)
+        asyncio.get_running_loop().call_later(pause, self.look_again, key)
 
-    def _due_again(self, key: str) -> None:
+    def look_again(self, key: str) -> None:
+        """Something about a workload is not as it was told."""
         self.dirty["Workload"].add(key)
         self.wake.set()
 
