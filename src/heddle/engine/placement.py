@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from heddle.engine.fitting import Fitting
 from heddle.engine.model import WHOLE, Slices
 from heddle.engine.nodes import Bools, Ints, Nodes
 from heddle.engine.rankings import draw, draw_device
@@ -150,12 +151,17 @@ class Placer:
         if len(need) == 1:
             return self._place_in_order(work, need, rows, land=land, fence=fence)
         # the largest first: they are the hardest to fit, but not always, as what is short may be something else
-        largest = sorted(need, key=lambda item: (*work.parts[item[0]].size, item[0]))
+        largest = tuple(sorted(need, key=lambda item: (*work.parts[item[0]].size, item[0])))
         for order in islice(permutations(largest), _ORDERS):
             placed = self._place_in_order(work, order, rows, land=land, fence=fence)
             if placed is not None:
                 return placed
-        return None
+        if fence is not None or work.arranged or work.social:
+            return None
+        fitting = Fitting(self, work, largest, rows, land=land)
+        if not fitting.possible():
+            return None
+        return fitting.place([task for part, count in largest for task in waiting(work, part, count)])
 
     def _place_in_order(
         self, work: Work, order: Need, rows: Ints | None, *, land: bool, fence: Fence | None
@@ -212,24 +218,26 @@ class Placer:
             tasks = tasks[many:]
         return True
 
-    def put(self, task: Task, row: int, *, land: bool) -> None:
-        """Gives one task its devices on a node that has room for it."""
-        cls = task.cls.at(row)
-        if cls.key.mig:
-            devices: tuple[int, ...] = cls.cut(self._devices(task.work, cls, row, land=land))
-        elif cls.key.fragmentation and 0 < cls.gpu < WHOLE and not cls.key.separate:
-            devices = (self.state.cache.least_broken(cls, row, land=land),)
-        else:
-            nodes = self.state.nodes
-            free = self._devices(task.work, cls, row, land=land).tolist() if cls.dev else []
-            if cls.key.ranking == "random" and 0 < cls.gpu < WHOLE:
-                devices = (draw_device(f"{task.work.name}/{task.name}", cls.gpu, free),)
-            else:
-                devices = nodes.choose_devices(row, cls.gpu, free, spread=cls.key.spread)
+    def put(self, task: Task, row: int, *, land: bool, devices: tuple[int, ...] | None = None) -> None:
+        """Gives one task its devices (None = the best) on a node that has room for it."""
+        if devices is None:
+            devices = self._chosen(task, row, land=land)
         if land:
             self.state.hold(task, row, devices)
         else:
             self.state.move(task, TaskState.BOUND, row, devices, self.now)
+
+    def _chosen(self, task: Task, row: int, *, land: bool) -> tuple[int, ...]:
+        """The best devices of a node for one task."""
+        cls = task.cls.at(row)
+        if cls.key.mig:
+            return cls.cut(self._devices(task.work, cls, row, land=land))
+        if cls.key.fragmentation and 0 < cls.gpu < WHOLE and not cls.key.separate:
+            return (self.state.cache.least_broken(cls, row, land=land),)
+        free = self._devices(task.work, cls, row, land=land).tolist() if cls.dev else []
+        if cls.key.ranking == "random" and 0 < cls.gpu < WHOLE:
+            return (draw_device(f"{task.work.name}/{task.name}", cls.gpu, free),)
+        return self.state.nodes.choose_devices(row, cls.gpu, free, spread=cls.key.spread)
 
     def best(
         self,

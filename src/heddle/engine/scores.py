@@ -335,6 +335,10 @@ class ScoreCache:
             self._met[met] = found
         return found
 
+    def packing(self, cls: RequestClass) -> RequestClass:
+        """The class of tasks that ask for the same, and are packed."""
+        return self._of(replace(cls.key, spread=False, fragmentation=False, ranking=""), None)
+
     def _of(self, key: ClassKey, typical: TypicalTask | None) -> RequestClass:
         found = self.classes.get(key)
         if found is None:

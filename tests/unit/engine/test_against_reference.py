@@ -195,26 +195,18 @@ def test_impossible_is_never_said_of_the_possible(seed: int) -> None:
     impossible_is_true(seed)
 
 
-@pytest.mark.parametrize("seed", [*range(FUZZ * 2), SPLIT])
+APART = 7_050_536
+"""A gang of two pod sets, of which one spread over the GPUs that the other needed whole."""
+
+
+@pytest.mark.parametrize("seed", [*range(FUZZ * 2), SPLIT, APART])
 def test_every_plan_keeps_rules_one_two_and_five_on_independent_books(seed: int) -> None:
     plans_of_tiny_worlds(seed)
 
 
 def test_whoever_is_alone_and_fits_is_started() -> None:
-    """Complete for one pod set; for several, in up to six orders, it misses a few mixtures of shares."""
-    several, missed = 0, []
     for seed in range(FUZZ * 10):
-        started = complete_for_one(seed)
-        if started is not None and "two" in kind_of(seed):
-            several += 1
-            missed += [seed] * (not started)
-        else:
-            assert started is not False, f"seed {seed}: {kind_of(seed)} fits, yet waits"
-    assert len(missed) <= 1 + several // 100, f"missed {len(missed)} of {several}: {missed}"
-
-
-def kind_of(seed: int) -> str:
-    return "two pod sets" if len(lone_workload(seed, arranged=False)[1].pod_sets) > 1 else "one pod set"
+        assert complete_for_one(seed) is not False, f"seed {seed} fits, yet waits"
 
 
 def test_a_cordoned_node_makes_nothing_impossible() -> None:
@@ -240,3 +232,36 @@ def test_pod_sets_are_tried_in_another_order_when_the_largest_first_does_not_fit
     heavy = PodSet("heavy", ("h0", "h1"), 2, {"cpu": 2000}, 500)
     state.set_workload(WorkloadSpec("x/w", "a", (many, heavy)))
     assert len(bound(schedule(state, 0))) == 6
+
+
+def machine(name: str, gpus: int, cpu: int) -> NodeSpec:
+    return NodeSpec(name, {"cpu": cpu}, tuple(Device(f"g{at}", at) for at in range(gpus)))
+
+
+def test_a_strategy_does_not_keep_a_gang_from_starting_that_fits_otherwise() -> None:
+    """Spread, the whole GPU goes where the shares need both, and the shares go on all three."""
+    state = world(machine("n0", 2, 2000), machine("n1", 1, 500), a=4)
+    shares = PodSet("shares", ("s0", "s1", "s2", "s3"), 4, {"cpu": 500}, 500)
+    state.set_workload(WorkloadSpec("x/w", "a", (shares, PodSet("whole", ("w",), 1, {}, 1000)), strategy="spread"))
+    assert len(bound(schedule(state, 0))) == 5
+
+
+def test_shares_of_two_sizes_are_put_together_as_they_fit() -> None:
+    """Two of 300 and one of 400 on each GPU; packed one pod set after the other, one of them fills a GPU up."""
+    state = world(node("n0", 2), a=2)
+    sets = (PodSet("p", ("p0", "p1", "p2", "p3"), 4, {}, 300), PodSet("q", ("q0", "q1"), 2, {}, 400))
+    state.set_workload(WorkloadSpec("x/w", "a", sets))
+    assert len(bound(schedule(state, 0))) == 6
+    state.remove_workload("x/w")
+    state.set_workload(WorkloadSpec("x/v", "a", (*sets, PodSet("more", ("m",), 1, {}, 100))))
+    assert not bound(schedule(state, 0))
+
+
+def test_many_tasks_are_packed_where_their_strategy_finds_no_room() -> None:
+    wide = (machine(f"w{at}", 2, 2000) for at in range(10))
+    narrow = (machine(f"n{at}", 1, 500) for at in range(10))
+    state = world(*wide, *narrow, a=40)
+    shares = PodSet("shares", tuple(f"s{at}" for at in range(40)), 40, {"cpu": 500}, 500)
+    whole = PodSet("whole", tuple(f"w{at}" for at in range(10)), 10, {}, 1000)
+    state.set_workload(WorkloadSpec("x/w", "a", (shares, whole), strategy="spread"))
+    assert len(bound(schedule(state, 0))) == 50
