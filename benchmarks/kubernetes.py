@@ -7,7 +7,7 @@ server with the same kwok. With ``--kubeconfig`` the load goes to a cluster and 
 
 Cases: ``flood`` 4,000 single-GPU pods on 500 nodes; ``gangs`` 100 gangs of 40; ``big-gang`` 512 pods of 8 GPUs on 512
 nodes; ``reclaim`` 4,000 pods of one queue run and another of equal quota takes 2,000 of their places (beside it what a
-bare client takes to make as many pods, delete as many and bind the new ones); ``impossible`` how soon an 80-GPU gang
+bare client takes to make as many pods, evict as many and bind the new ones); ``impossible`` how soon an 80-GPU gang
 on a full cluster is told why it waits, and what; ``start`` how soon a controller binds on a cluster of 2,000 nodes and
 10,000 running pods, and how soon a standby does after its leader was killed; ``raw`` the bare client alone.
 """
@@ -93,7 +93,7 @@ async def raw(bed: Bed, count: int, nodes: int) -> dict[str, Any]:
 
 
 async def raw_exchange(bed: Bed, count: int, nodes: int) -> dict[str, Any]:
-    """How long a bare client takes to make so many pods, delete as many that run, and bind the new ones there."""
+    """How long a bare client takes to make so many pods, evict as many that run, and bind the new ones there."""
     old, new = ([f"raw-{word}-{i:05}" for i in range(count)] for word in ("old", "new"))
     await bed.cluster.create(PODS, (pod(name, "nobody", labels=bed.labels) for name in old))
     async with bed.cluster.watching(NAMESPACE) as seen:
@@ -103,7 +103,7 @@ async def raw_exchange(bed: Bed, count: int, nodes: int) -> dict[str, Any]:
 
         async def exchange(at: int) -> None:
             await bed.cluster.call("POST", PODS, pod(new[at], "nobody", labels=bed.labels))
-            await bed.cluster.call("DELETE", f"{PODS}/{old[at]}")
+            await bed.cluster.call("POST", f"{PODS}/{old[at]}/eviction", _eviction(old[at]))
             await bed.cluster.bind(NAMESPACE, [(new[at], f"gpu-{at % nodes}")], connections=1)
 
         took = await bed.cluster.each(functools.partial(exchange, at) for at in range(count))
@@ -290,6 +290,10 @@ CASES: dict[str, Callable[[Bed], Awaitable[dict[str, Any]]]] = {
     "start": start, "raw": only_raw,
 }  # fmt: skip
 NODES = {"big-gang": 512, "impossible": 512, "start": 2000}
+
+
+def _eviction(name: str) -> dict[str, Any]:
+    return {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": NAMESPACE}}
 
 
 async def _queue(bed: Bed, name: str, gpus: int) -> None:
