@@ -247,7 +247,7 @@ async def start(bed: Bed) -> dict[str, Any]:
         return {**made, "spec": {**made["spec"], "nodeName": f"gpu-{at % nodes}"}}
 
     await bed.cluster.create(PODS, (running_pod(at) for at in range(count)))
-    await asyncio.sleep(5)  # kwok lets them run
+    await _all_run(bed)
     async with bed.cluster.watching(NAMESPACE) as seen:
         await bed.cluster.create(PODS, [pod("first", bed.scheduler, labels=labels)])
         with bed.start() as leader:
@@ -276,6 +276,13 @@ async def start(bed: Bed) -> dict[str, Any]:
         "standby_rss_mib": both.get("rss_mib"),
         **cost,
     }
+
+
+async def _all_run(bed: Bed) -> None:
+    """Waits until kwok lets all pods run; until then it, too, keeps the API server busy."""
+    path, end = f"{PODS}?fieldSelector=status.phase%3DPending&limit=1", time.monotonic() + PATIENCE
+    while json.loads(await bed.cluster.call("GET", path))["items"] and time.monotonic() < end:
+        await asyncio.sleep(1)
 
 
 async def _taken(bed: Bed, killed: float) -> float | None:
