@@ -281,7 +281,7 @@ async def start(bed: Bed) -> dict[str, Any]:
 async def _all_run(bed: Bed) -> None:
     """Waits until kwok lets all pods run; until then it, too, keeps the API server busy."""
     path, end = f"{PODS}?fieldSelector=status.phase%3DPending&limit=1", time.monotonic() + PATIENCE
-    while json.loads(await bed.cluster.call("GET", path))["items"] and time.monotonic() < end:
+    while json.loads(await bed.cluster.call("GET", path))["items"] and time.monotonic() < end:  # noqa: ASYNC110
         await asyncio.sleep(1)
 
 
