@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from heddle.cli.__main__ import app
 from heddle.control.scheduling import controller
 from heddle.engine import Bind, Plan, State, schedule
-from heddle.engine.state import Work
+from heddle.engine.work import Work
 
 
 class Witness:

@@ -33,8 +33,9 @@ from heddle.engine.plan import Action, Bind, Budget, Evict, Plan, Reserve, Verdi
 from heddle.engine.reasons import Reason, ReasonCode, render
 from heddle.engine.scheduler import fair_shares, schedule
 from heddle.engine.snapshot import Snapshot, TaskFact
-from heddle.engine.state import State, TaskState
+from heddle.engine.state import State
 from heddle.engine.usage import PastUsage
+from heddle.engine.work import TaskState
 
 __all__ = [
     "COUNTER",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from heddle.engine.cycle import Cycle
-from heddle.engine.state import Hold, Task, TaskState, Work
+from heddle.engine.work import Hold, Task, TaskState, Work
 
 Stage = Callable[[Cycle], None]
 

@@ -14,7 +14,7 @@ from heddle.engine.scores import RequestClass
 
 if TYPE_CHECKING:
     from heddle.engine.placement import Need
-    from heddle.engine.state import Work
+    from heddle.engine.work import Work
 
 _MOST = 16
 """So many combinations are tried where several pod sets may choose."""

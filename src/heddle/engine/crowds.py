@@ -19,7 +19,7 @@ from heddle.engine.model import Apart, Even, Liked, Near, Neighbours, Toleration
 from heddle.engine.nodes import Bools, Ints, Nodes
 
 if TYPE_CHECKING:
-    from heddle.engine.state import Task, Work
+    from heddle.engine.work import Task, Work
 
 _ANY_TAINT = (Toleration(""),)
 _NO_WISH = Neighbours()

@@ -23,8 +23,9 @@ from heddle.engine.scores import RequestClass
 from heddle.engine.shadow import Shadow, find_shadow, known_ends
 from heddle.engine.speeds import slowness
 from heddle.engine.stamps import ON_TRIAL, Stamp
-from heddle.engine.state import State, Task, TaskState, Work
+from heddle.engine.state import State
 from heddle.engine.steps import to_grow
+from heddle.engine.work import Task, TaskState, Work
 
 Place = tuple[Task, int, tuple[int, ...]]
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from heddle.engine.state import State, Task
+    from heddle.engine.state import State
+    from heddle.engine.work import Task
 
 
 class Disruptions:

@@ -19,10 +19,11 @@ from heddle.engine.queues import Cap, CapKind, Queue, QueueTree
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.rules import yields
 from heddle.engine.scheduler import carried_through
-from heddle.engine.state import State, TaskState, Work
+from heddle.engine.state import State
 from heddle.engine.trials import Leaving, Trials, with_gpus, without_rules
 from heddle.engine.verdicts import Verdicts
 from heddle.engine.victims import RoomSearch
+from heddle.engine.work import TaskState, Work
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from heddle.engine.scores import RequestClass
 
 if TYPE_CHECKING:
     from heddle.engine.placement import Need, Placer
-    from heddle.engine.state import Task, Work
+    from heddle.engine.work import Task, Work
 
 _TURNS = 256
 """So many places are tried at most beyond one for each task, where there are few."""

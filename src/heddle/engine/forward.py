@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from heddle.engine.plan import Action, Bind, Budget, Evict
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scheduler import decide
-from heddle.engine.state import State, TaskState
+from heddle.engine.state import State
+from heddle.engine.work import TaskState
 
 ROUNDS = 16
 """Cycles at one moment: the world comes to rest in fewer, unless evictions form a long chain."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from heddle.engine.steps import to_grow
 
 if TYPE_CHECKING:
-    from heddle.engine.state import Work
+    from heddle.engine.work import Work
 
 Kind = tuple[object, ...]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from heddle.engine.state import Work
+    from heddle.engine.work import Work
 
 
 class Living(dict[str, "Work"]):

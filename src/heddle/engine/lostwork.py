@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from heddle.engine.state import Task
+from heddle.engine.work import Task
 
 _EACH = 60.0
 

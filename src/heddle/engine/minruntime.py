@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from heddle.engine.cycle import Cycle
-from heddle.engine.state import Work
+from heddle.engine.work import Work
 
 
 def keeps_until(cycle: Cycle, work: Work, seconds: float) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from heddle.engine.nodes import Ints
 from heddle.engine.placement import Placer
 from heddle.engine.scores import RequestClass
-from heddle.engine.state import Task, TaskState, Work
+from heddle.engine.work import Task, TaskState, Work
 
 _NONE = np.zeros(0, np.int64)
 

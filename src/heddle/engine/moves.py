@@ -17,7 +17,7 @@ from heddle.engine.model import WHOLE
 from heddle.engine.movers import Movers
 from heddle.engine.nodes import Ints
 from heddle.engine.placement import Need, anchor_rows, waiting
-from heddle.engine.state import Task, TaskState, Work
+from heddle.engine.work import Task, TaskState, Work
 
 _LEAST = 1.0
 """Seconds of work that a move loses at least, so that the size of a task that just started counts too."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 
 from heddle.engine.queues import Queue
-from heddle.engine.state import State, TaskState, Work
+from heddle.engine.state import State
+from heddle.engine.work import TaskState, Work
 
 UNKNOWN = 1e15
 """Later than any known end, in seconds."""

@@ -16,8 +16,9 @@ from heddle.engine.rankings import draw, draw_device
 from heddle.engine.scores import RequestClass, preferred
 from heddle.engine.slices import divide
 from heddle.engine.spreading import Spreading
-from heddle.engine.state import State, Task, TaskState, Work
+from heddle.engine.state import State
 from heddle.engine.topology import Level
+from heddle.engine.work import Task, TaskState, Work
 
 Need = tuple[tuple[int, int], ...]
 """(pod set, number of tasks), to be placed all or nothing."""

@@ -13,8 +13,8 @@ from heddle.engine.placement import Need
 from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.rules import rules_for
-from heddle.engine.state import Task, TaskState, Work
 from heddle.engine.victims import RoomSearch
+from heddle.engine.work import Task, TaskState, Work
 
 
 def protections(cycle: Cycle, work: Work, queue: Queue, need: Need) -> list[Reason]:

@@ -51,8 +51,8 @@ class Queue:
         self.kinds: dict[tuple[object, ...], list[tuple[int, float, str]]] = {}  # the same by kind (kinds.Kind)
         self.number = 0  # among all queues
         self.place = 0  # among those of its level
-        self.growing: dict[str, Any] = {}  # those of them of which something runs (state.Work)
-        self.works: dict[str, Any] = {}  # own workloads by name (state.Work)
+        self.growing: dict[str, Any] = {}  # those of them of which something runs (work.Work)
+        self.works: dict[str, Any] = {}  # own workloads by name (work.Work)
         self.rows: dict[int, int] = {}  # of nodes, with how many tasks of preemptible work run or are promised a place
         self.live = Living()  # those of them that run or are promised a place
         self.children: list[Queue] = []

@@ -15,8 +15,8 @@ from heddle.engine.minruntime import has_more, keeps_until
 from heddle.engine.placement import Need
 from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.reasons import Reason, ReasonCode
-from heddle.engine.state import TaskState, Work
 from heddle.engine.victims import Rule
+from heddle.engine.work import TaskState, Work
 
 _BOUNDS = ("share", "quota")
 

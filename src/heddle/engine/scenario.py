@@ -42,8 +42,9 @@ from heddle.engine.model import (
 )
 from heddle.engine.plan import Bind, Budget, Evict
 from heddle.engine.scheduler import schedule
-from heddle.engine.state import State, TaskState
+from heddle.engine.state import State
 from heddle.engine.usage import PastUsage
+from heddle.engine.work import TaskState
 
 Data = Mapping[str, Any]
 

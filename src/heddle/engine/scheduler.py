@@ -10,8 +10,9 @@ from heddle.engine.aftermath import undone
 from heddle.engine.cycle import Cycle
 from heddle.engine.plan import Advance, Bind, Budget, Evict, Plan
 from heddle.engine.stages import STAGES
-from heddle.engine.state import State, TaskState
+from heddle.engine.state import State
 from heddle.engine.verdicts import Verdicts
+from heddle.engine.work import TaskState
 
 _ATTEMPTS = 4
 _USUAL = Budget()

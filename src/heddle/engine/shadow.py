@@ -24,7 +24,8 @@ from heddle.engine.nodes import Ints
 from heddle.engine.placement import Need, Placer
 from heddle.engine.queues import Queue
 from heddle.engine.speeds import slowness
-from heddle.engine.state import State, TaskState, Work
+from heddle.engine.state import State
+from heddle.engine.work import TaskState, Work
 
 Ends = Sequence[tuple[float, str]]
 """When running workloads end, sorted."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from heddle.engine.state import Work
+    from heddle.engine.work import Work
 
 
 def slowness(work: Work) -> float:

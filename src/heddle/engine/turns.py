@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from heddle.engine.kinds import GROW, PROMISED, START, Kind, apart_from_time
 from heddle.engine.queues import Queue, Standing, standing
-from heddle.engine.state import Work
+from heddle.engine.work import Work
 
 if TYPE_CHECKING:
     from heddle.engine.cycle import Cycle

@@ -20,7 +20,7 @@ from heddle.engine.protection import protections
 from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scores import ClassKey
-from heddle.engine.state import TaskState, Work
+from heddle.engine.work import TaskState, Work
 
 Key = tuple[int, float, str]
 

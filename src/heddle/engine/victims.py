@@ -20,8 +20,8 @@ from heddle.engine.nodes import Bools, Ints
 from heddle.engine.placement import Need, waiting
 from heddle.engine.queues import Cap, CapKind, Queue
 from heddle.engine.reasons import Reason
-from heddle.engine.state import Task, TaskState, Work
 from heddle.engine.steps import to_shrink
+from heddle.engine.work import Task, TaskState, Work
 
 
 class Rule(Protocol):

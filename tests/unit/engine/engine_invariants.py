@@ -10,7 +10,7 @@ from heddle.engine import Bind, Budget, Evict, Neighbours, Plan, ReasonCode, Res
 from heddle.engine.nodes import TENANCY
 from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.scheduler import advance
-from heddle.engine.state import Task, Work
+from heddle.engine.work import Task, Work
 
 
 def check_state(state: State) -> None:

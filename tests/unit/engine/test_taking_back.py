@@ -10,7 +10,7 @@ import pytest
 
 from heddle.engine import Device, NodeSpec, PodSet, QueueSpec, State, WorkloadSpec, schedule
 from heddle.engine.scheduler import fair_shares
-from heddle.engine.state import Work
+from heddle.engine.work import Work
 
 NODES = 12
 

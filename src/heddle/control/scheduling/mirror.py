@@ -23,7 +23,7 @@ from heddle.control.grouping.volumes import Volumes
 from heddle.control.scheduling import adapter, instances
 from heddle.engine import Neighbours, Placement, PodSet, State, WorkloadSpec
 from heddle.engine.speeds import slowness
-from heddle.engine.state import Task
+from heddle.engine.work import Task
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 
 from heddle.engine.cycle import Cycle
-from heddle.engine.state import Task, TaskState
+from heddle.engine.work import Task, TaskState
 
 
 def step_back_without_company(cycle: Cycle) -> None:

@@ -19,8 +19,8 @@ from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.stages.promises import redeem
 from heddle.engine.stages.room import held_places, would_be_taken_back
-from heddle.engine.state import Work
 from heddle.engine.turns import Turns
+from heddle.engine.work import Work
 
 
 def gather_room_within_fair_share(cycle: Cycle) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from heddle.engine.cycle import Cycle
 from heddle.engine.reasons import ReasonCode
-from heddle.engine.state import TaskState
+from heddle.engine.work import TaskState
 
 
 def drain_stopped_queues(cycle: Cycle) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from heddle.engine.cycle import Cycle
 from heddle.engine.reasons import ReasonCode
-from heddle.engine.state import TaskState
+from heddle.engine.work import TaskState
 
 
 def step_back_behind_the_head(cycle: Cycle) -> None:

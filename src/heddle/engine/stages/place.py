@@ -19,8 +19,8 @@ from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.shadow import Shadow
 from heddle.engine.speeds import slowness
-from heddle.engine.state import Task, TaskState, Work
 from heddle.engine.turns import Turns
+from heddle.engine.work import Task, TaskState, Work
 
 
 def place_within_fair_share(cycle: Cycle) -> None:

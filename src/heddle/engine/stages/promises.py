@@ -7,8 +7,8 @@ from collections import Counter
 
 from heddle.engine.cycle import Cycle
 from heddle.engine.reasons import ReasonCode
-from heddle.engine.state import Task, TaskState, Work
 from heddle.engine.steps import to_grow
+from heddle.engine.work import Task, TaskState, Work
 
 
 def keep_promises(cycle: Cycle) -> None:

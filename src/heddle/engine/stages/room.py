@@ -18,9 +18,9 @@ from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.rules import rules_for
 from heddle.engine.stages.place import PASSES
 from heddle.engine.stages.promises import redeem
-from heddle.engine.state import TaskState, Work
 from heddle.engine.turns import Turns, line_up
 from heddle.engine.victims import RoomSearch
+from heddle.engine.work import TaskState, Work
 
 _MANY = 64
 """Evictions in one cycle after which only the play of the next round (`aftermath`) asks whether they last: to ask
