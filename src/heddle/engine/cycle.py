@@ -371,7 +371,7 @@ class Cycle:
         touched = state.touched or {}
         for task, reason in self.bind_reason.items():
             if touched[task][0] is TaskState.PENDING and task.state is TaskState.BOUND:
-                binds.append(Bind(state.place_of(task, task.row, task.devices), reason))
+                binds.append(Bind(state.places.of(task, task.row, task.devices), reason))
         for task in sorted(touched, key=lambda task: (task.work.name, task.part, task.name)):
             was, _row, _devices, hold = touched[task]
             if was is TaskState.BOUND and task.state is TaskState.RELEASING:
@@ -381,6 +381,6 @@ class Cycle:
         reserves: list[Action] = []
         for name in promised:
             tasks = state.works[name].tasks.values()
-            held = [state.place_of(task, *task.hold) for task in tasks if task.hold]
+            held = [state.places.of(task, *task.hold) for task in tasks if task.hold]
             reserves.append(Reserve(name, tuple(held)))
         return (*binds, *evicts, *reserves)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -27,7 +27,6 @@ from heddle.engine.model import (
     GPU,
     MEMORY,
     MODEL,
-    WHOLE,
     NodeSpec,
     Placement,
     QueueSpec,
@@ -37,6 +36,7 @@ from heddle.engine.model import (
     check_counters,
 )
 from heddle.engine.nodes import TENANCY_NAME, Nodes
+from heddle.engine.places import Places
 from heddle.engine.plan import Action, Bind, Evict
 from heddle.engine.queues import Queue, QueueTree, past_at
 from heddle.engine.scores import RequestClass, ScoreCache
@@ -80,6 +80,7 @@ class State:
         self.topology = Topology(self.nodes)
         self.tree = QueueTree(self.resources, self._free)
         self.works: dict[str, Work] = {}
+        self.places = Places(self.nodes, self.works)
         self.on_row: dict[int, dict[Task, None]] = {}
         self.holds_on_row: dict[int, dict[Task, None]] = {}
         self.holders: dict[str, None] = {}
@@ -462,7 +463,7 @@ class State:
             ValueError: there is no such workload.
         """
         self.settle()
-        self._forget(self._work(name))
+        self._forget(self.places.work(name))
         del self.works[name]
 
     def _forget(self, work: Work) -> None:
@@ -493,21 +494,11 @@ class State:
                 device is held by others.
         """
         self.settle()
-        work, task, row, devices = self._resolve(placement)
+        task, row, devices = self.places.resolve(placement)
+        work = task.work
         if task.state is not TaskState.PENDING:
             raise ValueError(f"placement.task: {task.name!r} of {work.name} already has a place; release it first")
-        nodes, cls = self.nodes, task.cls.at(row)
-        for device in devices:
-            held = nodes.dev_land[row, device] + nodes.dev_reserved[row, device] - nodes.dev_releasing[row, device]
-            if held < cls.floor:
-                name, slot, _ = nodes.device_ids(row, (device,))[0].partition("#")
-                raise ValueError(
-                    f"placement.devices: MIG slice of {name} on {placement.node} is taken, {work.name} needs it; "
-                    "release its holder first"
-                    if slot and cls.key.mig
-                    else f"placement.devices: device {device} of {placement.node} has {held} thousandths free, "
-                    f"{work.name} needs {cls.share}; release its holder first"
-                )
+        self.places.require_free(placement, task, row, devices)
         if task.hold:
             self.unhold(task)
         self.move(task, TaskState.BOUND, row, devices, since)
@@ -525,7 +516,7 @@ class State:
         # what leaves may share its place with what was promised, never with what runs
         for fact in sorted(facts, key=lambda fact: fact.releasing):
             workload, task = fact.placement.workload, fact.placement.task
-            if self._task(workload, task).state is not TaskState.PENDING:
+            if self.places.task(workload, task).state is not TaskState.PENDING:
                 continue
             self.bind(fact.placement, fact.since)
             if fact.ready:
@@ -539,7 +530,7 @@ class State:
         Raises:
             ValueError: it is not known, or not running.
         """
-        found = self._task(workload, task)
+        found = self.places.task(workload, task)
         if found.state is not TaskState.BOUND:
             raise ValueError(f"task: {task!r} of {workload} does not run; only running tasks can be ready")
         found.ready = ready
@@ -552,7 +543,7 @@ class State:
             ValueError: it is not known, or not running.
         """
         self.settle()
-        found = self._task(workload, task)
+        found = self.places.task(workload, task)
         if found.state is not TaskState.BOUND:
             raise ValueError(f"task: {task!r} of {workload} does not run; only running tasks can be releasing")
         self.move(found, TaskState.RELEASING, found.row, found.devices, found.since)
@@ -565,7 +556,7 @@ class State:
             ValueError: it is not known, or has no place.
         """
         self.settle()
-        found = self._task(workload, task)
+        found = self.places.task(workload, task)
         if found.state is TaskState.PENDING:
             raise ValueError(f"task: {task!r} of {workload} has no place; nothing to release")
         self.move(found, TaskState.PENDING)
@@ -579,12 +570,12 @@ class State:
             ValueError: a placement names something unknown, another workload, or a task that has a place.
         """
         self.settle()
-        work = self._work(workload)
+        work = self.places.work(workload)
         places = []
         for placement in placements:
             if placement.workload != workload:
                 raise ValueError(f"placement.workload: {placement.workload!r} is not {workload!r}; reserve for one")
-            _, task, row, devices = self._resolve(placement)
+            task, row, devices = self.places.resolve(placement)
             if task.state is TaskState.BOUND:
                 raise ValueError(f"placement.task: {task.name!r} of {workload} runs; reserve only for pending tasks")
             places.append((task, row, devices))
@@ -603,109 +594,6 @@ class State:
             self.mark_releasing(action.workload, action.task)
         else:
             self.set_reservation(action.workload, action.placements)
-
-    # -- look-ups ----------------------------------------------------------------------------------
-
-    def _work(self, name: str) -> Work:
-        work = self.works.get(name)
-        if work is None:
-            raise ValueError(f"workload: {name!r} is not known; set it first")
-        return work
-
-    def _task(self, workload: str, name: str) -> Task:
-        task = self._work(workload).tasks.get(name)
-        if task is None:
-            raise ValueError(f"task: {name!r} is not a task of {workload}; name it in a pod set first")
-        return task
-
-    def _resolve(self, placement: Placement) -> tuple[Work, Task, int, tuple[int, ...]]:
-        task = self._task(placement.workload, placement.task)
-        work = task.work
-        row = self.nodes.row.get(placement.node)
-        if row is None:
-            raise ValueError(f"placement.node: {placement.node!r} is not known; set the node first")
-        index = self.nodes.device_index[row]
-        if task.cls.key.mig or placement.instance is not None:
-            return work, task, row, self._slots(placement, task, row)
-        unknown = [device for device in placement.devices if device not in index]
-        if unknown:
-            raise ValueError(f"placement.devices: {unknown!r} are not on {placement.node}; name its own devices")
-        wanted = task.cls.at(row).width
-        if len(set(placement.devices)) != wanted or len(placement.devices) != wanted:
-            raise ValueError(
-                f"placement.devices: {placement.devices!r} is not valid; {work.name} uses {wanted} devices a task"
-            )
-        return work, task, row, tuple(sorted(index[device] for device in placement.devices))
-
-    def _slots(self, placement: Placement, task: Task, row: int) -> tuple[int, ...]:
-        """The slots of a MIG instance."""
-        wanted, index = task.cls.key.mig, self.nodes.device_index[row]
-        if placement.instance is None or placement.instance[0] != wanted or len(placement.devices) != 1:
-            remedy = f"give one device and ({wanted!r}, start)" if wanted else "leave it out: it uses no MIG profile"
-            raise ValueError(f"placement.instance: {placement.instance!r} is not valid; {remedy}")
-        first, start = index.get(f"{placement.devices[0]}#0", -1), placement.instance[1]
-        for cut in task.cls.at(row).cuts:
-            if cut.first == first and start in cut.geometry.starts(cut.profile):
-                return cut.slots(start)
-        raise ValueError(
-            f"placement.instance: {wanted} at {start} is not on {placement.devices[0]!r} of {placement.node}; "
-            "name a GPU in MIG mode, and a start at which it has or can have the profile"
-        )
-
-    def width_of(self, placement: Placement) -> int:
-        """How many whole devices the task of a place needs there; 0 = none, a share of one, or a slice.
-
-        Raises:
-            ValueError: workload, task or node is not known.
-        """
-        task = self._task(placement.workload, placement.task)
-        row = self.nodes.row.get(placement.node)
-        if row is None:
-            raise ValueError(f"placement.node: {placement.node!r} is not known; set the node first")
-        return task.cls.at(row).count
-
-    def free_devices(
-        self, node: str, count: int, *, land: bool = False, without: Collection[str] = ()
-    ) -> tuple[str, ...]:
-        """Devices of a node of which nothing is in use, in its own numbering.
-
-        Args:
-            node: its name.
-            count: how many.
-            land: those count too whose users are leaving.
-            without: ids that are spoken for.
-
-        Raises:
-            ValueError: the node is not known, or has not so many.
-        """
-        found = [name for name in self.unused_devices(node, land=land) if name not in without]
-        if len(found) < count:
-            raise ValueError(f"node: {node} has {len(found)} free devices, {count} are asked for; release some first")
-        return tuple(found[:count])
-
-    def unused_devices(self, node: str, *, land: bool = False) -> tuple[str, ...]:
-        """All devices of a node of which nothing is in use, in its own numbering; ``land``: nor will be, once all who
-        leave have left.
-
-        Raises:
-            ValueError: the node is not known.
-        """
-        row = self.nodes.row.get(node)
-        if row is None:
-            raise ValueError(f"node: {node!r} is not known; set the node first")
-        free = self.nodes.dev_land[row] if land else self.nodes.dev_bind[row]
-        return tuple(name for name, at in self.nodes.device_index[row].items() if free[at] >= WHOLE)
-
-    def place_of(self, task: Task, row: int, devices: tuple[int, ...]) -> Placement:
-        """A place in the words of callers."""
-        work = task.work
-        ids = self.nodes.device_ids(row, devices)
-        instance = None
-        if task.cls.key.mig:
-            name, _, start = ids[0].rpartition("#")
-            ids, instance = (name,), (task.cls.key.mig, int(start))
-        name = work.spec.pod_sets[task.part].name
-        return Placement(work.name, name, task.name, self.nodes.names[row], ids, instance)
 
     def _learn(self, *amounts: Mapping[str, object]) -> None:
         column = self.column
@@ -1162,9 +1050,9 @@ class State:
         for work in works:
             for task in work.tasks.values():
                 if task.row >= 0:
-                    place = self.place_of(task, task.row, task.devices)
+                    place = self.places.of(task, task.row, task.devices)
                     tasks.append(TaskFact(place, task.since, task.state is TaskState.RELEASING, task.ready))
-            held = tuple(self.place_of(t, *t.hold) for t in work.tasks.values() if t.hold)
+            held = tuple(self.places.of(t, *t.hold) for t in work.tasks.values() if t.hold)
             if held:
                 reservations[work.name] = held
         return Snapshot(

@@ -175,4 +175,4 @@ def test_a_pod_that_names_its_devices_takes_no_others_in_their_place() -> None:
     mirror.node("n", node(4))
     told(mirror, [one])
     assert (used(mirror), taken(mirror, "cpu")) == (1, 1000)
-    assert mirror.state.unused_devices("n") == ("n/0", "n/2", "n/3")
+    assert mirror.state.places.unused_devices("n") == ("n/0", "n/2", "n/3")

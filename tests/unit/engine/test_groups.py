@@ -117,7 +117,7 @@ def test_the_node_where_least_has_to_leave_decides_which_group_goes(sizes: tuple
     state.set_workload(replicas("x/s", 1, *sizes))
     for task in list(state.works["x/s"].tasks.values()):  # each group fills a node
         name, home = task.work.spec.pod_sets[task.part].name, f"n{task.name[1]}"
-        devices = state.unused_devices(home)[: 1 if task.name.startswith("l") else 2]
+        devices = state.places.unused_devices(home)[: 1 if task.name.startswith("l") else 2]
         state.bind(Placement("x/s", name, task.name, home, devices))
     state.set_workload(work("x/high", "a", priority=1))
     assert evicted(schedule(state, 0)) == gone

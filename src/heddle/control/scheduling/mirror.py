@@ -310,7 +310,7 @@ class Mirror:
             attached_of=self._volumes.asked,
         )
         (part,) = spec.pod_sets
-        given, there = adapter.devices_of(pod), self.state.unused_devices(node)
+        given, there = adapter.devices_of(pod), self.state.places.unused_devices(node)
         found = tuple(device for device in there if not given or device in given)[: part.gpu // 1000]
         part = replace(part, gpu=1000 * len(found), mig="", gpu_memory=0)
         self.state.set_workload(replace(spec, pod_sets=(part,)))
@@ -327,9 +327,9 @@ class Mirror:
             land: those that are being given up will do.
             without: devices that are spoken for.
         """
-        if place.devices or not (width := self.state.width_of(place)):
+        if place.devices or not (width := self.state.places.width_of(place)):
             return place
-        return replace(place, devices=self.state.free_devices(place.node, width, land=land, without=without))
+        return replace(place, devices=self.state.places.free_devices(place.node, width, land=land, without=without))
 
     def is_bound(self, key: str, pod: str, node: str) -> bool:
         """Whether we know that a pod is on a node."""
@@ -430,7 +430,7 @@ class Mirror:
         """Places that are promised to a workload, by pod."""
         work = self.state.works.get(key)
         held = work.tasks.values() if work is not None and work.held else ()
-        return {task.name: self.state.place_of(task, *task.hold) for task in held if task.hold}
+        return {task.name: self.state.places.of(task, *task.hold) for task in held if task.hold}
 
     def counts(self, key: str) -> dict[str, int]:
         """Pods of a workload that have a place and are not leaving, by pod set."""
