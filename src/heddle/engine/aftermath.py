@@ -37,7 +37,7 @@ def undone(cycle: Cycle, stages: Iterable[Stage]) -> set[str]:
     for task in leaving:
         state.move(task, TaskState.PENDING)
     state.touched = {}
-    stood = {work: state.line_up(work) for work in {task.work: None for task in leaving}}
+    stood = {work: state.lines.line_up(work) for work in {task.work: None for task in leaving}}
     try:
         following = Cycle(state, cycle.now, cycle.budget)
         for stage in stages:
@@ -51,7 +51,7 @@ def undone(cycle: Cycle, stages: Iterable[Stage]) -> set[str]:
         state.rollback(point)
         state.touched = before
         for work, was in stood.items():
-            state.step_back(work, was)
+            state.lines.step_back(work, was)
 
 
 def _promises(work: Work) -> dict[Task, Hold]:

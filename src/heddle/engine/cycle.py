@@ -46,7 +46,7 @@ class Cycle:
         self.total = state.totals()
         state.tree.divide(self.total)
         state.tree.weigh_past(self.total, now)
-        self.lines = state.lines()
+        self.lines = state.lines.queues()
         self.placer = Placer(state, now)
         self.bind_reason: dict[Task, Reason] = {}
         self.evict_reason: dict[Task, Reason] = {}
@@ -96,7 +96,7 @@ class Cycle:
     def behind(self, queue: Queue, work: Work) -> Work | None:
         """The head of a strict line that this workload waits behind; None = it may start."""
         head = self.head(queue)
-        return head if head and self.state.key_of(head) < self.state.key_of(work) else None
+        return head if head and self.state.lines.key_of(head) < self.state.lines.key_of(work) else None
 
     def minimum(self, work: Work) -> Need | None:
         """The tasks that must start together; None when there are none to start, or too few exist."""
@@ -217,7 +217,7 @@ class Cycle:
 
     def known_in_vain(self, what: Tried, queue: Queue, kind: Kind, stamp: Stamp) -> bool:
         """Whether it is known that those of a kind get nothing as things stand."""
-        return self.untouched() and self.state.asks.known(what, queue.name, kind, stamp)
+        return self.untouched() and self.state.lines.asks.known(what, queue.name, kind, stamp)
 
     def untouched(self) -> bool:
         """Whether nobody has a place more or less than at the start, and nobody is barred: what fails now fails until
@@ -231,7 +231,7 @@ class Cycle:
     def may_be_placed(self, what: Wish, *, within: bool) -> Heard:
         """The kinds for whose wish there may be a free place; with ``within``, only such as may keep shares by it."""
         state = self.state
-        asks, freed, fitting = state.asks, state.freed, None
+        asks, freed, fitting = state.lines.asks, state.freed, None
         if what is Wish.GROW and not asks.growing:
             return {}
         if self._fitting[0] == freed:  # what others took meanwhile left no more for anybody
@@ -254,25 +254,25 @@ class Cycle:
     def few_rows_freed(self) -> bool:
         """Whether it is known on which few rows room became free since most claims were last tried in vain."""
         state = self.state
-        return state.asks.rows_known(state.freed, state.freed_rows)
+        return state.lines.asks.rows_known(state.freed, state.freed_rows)
 
     def may_gather(self) -> Heard:
         """The kinds for which enough may be idle, if only in many places."""
         state = self.state
         stamp = self.held_stamp if self.untouched() else ON_TRIAL
-        if state.asks.nobody(Tried.GATHER, stamp):
+        if state.lines.asks.nobody(Tried.GATHER, stamp):
             return {}
-        return state.asks.to_gather(state.nodes.idle(land=True), stamp)
+        return state.lines.asks.to_gather(state.nodes.idle(land=True), stamp)
 
     def may_gain(self) -> Heard:
         """The kinds for which others may leave: those within their queue's share or quota, and those of a higher
         priority than something that has a place in their queue; with those that fit where others leave already."""
         state = self.state
         stamp = self.stamp if self.untouched() else ON_TRIAL
-        if state.asks.nobody(Tried.GAIN, stamp):
+        if state.lines.asks.nobody(Tried.GAIN, stamp):
             return {}
         idle = state.nodes.idle(land=True) if state.holders or state.nodes.leaving else None
-        return state.asks.to_gain(stamp, state.tree.slack.own(), state.tree.slack.lowest(), idle)
+        return state.lines.asks.to_gain(stamp, state.tree.slack.own(), state.tree.slack.lowest(), idle)
 
     def gathers(self, work: Work, need: Need, demand: list[int]) -> bool:
         """Whether what is idle would be enough in sum: moving work makes no room, it only gathers it."""
@@ -297,7 +297,7 @@ class Cycle:
         budget = self.budget
         if len(self.shadows) >= budget.shadows or self._shadow_searches >= budget.shadow_searches:
             return False
-        return bool(self.impatient or self.state.ends or self._timed or self.state.asks.timed)
+        return bool(self.impatient or self.state.lines.ends or self._timed or self.state.lines.asks.timed)
 
     def outlasts(self, work: Work) -> list[Shadow]:
         """The shadows of others that a workload would still be running in."""
@@ -333,7 +333,7 @@ class Cycle:
         if work.held or work.name in self.shadows:
             return False
         lost = within and self.impatient and patience.due(work, queue) <= self.now
-        if not (lost or self.state.ends or self._timed):
+        if not (lost or self.state.lines.ends or self._timed):
             return False
         started = [other for other in self._timed if any(other.bound)]
         ends = known_ends(self.state, started, self.now, budget.overdue)

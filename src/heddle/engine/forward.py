@@ -57,11 +57,11 @@ class Forward:
             for action in self.settle():
                 self._note(action, step)
             yield step
-            known = [end for end, _ in self.state.ends[:1]] + [at for at in (self._again_at,) if at is not None]
+            known = [end for end, _ in self.state.lines.ends[:1]] + [at for at in (self._again_at,) if at is not None]
             if not known:
                 return
             self.now = max(self.now, min(known))
-            ended = tuple(name for end, name in self.state.ends if end <= self.now)
+            ended = tuple(name for end, name in self.state.lines.ends if end <= self.now)
             for name in ended:
                 self.state.remove_workload(name)
 

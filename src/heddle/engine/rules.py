@@ -74,7 +74,7 @@ class PreemptLowerPriorityInQueue:
 
     def key(self) -> tuple[object, ...]:
         """Queue and priority."""
-        return ("preempt", self.queue.name, self.state.key_of(self.work)[0], self.work.spec.priority)
+        return ("preempt", self.queue.name, self.state.lines.key_of(self.work)[0], self.work.spec.priority)
 
     def possible(self) -> bool:
         """Whether anything of lower priority has a place in the queue."""
@@ -96,7 +96,7 @@ class PreemptLowerPriorityInQueue:
             return False
         if not yields(self.cycle, victim):
             return False
-        if self.queue.spec.ageing and self.state.key_of(victim)[0] <= self.state.key_of(self.work)[0]:
+        if self.queue.spec.ageing and self.state.lines.key_of(victim)[0] <= self.state.lines.key_of(self.work)[0]:
             return False
         if self.spares(victim) and not has_more(victim):
             return False

@@ -89,7 +89,7 @@ def known_ends(state: State, started: Iterable[Work], now: float, overdue: float
         now: seconds.
         overdue: seconds for which one that should have ended is still expected to end at any moment.
     """
-    ends = [(max(end, now), name) for end, name in state.ends if end >= now - overdue]
+    ends = [(max(end, now), name) for end, name in state.lines.ends if end >= now - overdue]
     fresh = {
         work.name: work.spec.walltime * slowness(work)
         for work in started

@@ -8,18 +8,14 @@ change every counter and write the inverse move to an undo log, so that each wha
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
-from heddle.engine.asks import Asks
 from heddle.engine.crowds import Crowds, Presence
 from heddle.engine.disruption import Disruptions
-from heddle.engine.kinds import Kind, ask_of, kind_of
+from heddle.engine.lines import Lines
 from heddle.engine.living import Living
 from heddle.engine.model import (
     COUNTER,
@@ -41,7 +37,6 @@ from heddle.engine.plan import Action, Bind, Evict
 from heddle.engine.queues import Queue, QueueTree, past_at
 from heddle.engine.scores import RequestClass, ScoreCache
 from heddle.engine.snapshot import Snapshot, TaskFact
-from heddle.engine.speeds import slowness
 from heddle.engine.stamps import Stamp, Stamps
 from heddle.engine.topology import Topology
 from heddle.engine.usage import PastUsage
@@ -60,14 +55,6 @@ _LEDGER = {TaskState.BOUND: 0, TaskState.RELEASING: 1}
 _PRESENCE = {TaskState.BOUND: Presence.RUNS, TaskState.RELEASING: Presence.LEAVES}
 
 
-class InLine(NamedTuple):
-    """Where a workload stands in its queue: its place in line and its kind, and whether it runs in part and waits."""
-
-    key: tuple[int, float, str] | None
-    kind: Kind | None
-    grows: bool
-
-
 class State:
     """The world as the engine knows it."""
 
@@ -81,21 +68,14 @@ class State:
         self.tree = QueueTree(self.resources, self._free)
         self.works: dict[str, Work] = {}
         self.places = Places(self.nodes, self.works)
+        self.lines = Lines(self.tree, self.works)
         self.on_row: dict[int, dict[Task, None]] = {}
         self.holds_on_row: dict[int, dict[Task, None]] = {}
         self.holders: dict[str, None] = {}
-        self.broken: dict[str, None] = {}
-        self.movable: dict[str, None] = {}  # what runs, at least in part, and may be moved
-        self.orphans: dict[str, None] = {}
-        self.ends: list[tuple[float, str]] = []  # when running workloads of known walltime end, sorted
         self.disruptions = Disruptions(self)
-        self.asks = Asks(len(self.resources))  # what waits, by kind
         self.freed = 0  # moves whenever room may have become free
         self.freed_rows: dict[int, int] = {}  # of late: on which row, by value of `freed`; -1 = anywhere
         self.placed = 0  # moves whenever places, nodes or rules change, not as claims come and go
-        self._later: dict[Work, None] | None = None  # while much is told at once: what is put into lists at the end
-        self._ticks: list[int] | None = None  # up to which ages are counted, by `QueueTree.ages`
-        self._lines: list[Queue] | None = None  # as of `lines`; None = to be made
         self.withdrawn = 0  # moves whenever somebody who waits is changed, or is gone
         self._stamps = Stamps()
         self._log: list[Undo] | None = None
@@ -162,7 +142,7 @@ class State:
             if all(i in index for i in ids) and task.cls.holds(row, [index[i] for i in ids]):
                 self.hold(task, row, tuple(index[i] for i in ids))
         for task in {**dict.fromkeys(here), **dict.fromkeys(held)}:
-            self._index(task.work)
+            self.lines.update(task.work)
         return tuple(lost)
 
     def remove_node(self, name: str) -> tuple[tuple[str, str], ...]:
@@ -179,10 +159,10 @@ class State:
         for task in here:
             self.move(task, TaskState.PENDING)
             task.ready = False
-            self._index(task.work)
+            self.lines.update(task.work)
         for task in list(self.holds_on_row.get(row, ())):
             self.unhold(task)
-            self._index(task.work)
+            self.lines.update(task.work)
         self.nodes.remove(row)
         self._learn_hardware()
         self.tree.move_on()
@@ -311,21 +291,13 @@ class State:
         if not self.tree.stale:
             return
         self.tree.settle()
-        self._lines = self._ticks = None
-        self.orphans = {}
-        self.asks = Asks(len(self.resources))
+        self.lines.clear()
         for queue in self.tree.queues.values():
             for counter in (queue.running, queue.releasing, queue.reserved, queue.fixed, queue.request):
                 counter[:] = [0] * len(self.resources)
-            queue.waiting = []
-            queue.growing = {}
-            queue.kinds = {}
-            queue.works = {}
-            queue.rows = {}
-            queue.live = Living()
+            queue.works, queue.rows, queue.live = {}, {}, Living()
         for work in self.works.values():
             work.queue = self.tree.queues.get(work.spec.queue)
-            work.key = work.kind = None
             if work.queue:
                 work.queue.works[work.name] = work
                 if work.held or any(work.bound):
@@ -336,7 +308,7 @@ class State:
                     if task.hold:
                         work.queue.settle_on(task.hold[0], 1)
             self._charge(work, 1)
-            self._index(work)
+            self.lines.update(work)
             if self.tree.counts_users:
                 for task in work.tasks.values():
                     self._charge_user(task, task.row, _LEDGER.get(task.state), 1)
@@ -423,7 +395,7 @@ class State:
                     self.move(task, state, at, devices, since)
             if hold and task.cls.holds(*hold):
                 self.hold(task, *hold)
-        self._index(work)
+        self.lines.update(work)
         return tuple(lost)
 
     def _rank(self, work: Work, spec: WorkloadSpec) -> None:
@@ -437,7 +409,7 @@ class State:
         if queue is not None:
             queue.live.add(work)
             self.tree.touch(queue)
-        self._index(work)
+        self.lines.update(work)
 
     def _arrive(self, work: Work, sign: int) -> None:
         """Counts a workload's tasks into (or out of) the mix that fragmentation learns, and the budgets they are of."""
@@ -475,16 +447,10 @@ class State:
                 self.move(task, TaskState.PENDING)
         self._charge(work, -1)
         self._arrive(work, -1)
-        queue = work.queue
-        if queue is not None:
-            self._stand(work, None)
-            queue.works.pop(work.name, None)
+        self.lines.forget(work)
+        if work.queue is not None:
+            work.queue.works.pop(work.name, None)
         work.queue = None
-        for names in (self.orphans, self.broken, self.movable, self.holders):
-            names.pop(work.name, None)
-        if work.end is not None:
-            del self.ends[bisect_left(self.ends, work.end)]
-            work.end = None
 
     def bind(self, placement: Placement, since: float = 0.0) -> None:
         """A task has been bound to its place; what was promised to it there is used up.
@@ -505,7 +471,7 @@ class State:
         task.ready = False
         if self.tree.lending.columns and not self.nodes.open[row]:
             self._free_up(-1)  # its queue keeps less back now, while as much is idle as before
-        self._index(work, joined=task)
+        self.lines.update(work, joined=task)
 
     def resume(self, facts: Iterable[TaskFact]) -> None:
         """Puts tasks back where a snapshot says they are; those that are there already stay.
@@ -547,7 +513,7 @@ class State:
         if found.state is not TaskState.BOUND:
             raise ValueError(f"task: {task!r} of {workload} does not run; only running tasks can be releasing")
         self.move(found, TaskState.RELEASING, found.row, found.devices, found.since)
-        self._index(found.work)
+        self.lines.update(found.work)
 
     def release_task(self, workload: str, task: str) -> None:
         """A task's process is gone: its room is free, and the task is pending while the spec names it.
@@ -561,7 +527,7 @@ class State:
             raise ValueError(f"task: {task!r} of {workload} has no place; nothing to release")
         self.move(found, TaskState.PENDING)
         found.ready = False
-        self._index(found.work)
+        self.lines.update(found.work)
 
     def set_reservation(self, workload: str, placements: Iterable[Placement]) -> None:
         """Replaces what is promised to a workload; nothing = drop it.
@@ -584,7 +550,7 @@ class State:
                 self.unhold(task)
         for task, row, devices in places:
             self.hold(task, row, devices)
-        self._index(work)
+        self.lines.update(work)
 
     def apply(self, action: Action, now: float = 0.0) -> None:
         """Carries out a planned action at once: for simulators and tests."""
@@ -609,7 +575,7 @@ class State:
                 self.tree.stale = True  # what runs on that model is counted by it from now on
         self.nodes.widen()
         self.tree.widen()
-        self.asks.widen(len(self.resources))
+        self.lines.asks.widen(len(self.resources))
         self.cache.resize()
 
     # -- moves and transactions --------------------------------------------------------------------
@@ -772,7 +738,7 @@ class State:
     def marks(self, work: Work) -> bool:
         """Whether a trial leaves a mark on a workload: of those of which a task was placed, if only on trial, nothing
         is moved in the same transaction."""
-        return work.name in self.movable
+        return work.name in self.lines.movable
 
     def ran_before(self, task: Task) -> bool:
         """Whether a task runs, and did so before the transaction, if there is one."""
@@ -866,144 +832,13 @@ class State:
                 works[task.work] = None
         self.end()
         for work in works:
-            self._index(work)
+            self.lines.update(work)
 
     def end(self) -> None:
         """Ends the transaction; what was not rolled back stays."""
         self.placed += bool(self._log)
         self._log = None
         self.touched = None
-
-    def key_of(self, work: Work) -> tuple[int, float, str]:
-        """Where a workload stands in its queue's line: lower goes first. Age counts where the queue says so.
-
-        Among equals those that run in part go first: what they still hold serves nobody until they are whole.
-        """
-        spec, queue = work.spec, work.queue
-        points = 0
-        if queue is not None and queue.spec.ageing is not None:
-            points = queue.spec.ageing.points(spec.created, queue.tick)
-        created = -math.inf if work.name in self.broken else spec.created
-        return (-spec.priority - points, created, work.name)
-
-    def age(self, now: float) -> None:
-        """Counts ages up to now (seconds). A line is sorted again only when ages in it gained a point."""
-        self.settle()
-        ticks = [ageing.tick(now) for ageing in self.tree.ages]
-        if ticks == self._ticks:
-            return
-        self._ticks = ticks
-        for queue in self.tree.ageing:
-            ageing = queue.spec.ageing
-            if ageing is None or queue.tick == ageing.tick(now):
-                continue
-            queue.tick = ageing.tick(now)
-            self.placed += 1
-            works = [self.works[key[2]] for key in queue.waiting]
-            for kind in queue.kinds:
-                self.asks.remove(queue.name, kind)
-            queue.kinds = {}
-            for work in works:
-                work.key, work.kind = self.key_of(work), kind_of(work)
-                if work.kind not in queue.kinds:
-                    queue.kinds[work.kind] = []
-                    self._ask(queue, work, work.kind)
-                queue.kinds[work.kind].append(work.key)
-            for alike in queue.kinds.values():
-                alike.sort()
-            queue.waiting = sorted(work.key for work in works if work.key)
-
-    def ages_in(self, now: float) -> float | None:
-        """Seconds until age may next change an order in which something waits; None = it does not."""
-        self.settle()
-        waits = (q.spec.ageing for q in self.tree.ageing if q.waiting)
-        return min((a.seconds * (a.tick(now) + 1) - now for a in waits if a is not None), default=None)
-
-    def _index(self, work: Work, joined: Task | None = None) -> None:
-        """Keeps the lists of waiting, broken, queueless and ending workloads true for one workload; with
-        `joined`, all that happened is that this task started."""
-        if self._later is not None:
-            self._later[work] = None
-            return
-        if work.spec.walltime is not None:
-            self._time(work, work.spec.walltime * slowness(work), joined)
-        queue = work.queue
-        waits = any(work.pending)
-        if waits and queue is None:
-            self.orphans[work.name] = None
-        else:
-            self.orphans.pop(work.name, None)
-        if work.spec.movable and work.spec.preemptible and any(work.bound):
-            self.movable[work.name] = None
-        else:
-            self.movable.pop(work.name, None)
-        if work.torn():
-            self.broken[work.name] = None
-        else:
-            self.broken.pop(work.name, None)
-        self._stand(work, self.key_of(work) if waits and queue else None)
-
-    def _stand(self, work: Work, key: tuple[int, float, str] | None, kind: Kind | None = None) -> None:
-        """Gives a workload its place (None = none) in its queue's line, and among its kind."""
-        queue = work.queue
-        if queue is None:
-            return
-        if key is not None and any(work.bound):
-            queue.growing[work.name] = work
-        else:
-            queue.growing.pop(work.name, None)
-        if key is not None and kind is None:
-            kind = kind_of(work)
-        if key == work.key and kind == work.kind:
-            return
-        if work.key is not None and work.kind is not None:
-            del queue.waiting[bisect_left(queue.waiting, work.key)]
-            if not queue.waiting:
-                self._lines = None
-            alike = queue.kinds[work.kind]
-            del alike[bisect_left(alike, work.key)]
-            if not alike:
-                del queue.kinds[work.kind]
-                self.asks.remove(queue.name, work.kind)
-        work.key, work.kind = key, kind
-        if key is not None and kind is not None:
-            if not queue.waiting:
-                self._lines = None
-            insort(queue.waiting, key)
-            if kind not in queue.kinds:
-                queue.kinds[kind] = []
-                self._ask(queue, work, kind)
-            insort(queue.kinds[kind], key)
-
-    def _ask(self, queue: Queue, work: Work, kind: Kind) -> None:
-        self.asks.add(queue.name, queue.number, kind, ask_of(work, len(self.resources)))
-
-    def line_up(self, work: Work) -> InLine:
-        """Puts a workload that a what-if made wait in its queue's line, as what it is now; returns where it was."""
-        grows = work.queue is not None and work.name in work.queue.growing
-        was = InLine(work.key, work.kind, grows)
-        self._stand(work, self.key_of(work))
-        return was
-
-    def step_back(self, work: Work, was: InLine) -> None:
-        """Takes :meth:`line_up` back."""
-        self._stand(work, was.key, was.kind)
-        if work.queue is not None and was.grows:  # it may still be out of its places, until the trial is over
-            work.queue.growing[work.name] = work
-
-    def _time(self, work: Work, walltime: float, joined: Task | None) -> None:
-        if joined is not None:
-            work.started = min(work.started, joined.since)
-        else:
-            running = (task.since for task in work.tasks.values() if task.state is TaskState.BOUND)
-            work.started = min(running, default=math.inf)
-        end = (work.started + walltime, work.name) if work.started < math.inf else None
-        if end != work.end:
-            if work.end is not None:
-                del self.ends[bisect_left(self.ends, work.end)]
-            if end is not None:
-                insort(self.ends, end)
-            work.end = end
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -1023,17 +858,20 @@ class State:
         :mod:`heddle.engine.fragmentation`), 0 to 1."""
         return self.cache.broken_room()
 
-    def lines(self) -> list[Queue]:
-        """The queues from which work may be placed and in which some waits (do not write to it)."""
-        if self._lines is None:
-            self._lines = [queue for queue in self.tree.queues.values() if queue.waiting and queue.starts]
-        return self._lines
+    def age(self, now: float) -> None:
+        """Counts ages up to now (seconds): who waits may stand elsewhere in line."""
+        self.settle()
+        self.placed += self.lines.age(now)
+
+    def ages_in(self, now: float) -> float | None:
+        """Seconds until age may next change an order in which something waits; None = it does not."""
+        self.settle()
+        return self.lines.ages_in(now)
 
     def waiting(self) -> list[str]:
         """Names of all workloads with pending tasks, queue by queue, first in line first."""
         self.settle()
-        lines = (queue.waiting for _, queue in sorted(self.tree.queues.items()))
-        return [*sorted(self.orphans), *(key[2] for line in lines for key in line)]
+        return self.lines.names()
 
     def queue_usage(self) -> dict[str, dict[str, int]]:
         """Running and promised amounts per queue and resource."""
@@ -1080,15 +918,13 @@ class State:
             state.set_node(node)
         for queue in snapshot.queues:
             state.set_queue(queue)
-        state._later = {}
+        state.lines.defer()
         for workload in snapshot.workloads:
             state.set_workload(workload)
         state.resume(snapshot.tasks)
         for workload_name, placements in snapshot.reservations.items():
             state.set_reservation(workload_name, placements)
-        told, state._later = state._later, None
-        for work in told:
-            state._index(work)
+        state.lines.catch_up()
         for queue_name, past in snapshot.past_usage.items():
             state.set_past_usage(queue_name, past)
         return state

@@ -268,7 +268,7 @@ def line_up(
         for work in cycle.started_in.get(queue.name, {}).values():
             own: Kind = (work.name,)
             if work.kind not in (None, own) and any(work.pending) and (queue.name, own) not in without:
-                line.append((cycle.state.key_of(work), 0, own))
+                line.append((cycle.state.lines.key_of(work), 0, own))
     heapify(line)
     return line
 

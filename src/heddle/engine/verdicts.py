@@ -91,7 +91,7 @@ class Verdicts:
     def of(self, names: Set[str] | None) -> dict[str, Verdict]:
         """The same for those named (None = all)."""
         verdicts: dict[str, Verdict] = {}
-        for name in sorted(self.state.orphans if names is None else names & self.state.orphans.keys()):
+        for name in sorted(self.state.lines.orphans if names is None else names & self.state.lines.orphans.keys()):
             reason = self.cycle.reason(ReasonCode.QUEUE_NOT_FOUND, self.state.works[name].spec.queue)
             verdicts[name] = Verdict(name, False, (reason,))
         for _, queue in sorted(self.state.tree.queues.items()):
@@ -142,7 +142,7 @@ class Verdicts:
             told = Reason(ReasonCode.BEHIND_HEAD, queue=queue.name, head=head.name) if head else None
             self._heads[queue.name] = (head, told)
         head, told = self._heads[queue.name]
-        return told if head and self.state.key_of(head) < self.state.key_of(work) else None
+        return told if head and self.state.lines.key_of(head) < self.state.lines.key_of(work) else None
 
     def why(self, work: Work) -> tuple[Reason, ...]:
         """Why a workload's minimum does not start now."""

@@ -109,7 +109,7 @@ class Work:
         self.key: tuple[int, float, str] | None = None  # its entry in Queue.waiting
         self.kind: Kind | None = None  # and in Queue.kinds
         self.started = math.inf  # of the earliest task that runs; kept where a walltime is known
-        self.end: tuple[float, str] | None = None  # its entry in State.ends
+        self.end: tuple[float, str] | None = None  # its entry in Lines.ends
 
     def may_lose(self, part: int) -> bool:
         """Whether tasks of a pod set beyond its minimum may leave without the others."""

@@ -397,7 +397,7 @@ def lines_kept(state: State, plan: Plan) -> None:
             work = state.works[action.placement.workload]
             if work.queue is None or work.queue.spec.ordering != "StrictFIFO":
                 continue
-            ahead = [key for key in work.queue.waiting if key < state.key_of(work)]
+            ahead = [key for key in work.queue.waiting if key < state.lines.key_of(work)]
             waits = [state.works[key[2]] for key in ahead if key[2] not in evicted]
             assert all(w.whole() or w.promised_whole() for w in waits), f"{work.name} passed the head of its line"
 

@@ -220,7 +220,7 @@ def test_the_one_for_whom_room_is_kept_is_not_delayed_by_those_who_come_later(se
                                     preemptible=False, walltime=wall))  # fmt: skip
         settle(state, plan_checked(state, now), now=now)
         now = min(now + 25, promised)
-        for end, name in list(state.ends):
+        for end, name in list(state.lines.ends):
             if end <= now:
                 state.remove_workload(name)
     plan = plan_checked(state, now)

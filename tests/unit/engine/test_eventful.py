@@ -82,7 +82,7 @@ def eventful_world(seed: int) -> None:
         live_and_die(draw, state)
         if draw.random() < 0.1:
             come_from_elsewhere(draw, state, made)
-        for name in [*state.broken]:
+        for name in [*state.lines.broken]:
             if state.works[name].spec.broken_since is None:
                 state.set_workload(replace(state.works[name].spec, broken_since=now))
         check_state(state)
@@ -261,7 +261,7 @@ def leave(draw: random.Random, state: State) -> None:
             elif task.name in awaited and draw.random() < 0.5:
                 awaited.discard(task.name)
         spec = state.works[work.name].spec
-        if spec.broken_since is not None and work.name not in state.broken:
+        if spec.broken_since is not None and work.name not in state.lines.broken:
             spec = replace(spec, broken_since=None)
         state.set_workload(replace(spec, awaited=frozenset(awaited)))
 
@@ -287,7 +287,7 @@ def come_to_rest(state: State, now: float, budget: Budget) -> None:
                 if task.state is TaskState.RELEASING:
                     state.release_task(work.name, task.name)
         get_ready(state)
-        for name in [*state.broken]:
+        for name in [*state.lines.broken]:
             if state.works[name].spec.broken_since is None:
                 state.set_workload(replace(state.works[name].spec, broken_since=now))
         plan = plan_checked(state, now, budget)

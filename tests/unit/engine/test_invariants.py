@@ -356,7 +356,7 @@ def passing_world(seed: int) -> None:
         if draw.random() < 0.15:
             name, parent = draw.choice(TREE)
             state.set_queue(random_queue(draw, name, parent, policies=bool(seed % 2)))
-        for name in [*state.broken]:
+        for name in [*state.lines.broken]:
             if state.works[name].spec.broken_since is None:
                 state.set_workload(replace(state.works[name].spec, broken_since=now))
         plan = plan_checked(state, now)
@@ -366,7 +366,7 @@ def passing_world(seed: int) -> None:
             for task in list(work.tasks.values()):
                 if task.state is TaskState.RELEASING and draw.random() < 0.4:
                     state.release_task(work.name, task.name)
-            if work.spec.broken_since is not None and work.name not in state.broken:
+            if work.spec.broken_since is not None and work.name not in state.lines.broken:
                 state.set_workload(replace(work.spec, broken_since=None))
 
 

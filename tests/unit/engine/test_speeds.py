@@ -40,11 +40,11 @@ def test_work_ends_by_the_speed_of_the_model_that_it_got() -> None:
     state = world(of_model("n0", 1, FAST), of_model("n1", 1, SLOW), a=9)
     start(state, paced("x/first", 1, walltime=600.0))
     start(state, paced("x/second", 1, walltime=600.0))
-    assert state.ends == [(600.0, "x/first"), (1200.0, "x/second")]
+    assert state.lines.ends == [(600.0, "x/first"), (1200.0, "x/second")]
     check_state(state)
-    assert State.rebuild(state.snapshot()).ends == state.ends
+    assert State.rebuild(state.snapshot()).lines.ends == state.lines.ends
     state.set_workload(replace(state.works["x/second"].spec, walltime=60.0))
-    assert state.ends == [(120.0, "x/second"), (600.0, "x/first")]
+    assert state.lines.ends == [(120.0, "x/second"), (600.0, "x/first")]
 
 
 def test_a_free_slower_model_is_not_left_idle_for_a_faster_one_that_is_soon_free() -> None:
@@ -89,7 +89,7 @@ def test_work_of_several_pod_sets_waits_for_its_slowest() -> None:
     models, speeds = (FAST, SLOW), {SLOW: 0.5}
     sets = tuple(PodSet(name, (name,), 1, gpu=1000, gpu_models=models, gpu_speeds=speeds) for name in "bc")
     start(state, WorkloadSpec("x/w", "a", sets, walltime=100.0))
-    assert state.ends == [(200.0, "x/w")]
+    assert state.lines.ends == [(200.0, "x/w")]
 
 
 @pytest.mark.parametrize("speeds", [{"T4": 1.0}, {SLOW: 0.0}, {SLOW: -1.0}, {SLOW: float("nan")}])
@@ -112,4 +112,4 @@ def test_who_still_leaves_another_model_is_of_no_account_for_where_the_rest_join
     assert {place[1] for place in bound(schedule(state, 3))} == set()
     places = {name: task.row for name, task in state.works["x/w"].tasks.items() if task.state is TaskState.BOUND}
     assert places == {"t1": 1, "t2": 1}
-    assert state.ends == [(201.0, "x/w")]
+    assert state.lines.ends == [(201.0, "x/w")]

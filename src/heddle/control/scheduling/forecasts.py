@@ -44,7 +44,7 @@ class Forecasts:
 
     def note(self, state: State) -> None:
         """The world has changed: foresee anew when it is time to."""
-        if state.ends and state.waiting():
+        if state.lines.ends and state.waiting():
             self._news.set()
         elif self._starts:
             self._news.clear()

@@ -10,7 +10,7 @@ from heddle.engine.work import TaskState
 def evict_gangs_broken_beyond_grace(cycle: Cycle) -> None:
     """Evicts the rest of gangs that no stage before could make whole, once ``broken_since`` is old enough."""
     state = cycle.state
-    for name in sorted(state.broken):
+    for name in sorted(state.lines.broken):
         work = state.works[name]
         since, grace = work.spec.broken_since, work.spec.gang_grace
         grace = cycle.budget.gang_grace if grace is None else grace

@@ -35,7 +35,7 @@ def gather_idle_room(cycle: Cycle) -> None:
 
 def _gather(cycle: Cycle, *, within: bool) -> None:
     state = cycle.state
-    if not state.movable or cycle.moves_left <= 0:
+    if not state.lines.movable or cycle.moves_left <= 0:
         return
     heard = cycle.may_gather()
     if cycle.silent(heard):
@@ -59,7 +59,7 @@ def _gather(cycle: Cycle, *, within: bool) -> None:
         else:
             tried = not within or state.tree.within(queue, cycle.demand(work, need), "share")
             if tried and (number := cycle.remembered_as(cycle.held_stamp, doubts, dated)) is not None:
-                state.asks.in_vain(Tried.GATHER, queue.name, turns.kind(queue), number)
+                state.lines.asks.in_vain(Tried.GATHER, queue.name, turns.kind(queue), number)
             turns.give_up(queue, work)
 
 
@@ -79,7 +79,7 @@ def _movers(cycle: Cycle) -> Movers:
 
     def movable(work: Work) -> bool:
         return (
-            work.name in cycle.state.movable
+            work.name in cycle.state.lines.movable
             and not work.arranged  # one task of it cannot be looked at by itself
             and work.whole()  # a broken gang would start nowhere: its promise could not be kept
             and not work.held

@@ -15,7 +15,7 @@ def step_back_behind_the_head(cycle: Cycle) -> None:
         head = cycle.head(queue)
         if head is None:
             continue
-        first = state.key_of(head)
+        first = state.lines.key_of(head)
         for key in list(queue.waiting):
             if key <= first or key[2] in cycle.gainers:
                 continue

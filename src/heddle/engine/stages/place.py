@@ -131,7 +131,7 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, *, grow: bool, wi
     alike = work.kind is not None and len(work.kind) > 1 and not work.chooses
     if cycle.state.tree.stopped_by(queue, demand, fixed=fixed, user=work.spec.user, land=False):
         if alike and cycle.at_start():
-            cycle.state.asks.in_vain(Tried.CAP, queue.name, work.kind or (), cycle.state.freed)
+            cycle.state.lines.asks.in_vain(Tried.CAP, queue.name, work.kind or (), cycle.state.freed)
         return False
     groups = work.groups
     new_group = groups is not None and not all(
@@ -142,14 +142,14 @@ def _start(cycle: Cycle, work: Work, queue: Queue, need: Need, *, grow: bool, wi
         return False
     row = -1
     if alike and not grow and not kept and not work.spec.topology_required:
-        row = cycle.state.asks.last_row(queue.name, work.kind or (), cycle.state.freed, cycle.state.freed_rows)
+        row = cycle.state.lines.asks.last_row(queue.name, work.kind or (), cycle.state.freed, cycle.state.freed_rows)
     if row >= 0:
         placed = cycle.placer.place_on(work, need, row)
     else:
         placed = cycle.placer.place(work, need, fence=Fence(kept, cycle.state.nodes) if kept else None)
     if placed is None:
         if alike and not kept and cycle.at_start():
-            cycle.state.asks.in_vain(Tried.ROOM, queue.name, work.kind or (), cycle.state.freed)
+            cycle.state.lines.asks.in_vain(Tried.ROOM, queue.name, work.kind or (), cycle.state.freed)
         return False
     for shadow in kept:
         shadow.charge(queue, demand, fixed=fixed)

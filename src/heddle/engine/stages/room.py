@@ -65,7 +65,7 @@ def _sweep(cycle: Cycle, heard: Heard | None) -> bool:
     tried: set[tuple[str, Kind]] = set()
     gained = False
     again = True
-    many = len(cycle.state.asks) > _KINDS
+    many = len(cycle.state.lines.asks) > _KINDS
     # (queue, what was asked for in vain since somebody last gained) -> the priority, and as what that is remembered
     lost: dict[tuple[str, Kind], tuple[int, int | None]] = {}
     while again:
@@ -81,7 +81,7 @@ def _sweep(cycle: Cycle, heard: Heard | None) -> bool:
             wish = apart_from_priority(kind) if not work.held and not any(work.bound) else None
             if wish is not None and (before := lost.get((queue.name, wish[0]))) and wish[1] <= before[0]:
                 if before[1] is not None:
-                    cycle.state.asks.in_vain(Tried.GAIN, queue.name, kind, before[1])
+                    cycle.state.lines.asks.in_vain(Tried.GAIN, queue.name, kind, before[1])
                 tried.add((queue.name, kind))
                 turns.give_up(queue, work)
                 continue
@@ -119,7 +119,7 @@ def _sweep(cycle: Cycle, heard: Heard | None) -> bool:
             cycle.loosened = loosened
             number = cycle.remembered_as(cycle.stamp, doubts, dated)
             if number is not None:
-                cycle.state.asks.in_vain(Tried.GAIN, queue.name, kind, number)
+                cycle.state.lines.asks.in_vain(Tried.GAIN, queue.name, kind, number)
             if name not in cycle.barred:
                 tried.add((queue.name, kind))
                 if wish is not None and cycle.near == near:
@@ -219,7 +219,7 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
     state = cycle.state
     rivals: Heard = {queue.name: [*queue.kinds]}
     if not all(at.used(c) <= min(at.share[c], at.quota[c]) for at in queue.path for c, n in enumerate(demand) if n):
-        owed = state.asks.owed(state.tree.slack.own())
+        owed = state.lines.asks.owed(state.tree.slack.own())
         rivals |= {o.name: owed.get(o.name, []) for o in state.tree.queues.values() if _may_take_from(o, queue)}
     point = state.checkpoint()
     heard = ((state.tree.queues[name], kinds) for name, kinds in rivals.items())
@@ -245,7 +245,7 @@ def would_be_taken_back(cycle: Cycle, work: Work, queue: Queue, demand: list[int
         user = spec.user if state.tree.counts_users else ""
         key = (
             spec.queue,
-            state.key_of(rival)[0],
+            state.lines.key_of(rival)[0],
             spec.priority,
             spec.preemptible,
             spec.topology_required,
