@@ -11,17 +11,17 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from heddle.engine.state import State
+    from heddle.engine.ledger import Ledger
     from heddle.engine.work import Task
 
 
 class Disruptions:
     """The budgets of the cluster, and the tasks that count against each."""
 
-    __slots__ = ("_state", "_tasks", "least")
+    __slots__ = ("_ledger", "_tasks", "least")
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._tasks: dict[str, dict[Task, None]] = {}
         self.least: Mapping[str, int] = {}
 
@@ -37,7 +37,7 @@ class Disruptions:
 
     def running(self, name: str) -> int:
         """How many tasks of a budget run, and did so before this cycle."""
-        return sum(map(self._state.ran_before, self._tasks.get(name, ())))
+        return sum(map(self._ledger.ran_before, self._tasks.get(name, ())))
 
     def asked(self, tasks: Iterable[Task]) -> dict[str, int]:
         """How many of some tasks count against each budget."""
@@ -52,7 +52,7 @@ class Disruptions:
         """The first budget that is broken if those of some tasks that run stop; "" = none."""
         if not self.least:
             return ""
-        for name, count in self.asked(filter(self._state.ran_before, tasks)).items():
+        for name, count in self.asked(filter(self._ledger.ran_before, tasks)).items():
             if self.running(name) - count < self.least[name]:
                 return name
         return ""

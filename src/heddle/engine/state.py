@@ -1,104 +1,44 @@
 """The engine's picture of the world: kept up to date by deltas, changed on trial by transactions.
 
-A delta (``set_*``, ``remove_*``, ``bind``, ``mark_releasing``, ``release_task``) checks its input before it
-changes anything: a bad one raises ``ValueError`` and leaves the state as it was. Inside, six moves of a task
-change every counter and write the inverse move to an undo log, so that each what-if is ``checkpoint`` ...
-``rollback``.
+Three layers, each a class that knows nothing of those built on it: ``Supply`` (what there is), ``Ledger`` (who has what
+of it), and here what callers tell and ask. They are one object, not parts of one, since whoever decides moves tasks
+hundreds of thousands of times a second: that is one call. A delta (``set_*``, ``remove_*``, ``bind``,
+``mark_releasing``, ``release_task``) checks its input before it changes anything: a bad one raises ``ValueError`` and
+leaves the state as it was. Those that move no task are of the supply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-import numpy as np
-
-from heddle.engine.crowds import Crowds, Presence
 from heddle.engine.disruption import Disruptions
+from heddle.engine.ledger import Ledger
 from heddle.engine.lines import Lines
-from heddle.engine.living import Living
-from heddle.engine.model import (
-    COUNTER,
-    CPU,
-    GPU,
-    MEMORY,
-    MODEL,
-    NodeSpec,
-    Placement,
-    QueueSpec,
-    TaskMix,
-    WorkloadSpec,
-    check_budgets,
-    check_counters,
-)
-from heddle.engine.nodes import TENANCY_NAME, Nodes
+from heddle.engine.model import NodeSpec, Placement, WorkloadSpec, check_budgets
 from heddle.engine.places import Places
 from heddle.engine.plan import Action, Bind, Evict
-from heddle.engine.queues import Queue, QueueTree, past_at
-from heddle.engine.scores import RequestClass, ScoreCache
+from heddle.engine.queues import past_at
+from heddle.engine.scores import RequestClass
 from heddle.engine.snapshot import Snapshot, TaskFact
 from heddle.engine.stamps import Stamp, Stamps
-from heddle.engine.topology import Topology
 from heddle.engine.usage import PastUsage
-from heddle.engine.work import Hold, Task, TaskState, Work
-
-Undo = tuple[Task, TaskState, int, tuple[int, ...], float, Hold | None, int]
-"""A task as it was before a move (state, row, devices, since, hold), and `QueueTree.version` then."""
-
-_REMEMBERED = 4096
-"""Of so many times that room became free it is remembered where."""
-
-_MANY = 16
-"""Starts that are quicker to take back all at once."""
-
-_LEDGER = {TaskState.BOUND: 0, TaskState.RELEASING: 1}
-_PRESENCE = {TaskState.BOUND: Presence.RUNS, TaskState.RELEASING: Presence.LEAVES}
+from heddle.engine.work import TaskState, Work
 
 
-class State:
+class State(Ledger):
     """The world as the engine knows it."""
 
     def __init__(self) -> None:
-        self.resources = [GPU, CPU, MEMORY, TENANCY_NAME]  # the last is only of nodes: no queue is charged for it
-        self.column = {name: at for at, name in enumerate(self.resources)}
-        self.nodes = Nodes(self.resources)
-        self.cache = ScoreCache(self.nodes, self.column, self._tenants)
-        self.crowds = Crowds(self.nodes, self.cache.eligible)
-        self.topology = Topology(self.nodes)
-        self.tree = QueueTree(self.resources, self._free)
+        super().__init__()
         self.works: dict[str, Work] = {}
         self.places = Places(self.nodes, self.works)
         self.lines = Lines(self.tree, self.works)
-        self.on_row: dict[int, dict[Task, None]] = {}
-        self.holds_on_row: dict[int, dict[Task, None]] = {}
-        self.holders: dict[str, None] = {}
         self.disruptions = Disruptions(self)
-        self.freed = 0  # moves whenever room may have become free
-        self.freed_rows: dict[int, int] = {}  # of late: on which row, by value of `freed`; -1 = anywhere
-        self.placed = 0  # moves whenever places, nodes or rules change, not as claims come and go
         self.withdrawn = 0  # moves whenever somebody who waits is changed, or is gone
         self._stamps = Stamps()
-        self._log: list[Undo] | None = None
-        self.touched: dict[Task, tuple[TaskState, int, tuple[int, ...], Hold | None]] | None = None
 
     # -- deltas: cluster ---------------------------------------------------------------------------
-
-    def set_topology(self, levels: Sequence[str]) -> None:
-        """Names the node labels that make up the topology, outermost first.
-
-        Raises:
-            ValueError: a level is empty or named twice.
-        """
-        if len(set(levels)) != len(levels) or not all(levels):
-            raise ValueError(f"topology.levels: {list(levels)!r} is not valid; name each level once")
-        self.topology.set(levels)
-        self._anew()
-
-    def set_task_mix(self, mix: TaskMix | None) -> None:
-        """Sets the mix by which ``fragmentation`` places; None (as at first) learns it from all workloads
-        that are known, whether they run or wait."""
-        self.cache.fragmentation.give(mix)
-        self._anew()
 
     def set_node(self, spec: NodeSpec) -> tuple[tuple[str, str], ...]:
         """Adds or replaces a node. Tasks keep their places; returns (workload, task) of those whose
@@ -169,47 +109,6 @@ class State:
         self._anew()  # where it was the emptiest value of a label, others may be taken now
         return tuple((task.work.name, task.name) for task in here)
 
-    def _anew(self) -> None:
-        """Anything may have become possible anywhere."""
-        self.placed += 1
-        self._free_up(-1)
-
-    def _free_up(self, row: int) -> None:
-        """Room may have become free on a row (-1 = anywhere)."""
-        self.freed += 1
-        if len(self.freed_rows) >= _REMEMBERED:
-            self.freed_rows = {}
-        self.freed_rows[self.freed] = row  # where `freed` is set back later, this is noted anew before it counts
-
-    def stamp_of_gains(self, rules: object, moment: float) -> Stamp:
-        """As long as places, nodes, rules and shares stay the same, and nobody who waits goes; others may come.
-
-        Shares are those last divided; ``rules`` are such as no object of the state holds. Losses are reckoned as of the
-        moment, in seconds.
-        """
-        return self._stamps.of((self.placed, self.withdrawn, self.tree.shares, rules), moment)
-
-    def _learn_hardware(self) -> None:
-        """What a task that has no place yet counts for depends on what hardware there is: all is counted anew."""
-        if self.cache.learn_hardware():
-            self.tree.stale = True
-
-    def set_counters(self, counts: Mapping[str, int]) -> None:
-        """Says how many there are of what no node has, replacing what was said; one that is absent is 0.
-
-        What runs keeps what it holds when there is less of it than before.
-
-        Raises:
-            ValueError: a name does not begin with ``counter:``, or an amount is no whole number from 0.
-        """
-        check_counters(counts)
-        self._learn(counts)
-        counters = self.tree.counters
-        for column in counters.cap:
-            counters.cap[column] = counts.get(self.resources[column], 0)
-        self.tree.move_on()
-        self._anew()
-
     def set_disruption_budgets(self, least: Mapping[str, int]) -> None:
         """Says how many tasks of each budget must keep running, replacing what was said; an absent one binds nobody.
 
@@ -223,45 +122,7 @@ class State:
         self.disruptions.least = dict(least)
         self._anew()
 
-    def totals(self) -> list[int]:
-        """What there is in the cluster, per resource."""
-        found: list[int] = self.nodes.total.tolist()
-        for column, cap in self.tree.counters.cap.items():
-            found[column] = cap
-        return found
-
-    def _tenants(self, row: int) -> Iterable[int]:
-        return (task.cls.gpu for task in self.on_row.get(row, ()))
-
-    def _free(self, column: int, land: bool) -> int:
-        counters = self.tree.counters
-        return counters.free(column, land=land) if column in counters.cap else self.nodes.free(column, land)
-
     # -- deltas: queues ----------------------------------------------------------------------------
-
-    def set_queue(self, spec: QueueSpec) -> None:
-        """Adds or replaces a queue. A missing parent or a cycle is no error: such a queue is inactive."""
-        self._learn(spec.quota, spec.limit, spec.borrowing_limit, spec.lending_limit, spec.user_limit)
-        queue = self.tree.queues.get(spec.name)
-        if queue is None:
-            self.tree.queues[spec.name] = Queue(spec, len(self.resources))
-        else:
-            queue.spec = spec
-            queue.tick = 0
-            queue.past = queue.past if spec.usage_half_life is not None else None
-        self.tree.stale = True
-        self._anew()
-
-    def remove_queue(self, name: str) -> None:
-        """Forgets a queue; its workloads stay and wait for it to come back.
-
-        Raises:
-            ValueError: there is no such queue.
-        """
-        if name not in self.tree.queues:
-            raise ValueError(f"queue.name: {name!r} is not known; remove a queue that was set")
-        del self.tree.queues[name]
-        self.tree.stale = True
 
     def note_usage(self, now: float) -> None:
         """Brings decayed use up to now (seconds), before what runs changes; O(queues)."""
@@ -286,75 +147,24 @@ class State:
         queues = sorted(self.tree.queues.items())
         return {name: q.past for name, q in queues if q.past is not None}
 
+    def _learn(self, *amounts: Mapping[str, object]) -> bool:
+        """The same, for what waits too."""
+        new = super()._learn(*amounts)
+        if new:
+            self.lines.asks.widen(len(self.resources))
+        return new
+
     def settle(self) -> None:
         """Brings the queue tree up to date after queues changed. Called by every reader."""
         if not self.tree.stale:
             return
         self.tree.settle()
         self.lines.clear()
-        for queue in self.tree.queues.values():
-            for counter in (queue.running, queue.releasing, queue.reserved, queue.fixed, queue.request):
-                counter[:] = [0] * len(self.resources)
-            queue.works, queue.rows, queue.live = {}, {}, Living()
+        self._recount(self.works.values())
         for work in self.works.values():
-            work.queue = self.tree.queues.get(work.spec.queue)
-            if work.queue:
-                work.queue.works[work.name] = work
-                if work.held or any(work.bound):
-                    work.queue.live.add(work)
-                for task in work.tasks.values() if work.spec.preemptible else ():
-                    if task.state is TaskState.BOUND:
-                        work.queue.settle_on(task.row, 1)
-                    if task.hold:
-                        work.queue.settle_on(task.hold[0], 1)
-            self._charge(work, 1)
             self.lines.update(work)
-            if self.tree.counts_users:
-                for task in work.tasks.values():
-                    self._charge_user(task, task.row, _LEDGER.get(task.state), 1)
-                    self._charge_user(task, task.hold[0] if task.hold else -1, 2 if task.hold else None, 1)
         self._anew()
         self.tree.move_on()
-
-    def _charge_user(self, task: Task, row: int, ledger: int | None, sign: int) -> None:
-        """Counts a task on a row for its submitter in queues that cap submitters; ledgers as in ``Submitters.of``."""
-        work = task.work
-        if work.queue is None or ledger is None:
-            return
-        cls = task.cls.at(row)
-        for at in work.queue.path:
-            if at.submitters is not None:
-                counter = at.submitters.of(work.spec.user)[ledger]
-                for column in cls.charged:
-                    counter[column] += sign * cls.needs[column]
-
-    def _charge(self, work: Work, sign: int) -> None:
-        queue = work.queue
-        if queue is None:
-            return
-        self.tree.asked(queue)
-        fixed = not work.spec.preemptible
-        for task in work.tasks.values():
-            for column in task.cls.wanted:
-                queue.request[column] += sign * (task.cls.needs[column] or task.cls.gpu)
-            if task.state is not TaskState.PENDING:
-                cls = task.cls.at(task.row)
-                for column in cls.charged:
-                    amount = sign * cls.needs[column]
-                    for at in queue.path:
-                        if task.state is TaskState.BOUND:
-                            at.running[column] += amount
-                            at.fixed[column] += amount * fixed
-                        else:
-                            at.releasing[column] += amount
-            if task.hold:
-                cls = task.cls.at(task.hold[0])
-                for column in cls.charged:
-                    amount = sign * cls.needs[column]
-                    for at in queue.path:
-                        at.reserved[column] += amount
-                        at.fixed[column] += amount * fixed
-        self.tree.touch(queue)
 
     # -- deltas: workloads -------------------------------------------------------------------------
 
@@ -561,267 +371,12 @@ class State:
         else:
             self.set_reservation(action.workload, action.placements)
 
-    def _learn(self, *amounts: Mapping[str, object]) -> None:
-        column = self.column
-        new = [name for part in amounts for name in part if name not in column]
-        if not new:
-            return
-        for name in sorted(set(new)):
-            self.column[name] = len(self.resources)
-            self.resources.append(name)
-            if name.startswith(COUNTER):
-                self.tree.counters.add(self.column[name])
-            if name.startswith(MODEL) and self.cache.loose:
-                self.tree.stale = True  # what runs on that model is counted by it from now on
-        self.nodes.widen()
-        self.tree.widen()
-        self.lines.asks.widen(len(self.resources))
-        self.cache.resize()
-
-    # -- moves and transactions --------------------------------------------------------------------
-
-    def move(self, task: Task, to: TaskState, row: int = -1, devices: tuple[int, ...] = (), since: float = 0.0) -> None:
-        """Takes a task from its state to another and adjusts every counter; undoable inside a transaction."""
-        was = task.state
-        self._note(task)
-        cls, work = task.cls, task.work
-        if not cls.fixed:
-            cls = cls.at(row if was is TaskState.PENDING else task.row)
-        nodes = self.nodes
-        self.tree.move_on()
-        if was is TaskState.PENDING:
-            if to is TaskState.BOUND:
-                nodes.occupy(row, cls.need, devices, cls.share)
-            else:
-                nodes.gone(row, cls.need, devices, cls.share, -1)
-            self.on_row.setdefault(row, {})[task] = None
-            work.pending[task.part] -= 1
-        elif was is TaskState.BOUND:
-            if to is TaskState.PENDING:
-                nodes.occupy(task.row, cls.need, task.devices, cls.share, -1)
-            else:
-                nodes.leave(task.row, cls.need, task.devices, cls.share)
-            work.bound[task.part] -= 1
-        else:
-            if to is TaskState.PENDING:
-                nodes.gone(task.row, cls.need, task.devices, cls.share)
-            else:
-                nodes.leave(task.row, cls.need, task.devices, cls.share, -1)
-            work.leaving[task.part] -= 1
-        if self._log is None:
-            self.placed += 1
-        if to is TaskState.PENDING:
-            del self.on_row[task.row][task]
-            work.pending[task.part] += 1
-            row = -1
-            self._free_up(task.row)
-        elif to is TaskState.BOUND:
-            work.bound[task.part] += 1
-        else:
-            work.leaving[task.part] += 1
-            self._free_up(row)
-        queue = work.queue
-        if queue is not None:
-            if to is TaskState.BOUND:
-                queue.live.add(work)
-            elif was is TaskState.BOUND and not (work.held or any(work.bound)):
-                queue.live.discard(work)
-            fixed = not work.spec.preemptible
-            if not fixed and to is TaskState.BOUND:
-                queue.settle_on(row, 1)
-            elif not fixed and was is TaskState.BOUND:
-                queue.settle_on(task.row, -1)
-            runs = (to is TaskState.BOUND) - (was is TaskState.BOUND)
-            self._count_in(queue, cls, runs, (to is TaskState.RELEASING) - (was is TaskState.RELEASING), fixed=fixed)
-        for column in cls.counted:
-            counters, amount = self.tree.counters, cls.needs[column]
-            counters.running[column] += amount * ((to is TaskState.BOUND) - (was is TaskState.BOUND))
-            counters.releasing[column] += amount * ((to is TaskState.RELEASING) - (was is TaskState.RELEASING))
-        if self.tree.counts_users:
-            at_row = row if was is TaskState.PENDING else task.row
-            self._charge_user(task, at_row, _LEDGER.get(was), -1)
-            self._charge_user(task, at_row, _LEDGER.get(to), 1)
-        if work.social:
-            if was is not TaskState.PENDING:
-                self._meet(task, _PRESENCE[was], task.row, -1)
-            if to is not TaskState.PENDING:
-                self._meet(task, _PRESENCE[to], row, 1)
-        task.state, task.row, task.devices, task.since = to, row, devices, since
-
-    def _count_in(self, queue: Queue, cls: RequestClass, runs: int, leaves: int, *, fixed: bool) -> None:
-        """So many more tasks of a class run, or are leaving, in a queue and all above it."""
-        self.tree.touch(queue)
-        needs, charged = cls.needs, cls.charged
-        for at in queue.path:
-            if runs:
-                running = at.running
-                for column in charged:
-                    running[column] += needs[column] * runs
-                if fixed:
-                    firm = at.fixed
-                    for column in charged:
-                        firm[column] += needs[column] * runs
-            if leaves:
-                releasing = at.releasing
-                for column in charged:
-                    releasing[column] += needs[column] * leaves
-
-    def _meet(self, task: Task, how: Presence, row: int, sign: int) -> None:
-        """Counts a task among those who are on a row."""
-        wish = task.work.spec.pod_sets[task.part].neighbours
-        if wish is not None and self.crowds.count(wish, how, row, sign):
-            self._free_up(-1)  # whoever seeks its company may find room by it
-
-    def hold(self, task: Task, row: int, devices: tuple[int, ...]) -> None:
-        """Promises a place to a task."""
-        self._note(task)
-        cls = task.cls.at(row)
-        self.nodes.reserve(row, cls.need, devices, cls.share)
-        self.holds_on_row.setdefault(row, {})[task] = None
-        task.hold = (row, devices)
-        self._promise(task, cls, row, 1)
-        if task.work.social:
-            self._meet(task, Presence.HELD, row, 1)
-
-    def unhold(self, task: Task) -> None:
-        """Takes a promise back."""
-        self._note(task)
-        row, devices = task.hold or (-1, ())
-        cls = task.cls.at(row)
-        self.nodes.reserve(row, cls.need, devices, cls.share, -1)
-        del self.holds_on_row[row][task]
-        task.hold = None
-        self._promise(task, cls, row, -1)
-        if task.work.social:
-            self._meet(task, Presence.HELD, row, -1)
-        self._free_up(row)
-
-    def _promise(self, task: Task, cls: RequestClass, row: int, sign: int) -> None:
-        work = task.work
-        self.tree.move_on()
-        if self._log is None:
-            self.placed += 1
-        work.held += sign
-        if work.held:
-            self.holders[work.name] = None
-        else:
-            self.holders.pop(work.name, None)
-        for column in cls.counted:
-            self.tree.counters.reserved[column] += sign * cls.needs[column]
-        if work.queue is None:
-            return
-        self.tree.touch(work.queue)
-        if sign > 0:
-            work.queue.live.add(work)
-        elif not (work.held or any(work.bound)):
-            work.queue.live.discard(work)
-        fixed = not work.spec.preemptible
-        if not fixed:
-            work.queue.settle_on(row, sign)
-        for column in cls.charged:
-            amount = sign * cls.needs[column]
-            for at in work.queue.path:
-                at.reserved[column] += amount
-                if fixed:
-                    at.fixed[column] += amount
-        if self.tree.counts_users:
-            self._charge_user(task, row, 2, sign)
-
-    def _note(self, task: Task) -> None:
-        """In a transaction: how a task is before it changes."""
-        if self._log is None:
-            return
-        self._log.append((task, task.state, task.row, task.devices, task.since, task.hold, self.tree.version))
-        if self.touched is not None and task not in self.touched:
-            self.touched[task] = (task.state, task.row, task.devices, task.hold)
+    # -- transactions ------------------------------------------------------------------------------
 
     def marks(self, work: Work) -> bool:
         """Whether a trial leaves a mark on a workload: of those of which a task was placed, if only on trial, nothing
         is moved in the same transaction."""
         return work.name in self.lines.movable
-
-    def ran_before(self, task: Task) -> bool:
-        """Whether a task runs, and did so before the transaction, if there is one."""
-        before = (self.touched or {}).get(task)
-        return task.state is TaskState.BOUND and (before is None or before[0] is TaskState.BOUND)
-
-    def begin(self) -> None:
-        """Starts a transaction: every move from here on can be taken back."""
-        self._log = []
-        self.touched = {}
-
-    def checkpoint(self) -> int:
-        """A point in the transaction to which :meth:`rollback` can return."""
-        return len(self._log or ())
-
-    def rollback(self, point: int = 0) -> None:
-        """Takes back every move since a checkpoint."""
-        log = self._log
-        if log is None:
-            return
-        placed, self._log = self.placed, None  # what follows must not be noted, and leaves all as it was
-        while len(log) > point:
-            if len(log) - point >= _MANY and (starts := self._starts(log, point)):
-                version = log[-len(starts)][-1]
-                del log[-len(starts) :]
-                self._take_back(starts)
-                self.tree.version = version
-                continue
-            task, state, row, devices, since, hold, version = log.pop()
-            if hold != task.hold:
-                if hold is None:
-                    self.unhold(task)
-                else:
-                    self.hold(task, *hold)
-            else:
-                self.move(task, state, row, devices, since)
-            self.tree.version = version
-        self._log, self.placed = log, placed
-
-    def _starts(self, log: list[Undo], point: int) -> list[Undo]:
-        """The last moves since a checkpoint, as far as they are starts that can be taken back all at once; none, if
-        they are too few for that to be cheaper."""
-        if self.tree.counts_users:
-            return []
-        at = len(log)
-        while at > point:
-            task, was, _, _, _, hold, _ = log[at - 1]
-            plain = was is TaskState.PENDING and task.state is TaskState.BOUND and task.hold == hold
-            if not plain or task.work.social or task.cls.counted:
-                break
-            at -= 1
-        return log[at:] if len(log) - at >= _MANY else []
-
-    def _take_back(self, starts: list[Undo]) -> None:
-        """Takes many starts back, each task's last move: what they took is summed up first."""
-        self.tree.move_on()
-        places: list[tuple[int, RequestClass, tuple[int, ...]]] = []
-        counts: dict[tuple[Queue, RequestClass, bool], int] = {}
-        for task, _, _, _, since, _, _ in reversed(starts):
-            work, row = task.work, task.row
-            cls = task.cls.at(row)
-            places.append((row, cls, task.devices))
-            del self.on_row[row][task]
-            work.bound[task.part] -= 1
-            work.pending[task.part] += 1
-            task.state, task.row, task.devices, task.since = TaskState.PENDING, -1, (), since
-            queue = work.queue
-            if queue is not None:
-                if not (work.held or any(work.bound)):
-                    queue.live.discard(work)
-                fixed = not work.spec.preemptible
-                if not fixed:
-                    queue.settle_on(row, -1)
-                key = (queue, cls, fixed)
-                counts[key] = counts.get(key, 0) + 1
-        for (queue, cls, fixed), count in counts.items():
-            self._count_in(queue, cls, -count, 0, fixed=fixed)
-        rows = [row for row, _, _ in places]
-        needs = np.array([cls.need for _, cls, _ in places])
-        used = [(row, device, cls.share) for row, cls, devices in places for device in devices]
-        self.nodes.vacate(rows, needs, used)
-        for row in dict.fromkeys(rows):
-            self._free_up(row)
 
     def keep(self, now: float) -> None:
         """Ends a transaction in which tasks got places and nothing else changed: they run from now on (seconds)."""
@@ -834,29 +389,15 @@ class State:
         for work in works:
             self.lines.update(work)
 
-    def end(self) -> None:
-        """Ends the transaction; what was not rolled back stays."""
-        self.placed += bool(self._log)
-        self._log = None
-        self.touched = None
-
     # -- reading -----------------------------------------------------------------------------------
 
-    def has_room(self, task: Task, row: int, devices: tuple[int, ...], *, land: bool) -> bool:
-        """Whether a place is free for a task, down to its devices: now, or (``land``) once all who leave have left.
+    def stamp_of_gains(self, rules: object, moment: float) -> Stamp:
+        """As long as places, nodes, rules and shares stay the same, and nobody who waits goes; others may come.
 
-        Who else is there is not asked.
+        Shares are those last divided; ``rules`` are such as no object of the state holds. Losses are reckoned as of the
+        moment, in seconds.
         """
-        nodes, cls = self.nodes, task.cls.at(row)
-        free, dev_free = (nodes.land, nodes.dev_land) if land else (nodes.bind, nodes.dev_bind)
-        return all(free[row, column] >= cls.needs[column] for column in cls.fit) and all(
-            dev_free[row, device] >= cls.floor for device in devices
-        )
-
-    def broken_room(self) -> float:
-        """The part of all GPUs that is idle but of no use for what usually arrives: the mean F of Weng et al. (see
-        :mod:`heddle.engine.fragmentation`), 0 to 1."""
-        return self.cache.broken_room()
+        return self._stamps.of((self.placed, self.withdrawn, self.tree.shares, rules), moment)
 
     def age(self, now: float) -> None:
         """Counts ages up to now (seconds): who waits may stand elsewhere in line."""
