@@ -2,8 +2,9 @@
 
 Placements are measured while there is room. Then comes a world at rest: 30 queues in a tree with decayed use and
 ageing, every GPU taken, about as many claims waiting as run. The clock moves on by a second and nothing else happens;
-somebody comes; somebody is done. What is timed is all of it: the change, the cycle, and carrying its plan out. Beside
-each size stands what one placement costs a plain numpy loop over the same nodes in the same run.
+somebody comes; somebody is done. What is timed is all of it: the change, the cycle, and carrying its plan out; and then
+how long it takes to say why who came waits (a cycle with one verdict). Beside each size stands what one placement costs
+a plain numpy loop over the same nodes in the same run.
 
 ``--dots`` writes figures for ``python -m benchmarks.dots``.
 """
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.engine import DEVICES, classes, plain_loop
-from heddle.engine import Ageing, NodeSpec, PodSet, QueueSpec, State, WorkloadSpec
+from heddle.engine import Ageing, NodeSpec, PodSet, QueueSpec, State, WorkloadSpec, schedule
 from heddle.engine.scheduler import advance, decide
 
 _DEPARTMENTS, _TEAMS = 5, 6
@@ -64,6 +65,11 @@ class World:
         queue = self.queues[self.made % len(self.queues)]
         self.state.set_workload(WorkloadSpec(f"x/w{self.made:07}", queue, (pods,), created=self.now))
         self.made += 1
+
+    @property
+    def last(self) -> str:
+        """The name of the claim that came last."""
+        return f"x/w{self.made - 1:07}"
 
     def settle(self) -> None:
         """Cycle after cycle until nothing is left to do."""
@@ -154,12 +160,17 @@ def measure(nodes: int) -> dict[str, Any]:
         decide(state, world.now)
         idle.append((time.perf_counter() - begin) * 1e3)
     found["idle"] = figures_of(idle)
-    spent: dict[str, list[float]] = {"arrival": [], "arrival_evicting": [], "completion": [], "completion_evicting": []}
+    kinds = ("arrival", "arrival_evicting", "arrival_told", "completion", "completion_evicting")
+    spent: dict[str, list[float]] = {kind: [] for kind in kinds}
     running = world.running()
     for _ in range(_ROUNDS):
         took, _, evicted = timed(world.submit, world)
         spent["arrival_evicting" if evicted else "arrival"].append(took)
         world.settle()
+        if not any(state.works[world.last].bound):
+            begin = time.perf_counter()
+            schedule(state, world.now, verdicts_of={world.last})
+            spent["arrival_told"].append((time.perf_counter() - begin) * 1e3)
         name = running.pop(int(world.draw.integers(len(running))))
         if name in state.works:
             took, _, evicted = timed(lambda name=name: state.remove_workload(name), world)  # type: ignore[misc]

@@ -81,6 +81,7 @@ class Nodes:
         self.spec_version = 0  # moves when every cached score is void
         self.spec_log: list[int] = []  # rows whose spec changed, in order
         self.total: Ints = np.zeros(width, np.int64)
+        self._rows = (-1, np.zeros(0, np.int64))  # as of so many specs
         self._vectors: dict[tuple[tuple[int, ...], int], Ints] = {}
         self.leaving = 0  # tasks that were told to stop and are still there
         self._changed: set[int] = set()  # rows that were touched since idle amounts were last summed up
@@ -188,6 +189,12 @@ class Nodes:
         self.spec_log.append(row)
         self.dirty.append(row)
         self._changed.add(row)
+
+    def rows(self) -> Ints:
+        """The rows of all nodes that there are, in ascending order (do not write to it)."""
+        if self._rows[0] != len(self.spec_log):
+            self._rows = (len(self.spec_log), np.array(sorted(self.row.values()), np.int64))
+        return self._rows[1]
 
     def _count_kind(self, old: int, new: Hardware | None) -> None:
         """A node's hardware is now this (None = the node is gone)."""

@@ -5,7 +5,12 @@ What was tried in vain is remembered with one, so that it is tried again only wh
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+_Answer = TypeVar("_Answer")
+
+_REMEMBERED = 4096
+"""Answers for which there is room."""
 
 NEVER = -2
 """A number that no state of the world has: whatever was tried in vain is tried again."""
@@ -47,3 +52,17 @@ class Stamps:
             self._given += 1
             self._stamp = Stamp(self._stamp.lasting, self._given)
         return self._stamp
+
+
+class Answers(Generic[_Answer]):
+    """Answers that were worked out, by question, for as long as the facts stay the same on which they rest."""
+
+    def __init__(self) -> None:
+        self._facts: tuple[object, ...] | None = None
+        self._found: dict[tuple[object, ...], _Answer] = {}
+
+    def of(self, facts: tuple[object, ...]) -> dict[tuple[object, ...], _Answer]:
+        """What is known with these facts, and where to add to it."""
+        if facts != self._facts or len(self._found) >= _REMEMBERED:
+            self._facts, self._found = facts, {}
+        return self._found

@@ -13,7 +13,9 @@ from heddle.engine.model import COUNTER, CPU, GPU, MEMORY, MODEL, QueueSpec, Tas
 from heddle.engine.nodes import TENANCY_NAME, Nodes
 from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.rankings import Tenants
+from heddle.engine.reasons import Reason
 from heddle.engine.scores import ScoreCache
+from heddle.engine.stamps import Answers
 from heddle.engine.topology import Topology
 
 _REMEMBERED = 4096
@@ -32,6 +34,7 @@ class Supply:
         self.crowds = Crowds(self.nodes, self.cache.eligible)
         self.topology = Topology(self.nodes)
         self.tree = QueueTree(self.resources, self._free)
+        self.impossible: Answers[Reason | None] = Answers()  # what not even the empty cluster has room for, and why
         self.freed = 0  # moves whenever room may have become free
         self.freed_rows: dict[int, int] = {}  # of late: on which row, by value of `freed`; -1 = anywhere
         self.placed = 0  # moves whenever places, nodes or rules change, not as claims come and go

@@ -280,10 +280,14 @@ class Verdicts:
         total_need = tuple((part, max(count, spec.pod_sets[part].min)) for part, count in need)
         kinds = tuple((work.parts[part].key, count) for part, count in total_need)
         key = (kinds, spec.topology_required, arrangement(work, total_need))
-        if key in self._possible:
-            return self._possible[key]
-        self._possible[key] = found = self._impossible(work, total_need)
-        return found
+        known = self._possible
+        if not work.arranged and not work.social:  # it rests on what nodes there are, whoever is on them
+            nodes = self.state.nodes
+            known = self.state.impossible.of((nodes.spec_version, len(nodes.spec_log), self.state.topology.labels))
+        if key not in known:
+            known[key] = self._impossible(work, total_need)
+        found = known[key]
+        return found if found is None else replace(found, queue=spec.queue)
 
     def _impossible(self, work: Work, whole: Need) -> Reason | None:
         nodes, need = self.state.nodes, _alike(work, whole)
@@ -295,7 +299,7 @@ class Verdicts:
             for rule in (pod_set.spread, pod_set.slices):
                 if rule and self.state.topology.level(rule.level) is None:
                     return Reason(ReasonCode.TOPOLOGY_UNKNOWN, queue=work.spec.queue, level=rule.level)
-        everywhere = np.array(sorted(nodes.row.values()), np.int64)
+        everywhere = nodes.rows()
         fits = []
         for part, _ in need:
             cls = work.parts[part]
@@ -438,14 +442,14 @@ class Verdicts:
             return shut_out
         part, count = _alike(work, need)[0]
         cls = work.parts[part]
-        rows = np.array(sorted(state.nodes.row.values()), np.int64)
+        rows = state.nodes.rows()
         column = cls.used[0] if cls.used else 0
         label = work.spec.topology_required
         common = {
             "queue": work.spec.queue,
             "resource": state.resources[column] if cls.used else GPU,
             "wanted": cls.needs[column] * count if cls.used else 0,
-            "free": int(np.maximum(state.nodes.bind[rows, column], 0).sum()),
+            "free": int(np.maximum(state.nodes.bind[:, column], 0).sum()),
             "needed": count,
             "profile": work.spec.pod_sets[part].mig,
         }
@@ -455,7 +459,8 @@ class Verdicts:
             if fits.max(initial=0) >= count and (crowded := self._crowded(work, need)):
                 return crowded
             return Reason(ReasonCode.NO_DOMAIN, level=label, fits=int(fits.max(initial=0)), **common)  # type: ignore[arg-type]
-        counts = np.minimum(state.cache.count(cls, rows, land=False), count) if rows.size else np.zeros(1)
+        fitting = np.flatnonzero(state.cache.scores(cls, land=False) >= 0)
+        counts = np.minimum(state.cache.count(cls, fitting, land=False), count)
         if counts.sum() < count and state.cache.exclusive:
             common["free"] = self._free_for_others(rows, column)
             if cls.key.exclusive and state.cache.count(cls, rows, land=False, shared=True).sum() >= count:
@@ -537,8 +542,7 @@ class Verdicts:
     def _would_fit_together(self, work: Work, part: int, count: int) -> bool:
         """Whether as many tasks of a pod set would fit if several could be on one GPU."""
         cls = self.state.cache.of(work.spec.pod_sets[part], replace(work.spec, separate_gpus=False))
-        rows = np.array(sorted(self.state.nodes.row.values()), np.int64)
-        return bool(self.state.cache.count(cls, rows, land=False).sum() >= count)
+        return bool(self.state.cache.count(cls, self.state.nodes.rows(), land=False).sum() >= count)
 
     def _free_for_others(self, rows: Ints, column: int) -> int:
         """What is free, but on nodes that somebody has to himself."""

@@ -11,6 +11,7 @@ from heddle.engine import (
     Placement,
     PodSet,
     QueueSpec,
+    ReasonCode,
     State,
     Taint,
     Toleration,
@@ -91,6 +92,22 @@ def test_racks_of_one_name_in_two_zones_are_two_racks() -> None:
     state = world(node("n0", 2, zone="z0", rack="r"), node("n1", 2, zone="z1", rack="r"), a=4)
     state.set_workload(work("x/w", "a", 4, 1, topology_required="rack"))
     assert codes(schedule(state, 0), "x/w") == ["Impossible"]
+
+
+def test_what_is_known_to_be_impossible_is_told_of_each_ones_queue_until_nodes_change() -> None:
+    state = world(node("n0", 4), a=8, b=8)
+    for queue in "ab":
+        state.set_workload(WorkloadSpec(f"x/{queue}", queue, (PodSet("p", ("t",), 1, {}, 8000),)))
+    for _ in range(2):
+        told = schedule(state, 0).verdicts
+        assert [(told[name].reasons[0].code, told[name].reasons[0].queue) for name in ("x/a", "x/b")] == [
+            (ReasonCode.IMPOSSIBLE, "a"),
+            (ReasonCode.IMPOSSIBLE, "b"),
+        ]
+    state.set_node(replace(node("n1", 8), schedulable=False))
+    assert codes(schedule(state, 0), "x/a")[0] == "NoRoom"
+    state.remove_node("n1")
+    assert codes(schedule(state, 0), "x/a") == ["Impossible"]
 
 
 def test_several_pod_sets_start_together_or_not_at_all() -> None:
