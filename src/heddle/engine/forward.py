@@ -141,7 +141,7 @@ def expect_all(
     state: State, now: float, workloads: Collection[str], budget: Budget | None = None, *, steps: int = 100_000
 ) -> dict[str, Expectation]:
     """The same for several at once, in one run through time."""
-    copy = State.rebuild(state.snapshot())
+    copy = state.copy()
     forward = Forward(copy, now, budget)
     waiting, found = set(workloads), dict[str, Expectation]()
     evicted = 0

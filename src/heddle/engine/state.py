@@ -9,7 +9,7 @@ leaves the state as it was. Those that move no task are of the supply.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from heddle.engine.disruption import Disruptions
@@ -422,50 +422,89 @@ class State(Ledger):
             for name, queue in sorted(self.tree.queues.items())
         }
 
+    def facts_of(self, work: Work) -> list[TaskFact]:
+        """The tasks of a workload that have a place."""
+        return [
+            TaskFact(
+                self.places.of(task, task.row, task.devices), task.since, task.state is TaskState.RELEASING, task.ready
+            )
+            for task in work.tasks.values()
+            if task.row >= 0
+        ]
+
+    def promised_to(self, work: Work) -> tuple[Placement, ...]:
+        """The places that are promised to a workload."""
+        return tuple([self.places.of(task, *task.hold) for task in work.tasks.values() if task.hold])
+
     def snapshot(self) -> Snapshot:
         """Everything this state was told, as values."""
         works = [self.works[name] for name in sorted(self.works)]
-        tasks, reservations = [], {}
-        for work in works:
-            for task in work.tasks.values():
-                if task.row >= 0:
-                    place = self.places.of(task, task.row, task.devices)
-                    tasks.append(TaskFact(place, task.since, task.state is TaskState.RELEASING, task.ready))
-            held = tuple(self.places.of(t, *t.hold) for t in work.tasks.values() if t.hold)
-            if held:
-                reservations[work.name] = held
+        tasks = tuple([fact for work in works for fact in self.facts_of(work)])
+        reservations = {work.name: self.promised_to(work) for work in works if work.held}
+        return replace(self._told(), tasks=tasks, reservations=reservations)
+
+    def _told(self) -> Snapshot:
+        """What this state was told, but for where tasks are."""
         return Snapshot(
             self.topology.labels,
             tuple(sorted((spec for spec in self.nodes.specs if spec), key=lambda spec: spec.name)),
             tuple(queue.spec for _, queue in sorted(self.tree.queues.items())),
-            tuple(work.spec for work in works),
-            tuple(tasks),
-            reservations,
+            tuple(self.works[name].spec for name in sorted(self.works)),
+            (),
+            {},
             self.past_usage(),
             self.cache.fragmentation.given,
-            {self.resources[column]: cap for column, cap in self.tree.counters.cap.items() if cap},
+            self.counters(),
             self.disruptions.least,
         )
 
     @classmethod
     def rebuild(cls, snapshot: Snapshot) -> State:
         """A state made from scratch that plans exactly as the one that was snapshot."""
+
+        def put(state: State) -> None:
+            state.resume(snapshot.tasks)
+            for name, placements in snapshot.reservations.items():
+                state.set_reservation(name, placements)
+
+        return cls._made(snapshot, put)
+
+    def copy(self) -> State:
+        """A state that plans exactly as this one, to try things on: what :meth:`rebuild` makes of a snapshot, without
+        the way over names."""
+        return State._made(self._told(), self._put_likewise)
+
+    def _put_likewise(self, twin: State) -> None:
+        """Gives the tasks of a state that was just told the same the places that they have here."""
+        twin.settle()
+        rows = {row: twin.nodes.row[name] for name, row in self.nodes.row.items()}
+        for name, copied in twin.works.items():
+            for task, own in zip(copied.tasks.values(), self.works[name].tasks.values(), strict=True):
+                if own.row >= 0:
+                    twin.move(task, TaskState.BOUND, rows[own.row], own.devices, own.since)
+                    task.ready = own.ready
+                    if own.state is TaskState.RELEASING:
+                        twin.move(task, TaskState.RELEASING, rows[own.row], own.devices, own.since)
+                if own.hold is not None:
+                    twin.hold(task, rows[own.hold[0]], own.hold[1])
+
+    @classmethod
+    def _made(cls, told: Snapshot, put: Callable[[State], None]) -> State:
+        """A state that was told all this, and whose tasks were then put where they belong; lines are made last."""
         state = cls()
-        state.set_topology(snapshot.topology)
-        state.set_task_mix(snapshot.task_mix)
-        state.set_counters(snapshot.counters)
-        state.set_disruption_budgets(snapshot.disruption_budgets)
-        for node in snapshot.nodes:
+        state.set_topology(told.topology)
+        state.set_task_mix(told.task_mix)
+        state.set_counters(told.counters)
+        state.set_disruption_budgets(told.disruption_budgets)
+        for node in told.nodes:
             state.set_node(node)
-        for queue in snapshot.queues:
+        for queue in told.queues:
             state.set_queue(queue)
         state.lines.defer()
-        for workload in snapshot.workloads:
+        for workload in told.workloads:
             state.set_workload(workload)
-        state.resume(snapshot.tasks)
-        for workload_name, placements in snapshot.reservations.items():
-            state.set_reservation(workload_name, placements)
+        put(state)
         state.lines.catch_up()
-        for queue_name, past in snapshot.past_usage.items():
+        for queue_name, past in told.past_usage.items():
             state.set_past_usage(queue_name, past)
         return state

@@ -96,6 +96,10 @@ class Supply:
         del self.tree.queues[name]
         self.tree.stale = True
 
+    def counters(self) -> dict[str, int]:
+        """How many there are of what no node has."""
+        return {self.resources[column]: cap for column, cap in self.tree.counters.cap.items() if cap}
+
     def totals(self) -> list[int]:
         """What there is in the cluster, per resource."""
         found: list[int] = self.nodes.total.tolist()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 from heddle.engine.model import MODEL, WHOLE, Neighbours, PodSet, QueueSpec, WorkloadSpec
 from heddle.engine.plan import Budget
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.scheduler import carried_through
-from heddle.engine.snapshot import TaskFact
 from heddle.engine.state import State
 
 _CYCLES = 64
@@ -37,8 +35,8 @@ class Trials:
     """A copy of the world in which one workload waits, and the question whether a change starts it."""
 
     def __init__(self, state: State, now: float, workload: str, budget: Budget | None, leaving: Leaving) -> None:
-        self.snapshot = state.snapshot()
-        self.twin = State.rebuild(self.snapshot)
+        self.state = state
+        self.twin = state.copy()
         self.now = now
         self.name = workload
         self.budget = budget
@@ -122,32 +120,23 @@ class Trials:
     def without(self, names: Sequence[str]) -> bool:
         """Whether it starts once those who would have to leave are gone: a workload, or the elastic part of it."""
         twin = self.twin
-        for name in names:
-            spec, gone = self.specs[name], self.leaving[name]
-            if {fact.placement.task for fact in self.facts.get(name, ())} <= gone:
-                twin.remove_workload(name)
+        works = [self.state.works[name] for name in names]
+        for work in works:
+            gone = self.leaving[work.name]
+            if all(name in gone for name, task in work.tasks.items() if task.row >= 0):
+                twin.remove_workload(work.name)
             else:
-                sets = (replace(p, tasks=tuple(task for task in p.tasks if task not in gone)) for p in spec.pod_sets)
-                twin.set_workload(replace(spec, pod_sets=tuple(sets)))
+                sets = (
+                    replace(pods, tasks=tuple([task for task in pods.tasks if task not in gone]))
+                    for pods in work.spec.pod_sets
+                )
+                twin.set_workload(replace(work.spec, pod_sets=tuple(sets)))
         found = self.starts(twin)
-        for name in names:
-            twin.set_workload(self.specs[name])
-            twin.resume(self.facts.get(name, ()))
-            if name in self.snapshot.reservations:
-                twin.set_reservation(name, self.snapshot.reservations[name])
-        return found
-
-    @cached_property
-    def specs(self) -> dict[str, WorkloadSpec]:
-        """All workloads by name."""
-        return {spec.name: spec for spec in self.snapshot.workloads}
-
-    @cached_property
-    def facts(self) -> dict[str, list[TaskFact]]:
-        """Tasks that have a place, by workload."""
-        found: dict[str, list[TaskFact]] = {}
-        for fact in self.snapshot.tasks:
-            found.setdefault(fact.placement.workload, []).append(fact)
+        for work in works:
+            twin.set_workload(work.spec)
+            twin.resume(self.state.facts_of(work))
+            if work.held:
+                twin.set_reservation(work.name, self.state.promised_to(work))
         return found
 
     @staticmethod
@@ -185,7 +174,7 @@ class Trials:
 
     def _wider(self, change: Reason) -> Reason | None:
         """The innermost level outside the required one with which it starts; last, none at all."""
-        labels = self.snapshot.topology
+        labels = self.state.topology.labels
         outer = labels[: labels.index(change.level)] if change.level in labels else ()
         for wider in (*reversed(outer), None):
             if self.reworked(replace(self.spec, topology_required=wider)):
@@ -208,7 +197,7 @@ class Trials:
 
     def _more_counted(self, change: Reason) -> Reason | None:
         """The least number of what no node has with which it starts."""
-        counters = self.snapshot.counters
+        counters = self.state.counters()
 
         def with_more(more: int) -> bool:
             self.twin.set_counters({**counters, change.resource: change.cap + more})

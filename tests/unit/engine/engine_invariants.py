@@ -494,7 +494,8 @@ def plan_checked(state: State, now: float, budget: Budget | None = None) -> Plan
     assert state.snapshot() == before, "schedule() changed the state"
     check_state(state)
     if len(before.workloads) % 3 == 0:
-        applied, advanced = State.rebuild(before), State.rebuild(before)
+        applied, advanced = State.rebuild(before), state.copy()
+        assert advanced.snapshot() == before
         for action in plan.actions:
             applied.apply(action, now)
         advance(advanced, now, budget)

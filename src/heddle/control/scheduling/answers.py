@@ -109,7 +109,7 @@ def _after(
     state: State, now: float, budget: Budget, change: Callable[[State], object]
 ) -> tuple[State, dict[str, WorkloadReason]]:
     """A copy of the world with a change, once it came to rest, and why workloads lost pods on the way."""
-    copy = State.rebuild(state.snapshot())
+    copy = state.copy()
     change(copy)
     gone: dict[str, WorkloadReason] = {}
     for action in Forward(copy, now, budget).settle():

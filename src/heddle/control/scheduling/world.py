@@ -294,7 +294,7 @@ class World:
 
     def copy(self) -> State:
         """The engine's state once more, to try things on."""
-        return State.rebuild(self.mirror.state.snapshot())
+        return self.mirror.state.copy()
 
     def wake_in(self, seconds: float) -> None:
         """Have a cycle after so long, unless one is due earlier."""
