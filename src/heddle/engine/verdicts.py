@@ -286,7 +286,7 @@ class Verdicts:
             known = self.state.impossible.of((nodes.spec_version, len(nodes.spec_log), self.state.topology.labels))
         if key not in known:
             known[key] = self._impossible(work, total_need)
-        found = known[key]
+        found: Reason | None = known[key]
         return found if found is None else replace(found, queue=spec.queue)
 
     def _impossible(self, work: Work, whole: Need) -> Reason | None:
