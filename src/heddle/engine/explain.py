@@ -6,7 +6,7 @@ with that very change starts the workload (somebody else might take the room), a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from heddle.engine.choices import first_choice
@@ -23,7 +23,7 @@ from heddle.engine.state import State
 from heddle.engine.trials import Leaving, Trials, with_gpus, without_rules
 from heddle.engine.verdicts import Verdicts
 from heddle.engine.victims import RoomSearch
-from heddle.engine.work import TaskState, Work
+from heddle.engine.work import Task, TaskState, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +371,10 @@ class _AnyoneYields:
 
     def holds(self, victims: list[Work]) -> bool:
         """Always: they were asked."""
+        return True
+
+    def owed(self, victim: Work, tasks: Sequence[Task]) -> bool:
+        """Always, likewise."""
         return True
 
     def rank(self, victim: Work) -> tuple[int, ...]:

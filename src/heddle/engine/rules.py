@@ -6,7 +6,7 @@ little of it is enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from heddle.engine.cycle import Cycle
@@ -16,7 +16,7 @@ from heddle.engine.placement import Need
 from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.reasons import Reason, ReasonCode
 from heddle.engine.victims import Rule
-from heddle.engine.work import TaskState, Work
+from heddle.engine.work import Task, TaskState, Work
 
 _BOUNDS = ("share", "quota")
 
@@ -116,6 +116,10 @@ class PreemptLowerPriorityInQueue:
 
     def holds(self, victims: list[Work]) -> bool:
         """Always: priority does not depend on what anyone uses."""
+        return True
+
+    def owed(self, victim: Work, tasks: Sequence[Task]) -> bool:
+        """Always, likewise."""
         return True
 
     def rank(self, victim: Work) -> tuple[int, ...]:
@@ -236,6 +240,22 @@ class ReclaimTowardsFairShare:
             if not any(all(amount <= getattr(at, bound)[c] for at, c, amount in used) for bound in _BOUNDS):
                 return False
         return True
+
+    def owed(self, victim: Work, tasks: Sequence[Task]) -> bool:
+        """Whether the victim's side would be above what is its own with those of these that ran before. What was only
+        just placed is taken back at no one's cost."""
+        ran = [task for task in tasks if task.state is TaskState.RELEASING]
+        sides = QueueTree.sides(self.queue, victim.queue) if victim.queue else None
+        if not ran or sides is None:
+            return True
+        theirs, bounds = sides[1], self._gains_against(sides[0])
+        for column in self.columns:
+            used = theirs.used(column)
+            for task in ran:
+                used += task.cls.at(task.row).needs[column]
+            if any(used > getattr(theirs, bound)[column] for bound in bounds):
+                return True
+        return False
 
     def _recall(self) -> None:
         """Takes up what is known of how things stand now."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from itertools import count
 
 from heddle.engine.aftermath import undone
 from heddle.engine.cycle import Cycle
+from heddle.engine.hindsight import gained_unowed
 from heddle.engine.plan import Advance, Bind, Budget, Evict, Plan
 from heddle.engine.stages import STAGES
 from heddle.engine.state import State
@@ -57,7 +59,8 @@ def advance(state: State, now: float, budget: Budget | None = None) -> Advance:
         ]
         if all(was is TaskState.PENDING and task.state is TaskState.BOUND for task, was in changed):
             state.keep(now)
-            return Advance(dict.fromkeys(task.work.name for task, _ in changed), (), again_at)
+            settled = not (changed and cycle.barred)  # what starts now may be owed to them in the next
+            return Advance(dict.fromkeys(task.work.name for task, _ in changed), (), again_at, settled)
         actions = cycle.actions()
     for action in actions:
         state.apply(action, now)
@@ -75,19 +78,21 @@ def _again_at(cycle: Cycle) -> float | None:
 def carried_through(state: State, now: float, budget: Budget | None) -> Iterator[Cycle]:
     """A cycle whose stages are done, inside the transaction that is rolled back at the end.
 
-    Those for whom others would leave in vain are found out by playing the next round; the cycle is then done
-    again without anyone leaving for them.
+    Those for whom others would leave who owe nothing are found out in the end, those for whom others would leave in
+    vain by playing the next round; the cycle is then done again without anyone leaving for them.
     """
     barred: frozenset[str] = frozenset()
     spared_until = math.inf
-    for attempt in range(_ATTEMPTS):
+    for attempt in count():
         cycle = Cycle(state, now, budget or _USUAL, barred)
         freed = state.freed
         state.begin()
         try:
             for stage in STAGES:
                 stage(cycle)
-            vain = undone(cycle, STAGES) if attempt + 1 < _ATTEMPTS else set()
+            vain = gained_unowed(cycle)
+            if not vain and attempt + 1 < _ATTEMPTS:
+                vain = undone(cycle, STAGES)
             if not vain:
                 cycle.spared_until = min(cycle.spared_until, spared_until)
                 yield cycle

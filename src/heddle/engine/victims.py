@@ -68,6 +68,10 @@ class Rule(Protocol):
         """Whether, with all its places and without these victims, the claim is still in the right."""
         ...
 
+    def owed(self, victim: Work, tasks: Sequence[Task]) -> bool:
+        """Whether these had to leave even if all others who leave had gone before them."""
+        ...
+
     def rank(self, victim: Work) -> tuple[int, ...]:
         """How dear a victim is: lower goes first."""
         ...
@@ -135,7 +139,8 @@ class RoomSearch:
         self.cycle.near += found or not alone or self.work.arranged or self.work.social
         if found:
             self._put_back()
-            if not self._stands() or not self.rule.holds([victim for victim, tasks, _ in self.gone if tasks]):
+            right = self.rule.holds([victim for victim, tasks, _ in self.gone if tasks]) and self._owed(self.gone)
+            if not right or not self._stands():
                 self.state.rollback(point)
                 return False
             if self.state.tree.lending.columns and self._over_a_cap():  # what is kept back grew as others left
@@ -429,6 +434,22 @@ class RoomSearch:
                 self.gone.remove(unit)
             else:
                 state.rollback(point)
+        return self._owed(self.gone[mark:])
+
+    def _owed(self, units: Sequence[Unit]) -> bool:
+        """Whether each of some units had to leave, whichever was asked first: one that does not divide, or was only
+        just placed, may take its queue so far below what is its own that those before it were asked for nothing."""
+        if len(self.gone) == 1 and len(self.gone[0][1]) == 1:
+            return True  # the rule allowed it as things stood
+        stopped: set[Work] = set()
+        for victim, tasks, _ in units:
+            if not tasks or victim in stopped:
+                continue
+            if not victim.whole():  # what is more than its minimum goes with that
+                stopped.add(victim)
+                tasks = tuple([task for other, some, _ in self.gone for task in some if other is victim])
+            if not self.rule.owed(victim, tasks):
+                return False
         return True
 
     def _could_fit_on(self, task: Task, row: int, ranks: Ranks) -> bool:

@@ -129,7 +129,8 @@ def budgets_kept(state: State, plan: Plan) -> None:
 
 def in_the_right(state: State, plan: Plan) -> None:
     """Who leaves for another is of lower priority in the same queue, or below a queue that is above its own."""
-    starts = [a.placement for a in plan.actions if isinstance(a, Bind)]
+    comes = [a.placement for a in plan.actions if isinstance(a, Bind)]
+    comes += [place for a in plan.actions if isinstance(a, Reserve) for place in a.placements]
     for action in plan.actions:
         if not isinstance(action, Evict) or action.reason.code not in (ReasonCode.PREEMPTED, ReasonCode.RECLAIMED):
             continue
@@ -144,14 +145,13 @@ def in_the_right(state: State, plan: Plan) -> None:
         sides = QueueTree.sides(gainer.queue, victim.queue)
         assert sides is not None, f"{victim.name} is reclaimed for a queue above or below its own"
         used = [sides[1].used(column) for column in range(len(state.resources))]
-        for place in starts:  # in this very cycle it may have come above it
+        for place in comes:  # in this very cycle it may have come above it
             work = state.works[place.workload]
-            if work.queue is not None and sides[1] in work.queue.path:
-                cls = work.tasks[place.task].cls.at(state.nodes.row[place.node])
-                used = [amount + more for amount, more in zip(used, cls.needs, strict=True)]
-        below = [work for work in state.works.values() if work.queue is not None and sides[1] in work.queue.path]
-        if victim.torn() or any(any(work.pending) for work in below):
-            continue  # what waits may have come for a moment, and made others of its side yield with it
+            task = work.tasks[place.task]
+            if task.state is TaskState.PENDING and task.hold is None and work.queue and sides[1] in work.queue.path:
+                cls = task.cls.at(state.nodes.row[place.node])
+                for column in cls.charged:
+                    used[column] += cls.needs[column]
         own = zip(used, sides[1].share, sides[1].quota, strict=True)
         assert any(n > min(share, quota) for n, share, quota in own), f"{sides[1].name} is within its own, yet loses"
 

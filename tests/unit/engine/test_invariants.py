@@ -322,7 +322,11 @@ def test_crowded_random_worlds_keep_every_invariant(seed: int) -> None:
     crowded_world(seed)
 
 
-@pytest.mark.parametrize("seed", range(FUZZ // 2))
+OUTGROWN = 5_101_769
+"""A queue within its own lost work: what had just put it beyond that was displaced in the same cycle."""
+
+
+@pytest.mark.parametrize("seed", [*range(FUZZ // 2), OUTGROWN])
 def test_worlds_in_which_time_passes_keep_every_invariant(seed: int) -> None:
     passing_world(seed)
 

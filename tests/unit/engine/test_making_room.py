@@ -7,9 +7,10 @@ import pytest
 from worlds import bound, codes, node, settle, work, world
 
 import heddle.engine.victims as victims_of_a_claim
-from heddle.engine import Evict, QueueSpec, Reserve, State, TaskState, explain, schedule
+from heddle.engine import Evict, PodSet, QueueSpec, Reserve, State, TaskState, WorkloadSpec, explain, schedule
 from heddle.engine.asks import Asks
 from heddle.engine.kinds import Kind
+from heddle.engine.scheduler import advance
 from heddle.engine.stages import room
 from heddle.engine.victims import RoomSearch
 
@@ -101,6 +102,50 @@ def test_reclaim_stops_at_the_share_of_the_gainer() -> None:
     state.set_workload(work("x/b", "b", 8, least=1))
     plan = schedule(state, 0)
     assert evicted(plan) == {"x/a": 4}
+
+
+def test_what_was_only_just_placed_takes_no_older_work_of_its_queue_along() -> None:
+    state = world(node("n0"), a=2, b=3)
+    full(state, "x/old", "a", 2, least=1)
+    state.set_workload(work("x/new", "a", 2))  # on what is idle, beyond the quota of its queue
+    state.set_workload(work("x/b", "b", 1, 3))
+    first = schedule(state, 0)
+    assert not evicted(first), "with one of the old and the new gone, queue a would have less than its quota"
+    assert {name for name, _, _ in bound(first)} == {"x/new"}
+    settle(state, first)
+    assert not schedule(state, 0).actions, "nor does the new run for a moment only"
+
+
+def test_a_gang_above_the_share_of_its_queue_goes_with_all_that_it_has_beyond_its_minimum() -> None:
+    state = world(node("n0"), a=2, b=4)
+    full(state, "x/a", "a", 4, least=3)
+    state.set_workload(work("x/b", "b", 1, 4))
+    assert evicted(schedule(state, 0)) == {"x/a": 4}
+
+
+def outgrown_for_a_moment() -> State:
+    """Queue a is beyond its quota with what will just have been placed; x/b needs one of the old for its start, and
+    takes the room of the new to grow."""
+    state = world(node("n0"), a=2, b=3)
+    old = PodSet("main", ("t0", "t1"), 1, {"cpu": 32_000}, gpu=1000)
+    state.set_workload(WorkloadSpec("x/old", "a", (old,)))
+    settle(state, schedule(state, 0))
+    state.set_workload(work("x/new", "a", 2))
+    first, more = PodSet("first", ("t0",), 1, {"cpu": 32_000}, gpu=1000), PodSet("more", ("m0",), 0, gpu=2000)
+    state.set_workload(WorkloadSpec("x/b", "b", (first, more)))
+    return state
+
+
+def test_nobody_leaves_for_what_was_placed_and_displaced_in_the_same_cycle() -> None:
+    plan = schedule(outgrown_for_a_moment(), 0)
+    assert not evicted(plan), "without the new, queue a is within its quota"
+    assert {name for name, _, _ in bound(plan)} == {"x/new"}
+
+
+def test_who_waits_for_what_only_now_starts_is_heard_again_at_once() -> None:
+    state = outgrown_for_a_moment()
+    assert not advance(state, 0).settled
+    assert advance(state, 0).evicted, "queue a is beyond its quota now"
 
 
 def test_a_limit_is_made_room_under_only_by_those_below_it() -> None:
