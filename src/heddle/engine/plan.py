@@ -16,7 +16,8 @@ class Budget:
 
     Attributes:
         victim_searches: how many pending claims may look for work to evict in one cycle. Those of whom it is known from
-            before that they find nobody do not count: the next cycle goes on with others.
+            before that they find nobody do not count: the next cycle goes on with others. So once it is spent, and only
+            then, a plan depends on cycles before.
         victim_nodes: how many nodes (or domains) one such claim compares before it takes the cheapest.
         gang_grace: seconds that a gang may stay below its minimum before the rest of it is evicted, where the
             workload itself does not say.

@@ -201,6 +201,23 @@ def test_who_finds_nobody_to_evict_speaks_for_all_of_lower_priority_that_ask_for
     assert not any("BudgetSpent" in codes(plan, f"x/large{priority}") for priority in range(2, 20))
 
 
+def test_the_cycle_after_a_spent_budget_goes_on_with_those_not_yet_tried() -> None:
+    from heddle.engine import Budget
+
+    state = world(node("n0"), a=4)
+    full(state, "x/fixed", "a", 1, gpus=2, preemptible=False)
+    full(state, "x/low", "a", 1, gpus=2)
+    state.set_workload(work("x/large", "a", 1, 4, priority=9))
+    state.set_workload(work("x/small", "a", 1, 2, priority=1))
+    one = Budget(victim_searches=1)
+    plan = schedule(state, 0, one)
+    assert not plan.actions
+    assert "BudgetSpent" in codes(plan, "x/small")
+    assert evicted(schedule(state, 0, one)) == {"x/low": 1}, "of the large it is known that it finds nobody"
+    assert not schedule(State.rebuild(state.snapshot()), 0, one).actions, "which a state rebuilt has to find out again"
+    assert evicted(schedule(State.rebuild(state.snapshot()), 0)) == {"x/low": 1}
+
+
 def test_another_priority_changes_who_yields_and_frees_no_room() -> None:
     state = world(node("n0"), a=4)
     full(state, "x/runs", "a", 1, gpus=4)
