@@ -387,13 +387,12 @@ class QueueTree:
                 if known.owed and amount <= at.quota[column]:
                     at.share[column] = known.shares[at.place] = amount
                     moved.add(column)
+                    self.changed.add(at)  # it stays so, also where all has to be divided anew for another resource
+                    at.stood = None
                 elif column in divided or at.share[column] >= min(had, amount):
                     return False
                 known.want[at.place] = amount
             at.want, divided = now, moved
-            if moved:
-                self.changed.add(at)
-                at.stood = None
         return True
 
     @staticmethod

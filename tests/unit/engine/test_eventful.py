@@ -301,10 +301,11 @@ def come_to_rest(state: State, now: float, budget: Budget) -> None:
     assert not schedule(state, now, budget).actions, "the world does not come to rest"
 
 
-FOUND = 5_100_697
-"""Others were evicted for one who was let in nowhere once they had gone, for evenness with them, and got no promise."""
+FOUND = (5_100_697, 9_763_205)
+"""Others were evicted for one who was let in nowhere once they had gone, for evenness with them, and got no promise;
+the share of a queue changed, and what it had left of it did not."""
 
 
-@pytest.mark.parametrize("seed", [*range(FUZZ // 4), FOUND])
+@pytest.mark.parametrize("seed", [*range(FUZZ // 4), *FOUND])
 def test_worlds_in_which_everything_changes_keep_every_invariant(seed: int) -> None:
     eventful_world(seed)

@@ -527,3 +527,18 @@ def test_what_a_queue_runs_on_a_cordoned_node_it_need_not_keep_elsewhere() -> No
     assert not bound(schedule(state, 0))
     state.bind(Placement("x/k", "main", "t0", "n1", ("g0", "g1")))
     assert [place[:2] for place in bound(schedule(state, 0))] == [("x/w", "n0")]
+
+
+# -- what is left ----------------------------------------------------------------------------------
+
+
+def test_what_is_left_of_a_share_is_told_also_where_another_resource_has_to_be_divided_anew() -> None:
+    state = world(node("n0", 0, cpu=1))
+    state.set_queue(QueueSpec("a", quota={"gpu": 4000, "cpu": 0}))  # of CPUs nobody is owed any, and there is but one
+    for name in ("x/v", "x/w"):
+        state.set_workload(work(name, "a", 1, 1, cpu=1000))
+    schedule(state, 0)
+    state.remove_workload("x/w")
+    assert state.tree.slack.own()[0].tolist() == [[2000, 1000, 0, 0]], "as divided last"
+    schedule(state, 0)
+    assert state.tree.slack.own()[0].tolist() == [[1000, 1000, 0, 0]]
