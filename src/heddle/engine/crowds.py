@@ -111,7 +111,6 @@ class Crowds:
         self._shunning: dict[str, dict[str, _Rows]] = {}  # crowd -> level -> those who keep apart from it by that
         self._sought: dict[str, int] = {}  # crowd -> pod sets whose room depends on where it is
         self._labels: dict[str, _Label] = {}
-        self.joined = 0  # moves whenever somebody came to run whose company is sought
 
     # -- what there is -----------------------------------------------------------------------------
 
@@ -126,6 +125,10 @@ class Crowds:
                 del self._sought[crowd]
         return first
 
+    def sought(self, wish: Neighbours) -> bool:
+        """Whether anybody's room depends on where the tasks of such a pod set are."""
+        return bool(self._sought) and any(crowd in self._sought for crowd in wish.crowds)
+
     def count(self, wish: Neighbours, how: Presence, row: int, sign: int) -> bool:
         """A task of such a pod set is on a row (``sign=-1``: no longer); whether others may find room by that."""
         opens = False
@@ -137,7 +140,6 @@ class Crowds:
                 del self._members[crowd]
             if sign > 0 and crowd in self._sought:
                 opens = True
-                self.joined += how is Presence.RUNS
         for rule in wish.apart:
             by_level = self._shunning.setdefault(rule.crowd, {})
             if rule.level not in by_level:

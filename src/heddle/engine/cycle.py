@@ -66,7 +66,7 @@ class Cycle:
         self.spared_until = math.inf  # the earliest moment at which a minimum runtime ends that spared somebody
         self.budgets: set[str] = set()  # disruption budgets that kept somebody where he is
         self.impatient, self.patient_until = patience.outlook(state, now)
-        self.joined = state.crowds.joined  # as of when those who seek company were last all heard
+        self.company: set[tuple[Task, int]] = set()  # who had come, and where, when all who seek it were last heard
         self._shadow_searches = 0
         # as of which value of `freed` and how many moves there may be a free place for which rows of `asks`
         self._fitting: tuple[int, int, Ints | None] = (-1, 0, None)

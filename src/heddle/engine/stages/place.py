@@ -46,12 +46,23 @@ def grow_into_idle_room(cycle: Cycle) -> None:
 def place_beside_those_who_came(cycle: Cycle) -> None:
     """Those who seek the company of others are heard again once it has come."""
     for _ in range(_ROUNDS):
-        if cycle.joined == cycle.state.crowds.joined:
+        came = _company(cycle)
+        if came <= cycle.company:
             return
-        cycle.joined = cycle.state.crowds.joined
+        cycle.company = came
         cycle.reopen()
         for place_again in PASSES:
             place_again(cycle)
+
+
+def _company(cycle: Cycle) -> set[tuple[Task, int]]:
+    """Who started in this cycle, and where, of those whose company is sought."""
+    found: set[tuple[Task, int]] = set()
+    for task in cycle.bind_reason:
+        wish = task.work.spec.pod_sets[task.part].neighbours if task.work.social else None
+        if wish is not None and task.state is TaskState.BOUND and cycle.state.crowds.sought(wish):
+            found.add((task, task.row))
+    return found
 
 
 PASSES = (place_within_fair_share, grow_within_fair_share, place_into_idle_room, grow_into_idle_room)
