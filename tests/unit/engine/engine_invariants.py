@@ -385,8 +385,9 @@ def capped(state: State, work: Work, at: Queue, column: int) -> None:
     assert cap is None or used_by(state, at.name, user, column) <= cap, f"{user} is above the user limit of {at.name}"
 
 
-def lines_kept(state: State, plan: Plan) -> None:
-    """After the plan: in a strict line nobody started behind one who waits without a promise.
+def lines_kept(state: State, plan: Plan, stood: dict[str, tuple[int, float, str]]) -> None:
+    """After the plan: in a strict line nobody started behind one who waits without a promise, as they ``stood`` before
+    it: a gang that had lost members went first.
 
     A promise that was made before is kept, whoever is ahead by now; and who ran when the others started, and lost its
     place later in the same plan, did not wait then.
@@ -397,7 +398,7 @@ def lines_kept(state: State, plan: Plan) -> None:
             work = state.works[action.placement.workload]
             if work.queue is None or work.queue.spec.ordering != "StrictFIFO":
                 continue
-            ahead = [key for key in work.queue.waiting if key < state.lines.key_of(work)]
+            ahead = [key for key in work.queue.waiting if stood[key[2]] < stood[work.name]]
             waits = [state.works[key[2]] for key in ahead if key[2] not in evicted]
             assert all(w.whole() or w.promised_whole() for w in waits), f"{work.name} passed the head of its line"
 
@@ -511,12 +512,13 @@ def plan_checked(state: State, now: float, budget: Budget | None = None) -> Plan
 
 def carry_out(state: State, plan: Plan, now: float, *, release: bool) -> None:
     """Applies a plan; with ``release`` the evicted are gone at once."""
+    stood = {name: state.lines.key_of(work) for name, work in state.works.items()}
     for action in plan.actions:
         state.apply(action, now)
     gangs_whole(state, plan)
     steps_kept(state, plan)
     caps_kept(state, plan)
-    lines_kept(state, plan)
+    lines_kept(state, plan, stood)
     promises_fit(state, plan)
     arranged(state, plan)
     beside_the_right_ones(state, plan)
