@@ -489,14 +489,16 @@ class RoomSearch:
             self.gone[-1] = (victim, tuple(begun), promises)
             return True
         groups = victim.groups if victim.whole() else None  # without the rest what is left of it could not work
-        if groups is not None and (torn := self._first_group(victim, groups.torn(victim.bound), row)):
-            self._leave(victim, torn)
+        torn = groups.torn(victim.bound) if groups is not None else []
+        if torn and (rest := self._first_group(victim, torn, row)):
+            self._leave(victim, rest)
             return True
         elastic = [
             task
             for task in running
             if (victim.may_lose(task.part) or (self.cycle.placed_now(task) and self._spare(task)))
             and (row is None or task.row == row)
+            and not (groups is not None and groups.of[task.part] in torn)  # these stop together or not at all
         ]
         if elastic and victim.whole() and (step := self._newest_step(victim, elastic, row)):
             self._leave(victim, step)

@@ -117,3 +117,21 @@ def test_a_rebuilt_state_knows_the_budgets() -> None:
     again = State.rebuild(state.snapshot())
     assert again.snapshot() == state.snapshot()
     assert schedule(again, 0) == schedule(state, 0)
+
+
+def test_of_a_group_below_its_minimum_that_a_budget_keeps_nothing_leaves() -> None:
+    state = world(node("n0"), a=4)
+    sets = (
+        PodSet("some", ("s0",), 0, gpu=1000, group="x"),
+        PodSet("both", ("b0", "b1"), 2, gpu=1000, group="x", budgets=("serve",)),
+        PodSet("rest", ("r0",), 1, gpu=2000, group="y"),
+    )
+    state.set_workload(WorkloadSpec("x/w", "a", sets, min_groups=1))
+    state.set_disruption_budgets({"serve": 1})
+    for pods, task, devices in (("some", "s0", ("g0",)), ("both", "b0", ("g1",)), ("rest", "r0", ("g2", "g3"))):
+        state.bind(Placement("x/w", pods, task, "n0", devices))
+    state.set_workload(work("x/high", "a", priority=1))
+    assert not victims(schedule(state, 0)), "what is left of the group would be of even less use"
+    state.set_disruption_budgets({})
+    plan = schedule(state, 0)
+    assert [action.task for action in plan.actions if isinstance(action, Evict)] == ["s0", "b0"]
