@@ -22,12 +22,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from heddle.api.core import ConfigMap
-from heddle.api.errors import ApiError, BadRequest, Expired, NotFound, Unavailable
+from heddle.api.errors import ApiError, BadRequest, Expired, Invalid, NotFound, Unavailable
 from heddle.api.meta import LocalObjectReference, ObjectMeta, Resources
 from heddle.api.mig import resource_of, unknown, well_formed
 from heddle.api.pod import EnvFromSource, EnvVar
 from heddle.api.registry import CONFIGMAPS, PODS, TRAININGJOBS, Resource, by_kind, find
 from heddle.api.trainingjob import Checkpoint, JobVolume, TrainingJob, TrainingJobSpec
+from heddle.api.validate import check
 from heddle.api.workload import POD_SET_LABEL
 from heddle.control.training import ledger
 from heddle.control.training.ownership import JOB_LABEL, owner
@@ -207,15 +208,19 @@ class Client:
             old = msgspec.json.decode(await self._store.get(r, name, namespace)) if name else None
         except NotFound:
             old = None
-        if old is None:
-            blob = await self._store.create(r, stamped, namespace, dry_run=dry_run)
-            return decode(r, blob), "created"
-        before = (old["metadata"].get("annotations") or {}).get(LAST_APPLIED)
-        patch = _merge_patch(msgspec.json.decode(before) if before else {}, stamped)
-        blob = await self._store.patch(r, name, patch, namespace=namespace, type=PatchType.MERGE, dry_run=dry_run)
-        new = decode(r, blob)
-        same = new.metadata.resource_version == old["metadata"]["resourceVersion"]
-        return new, "unchanged" if same else "configured"
+        try:
+            if old is None:
+                blob = await self._store.create(r, stamped, namespace, dry_run=dry_run, strict=True)
+                return decode(r, blob), "created"
+            before = (old["metadata"].get("annotations") or {}).get(LAST_APPLIED)
+            patch = _merge_patch(msgspec.json.decode(before) if before else {}, stamped)
+            blob = await self._store.patch(
+                r, name, patch, namespace=namespace, type=PatchType.MERGE, dry_run=dry_run, strict=True
+            )
+        except (BadRequest, Invalid) as error:
+            raise _clearer(r, wish, error) from None
+        same = _content(msgspec.json.decode(blob)) == _content(old)
+        return decode(r, blob), "unchanged" if same else "configured"
 
     def delete(self, kind: str, name: str, *, namespace: str | None = None) -> None:
         """Delete an object and what it owns."""
@@ -538,6 +543,26 @@ def resource(kind: str) -> Resource:
 
 async def _opened(kubeconfig: Path | None, context: str | None) -> Any:
     return connect(kubeconfig, context)
+
+
+def _content(obj: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest can say of an object: a dry run of Kubernetes changes this and leaves the resourceVersion."""
+    counted = ("resourceVersion", "generation", "managedFields")
+    meta = {key: value for key, value in obj["metadata"].items() if key not in counted}
+    return {key: value for key, value in obj.items() if key != "status"} | {"metadata": meta}
+
+
+def _clearer(r: Resource, wish: dict[str, Any], error: ApiError) -> ApiError:
+    """kube-apiserver's refusal of unknown fields, which repeats the whole object, as heddle's own server says it."""
+    _, strict, said = str(error).partition("strict decoding error: ")
+    if not strict:
+        return error
+    try:
+        check(r, wish)
+    except Invalid as better:
+        return better
+    name = (wish.get("metadata") or {}).get("name", "")
+    return BadRequest(f"{r.kind}{'.' + r.group if r.group else ''} {name!r} is invalid: {said}")
 
 
 def _merge_patch(before: Any, after: dict[str, Any]) -> dict[str, Any]:

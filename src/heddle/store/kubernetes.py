@@ -200,14 +200,21 @@ class KubernetesStore:
             raise Unavailable(f"{self._server}: {error or type(error).__name__}") from error
 
     async def create(
-        self, r: Resource, obj: Object, namespace: str = "", *, subresource: str = "", dry_run: bool = False
+        self,
+        r: Resource,
+        obj: Object,
+        namespace: str = "",
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
+        strict: bool = False,
     ) -> bytes:
-        """See `Store.create`."""
+        """See `Store.create`; `strict`: a field that the server does not know is refused, and not left out."""
         obj = _typed(r, obj) if not subresource else {"apiVersion": "v1", "kind": "Binding", **obj}
         m = obj.get("metadata") or {}
         name = m.get("name", "") if subresource else ""
         path = r.path(namespace or m.get("namespace", ""), name, subresource)
-        return await self._call("POST", path, _dry(dry_run), obj)
+        return await self._call("POST", path, _dry(dry_run) | _strict(strict), obj)
 
     async def replace(self, r: Resource, obj: Object, *, subresource: str = "", dry_run: bool = False) -> bytes:
         """See `Store.replace`."""
@@ -225,10 +232,11 @@ class KubernetesStore:
         type: PatchType = PatchType.MERGE,  # noqa: A002
         subresource: str = "",
         dry_run: bool = False,
+        strict: bool = False,
     ) -> bytes:
-        """See `Store.patch`."""
+        """See `Store.patch`, and `create` for `strict`."""
         path = r.path(namespace, name, subresource)
-        return await self._call("PATCH", path, _dry(dry_run), patch, type.value)
+        return await self._call("PATCH", path, _dry(dry_run) | _strict(strict), patch, type.value)
 
     async def delete(
         self,
@@ -343,6 +351,10 @@ def _query(**parameters: str | int) -> dict[str, str]:
 
 def _dry(dry_run: bool) -> dict[str, str]:
     return {"dryRun": "All"} if dry_run else {}
+
+
+def _strict(strict: bool) -> dict[str, str]:
+    return {"fieldValidation": "Strict"} if strict else {}
 
 
 def _error(content: bytes, code: int) -> ApiError:

@@ -1,14 +1,19 @@
-"""A client that is closed while its other threads are still asking."""
+"""A client that is closed while its other threads are still asking; what its apply says on a cluster."""
 
+import copy
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import heddle
-from heddle.api.errors import Unavailable
+from heddle.api.errors import Invalid, Unavailable
+from heddle.store.patch import merge
+
+QUEUE = {"apiVersion": "heddle.dev/v1alpha1", "kind": "Queue", "metadata": {"name": "q"}, "spec": {}}
 
 
 class Endless:
@@ -63,3 +68,49 @@ def test_what_another_thread_asks_while_it_is_closed_is_refused_and_not_forgotte
         thread.join(10)
         assert not thread.is_alive()
     assert ends == ["this client is closed"] * 3
+
+
+class KubeApiServer:
+    """As kube-apiserver with one Queue: a dry run leaves its resourceVersion, and unknown fields fall away quietly."""
+
+    def __init__(self) -> None:
+        meta = {"name": "q", "uid": "u", "resourceVersion": "7", "generation": 1}
+        self.queue: dict[str, Any] = {**QUEUE, "metadata": meta, "status": {"pending": 3}}
+
+    async def get(self, r: Any, name: str, namespace: str = "") -> bytes:
+        return msgspec.json.encode(self.queue)
+
+    async def patch(self, r: Any, name: str, patch: dict[str, Any], **how: Any) -> bytes:
+        if how.pop("strict", False) and "wieght" in patch["spec"]:
+            raise Invalid(f'The request is invalid: patch: {patch}: strict decoding error: unknown field "spec.wieght"')
+        changed = merge(copy.deepcopy(self.queue), patch)
+        if not how["dry_run"]:
+            self.queue = changed
+            changed["metadata"]["resourceVersion"] = "8"
+        return msgspec.json.encode(changed)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def on_cluster(monkeypatch: pytest.MonkeyPatch) -> heddle.Client:
+    monkeypatch.setattr("heddle.sdk.client.connect", lambda kubeconfig, context: KubeApiServer())
+    return heddle.Client()
+
+
+def test_a_dry_run_of_apply_says_what_the_real_one_would_say(on_cluster: heddle.Client) -> None:
+    wider = {**QUEUE, "spec": {"quota": {"nvidia.com/gpu": 16}}}
+    assert on_cluster.apply(wider, dry_run=True)[1] == "configured"
+    assert on_cluster.apply(wider)[1] == "configured"
+    assert on_cluster.apply(wider, dry_run=True)[1] == "unchanged"
+    assert on_cluster.apply(wider)[1] == "unchanged"
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_field_that_a_cluster_does_not_know_is_refused_with_the_one_that_was_meant(
+    on_cluster: heddle.Client, dry_run: bool
+) -> None:
+    with pytest.raises(Invalid) as refused:
+        on_cluster.apply({**QUEUE, "spec": {"wieght": 3}}, dry_run=dry_run)
+    assert str(refused.value) == "Queue.heddle.dev 'q' is invalid: spec.wieght: unknown field; did you mean weight?"
