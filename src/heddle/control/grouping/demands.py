@@ -91,7 +91,7 @@ def _demand(pod: Pod, shape: bytes, where: tuple[Terms, ...], waits: tuple[str, 
         resources=requests.resources(requests.of(pod)),
         node_selector=dict(spec.node_selector),
         node_affinity=NodeAffinity(required=required, preferred=preferred),
-        faults=(*faults, *waits, *_unsupported(pod)),
+        faults=(*faults, *waits, *unsupported(pod)),
     )
 
 
@@ -140,10 +140,11 @@ def _expression(m: NodeSelectorRequirement, key: str) -> LabelExpression:
     return LabelExpression(key=key, operator=m.operator, values=list(m.values))  # type: ignore[arg-type]
 
 
-def _unsupported(pod: Pod) -> Iterator[str]:
+def unsupported(pod: Pod) -> Iterator[str]:
+    """What a pod on a cluster must not ask for yet."""
     spec = pod.spec
     if spec.resource_claims:
         yield "spec.resourceClaims: dynamic resource allocation is not supported yet"
     for name in (GPU_SHARE_ANNOTATION, GPU_MEMORY_ANNOTATION):
         if name in pod.metadata.annotations:
-            yield f"annotation {name}: shares of a GPU are not supported on Kubernetes yet"
+            yield f"annotation {name}: shares of a GPU are not supported on Kubernetes yet; ask for whole ones or MIG"

@@ -7,6 +7,7 @@ from heddle.api.core import SCHEDULER_NAME
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
 from heddle.api.workload import POD_GROUP_LABEL, POD_SET_LABEL, NodeTerm, Workload
+from heddle.control.grouping.demands import unsupported
 from heddle.control.grouping.groups import ALONE, Group, Groups
 from heddle.control.grouping.neighbours import Neighbourhood
 from heddle.control.grouping.requests import claims_of
@@ -164,8 +165,10 @@ class Works:
         group = self._derived.get(key)
         if group or self._groups is None:
             return group.fault if group else ""
-        waiting = (pod for pod in self._pods.get(key, {}).values() if pod.spec.volumes and not pod.spec.node_name)
-        return "; ".join(dict.fromkeys(fault for pod in waiting for fault in self._groups.reach(pod)[1]))
+        waiting = [pod for pod in self._pods.get(key, {}).values() if not pod.spec.node_name]
+        faults = [fault for pod in waiting for fault in unsupported(pod)]
+        faults += [fault for pod in waiting if pod.spec.volumes for fault in self._groups.reach(pod)[1]]
+        return "; ".join(dict.fromkeys(faults))
 
     def reach_of(self, pod: Pod) -> list[NodeTerm]:
         """What the volumes of a pod of a Workload object demand; where pods make up a workload, its spec says it."""
@@ -174,10 +177,13 @@ class Works:
         return self._groups.reach(pod)[0]
 
     def reach_of_new(self, pods: Collection[Pod]) -> tuple[dict[str, list[NodeTerm]], list[str]]:
-        """The same of pods that are not there, by name, and why they would have to wait for volumes."""
-        found = {pod.metadata.name: self._groups.reach(pod, pods) for pod in pods} if self._groups else {}
-        faults = dict.fromkeys(fault for _, why in found.values() for fault in why)
-        return {name: terms for name, (terms, _) in found.items()}, list(faults)
+        """The same of pods that are not there, by name, and why they would have to wait."""
+        if self._groups is None:
+            return {}, []
+        found = {pod.metadata.name: self._groups.reach(pod, pods) for pod in pods}
+        faults = [fault for pod in pods for fault in unsupported(pod)]
+        faults += [fault for _, why in found.values() for fault in why]
+        return {name: terms for name, (terms, _) in found.items()}, list(dict.fromkeys(faults))
 
     def sets(self, key: str) -> Mapping[str, str] | None:
         """Pods to pod sets, where their labels do not say it."""

@@ -7,7 +7,7 @@ import pytest
 
 from heddle.api.pod import Pod
 from heddle.api.queue import Queue
-from heddle.api.workload import WorkloadStatus
+from heddle.api.workload import Workload, WorkloadStatus
 from heddle.control.grouping.groups import Group, Groups
 from heddle.control.grouping.kinds import Owner, OwnerKind, known
 from heddle.control.scheduling.works import Works
@@ -166,3 +166,24 @@ def test_a_workload_has_its_pods_as_they_are_though_not_all_news_makes_it_anew()
     assert [p.spec.node_name for p in works.pods(key)] == ["n"]
     works.remove_pod(pod("a", nodeName="n"))
     assert works.pods(key) == []
+
+
+@pytest.mark.parametrize("annotation", ["heddle.dev/gpu-share", "heddle.dev/gpu-memory"])
+def test_a_share_of_a_gpu_waits_on_a_cluster_whether_pods_or_an_object_make_up_the_workload(annotation: str) -> None:
+    training = msgspec.convert(
+        {
+            "metadata": {"name": "train", "namespace": "ns"},
+            "spec": {"queue": "q", "podSets": [{"name": "nodes", "count": 1}]},
+        },
+        Workload,
+    )
+    works = Works({"ns/train": training}, {}, World().groups)
+    asks = {"annotations": {annotation: "500m"}}
+    part = pod("train-0", {"heddle.dev/workload": "train"}, meta=asks)
+    keys = [key for one in (part, pod("alone", meta=asks)) for key in works.set_pod(one)]
+    for key in keys:
+        works.refresh(key)
+        assert f"annotation {annotation}: shares of a GPU are not supported on Kubernetes yet" in works.fault(key), key
+    assert works.reach_of_new([part]) == ({"train-0": []}, [works.fault("ns/train")])
+    works.set_pod(pod("train-0", {"heddle.dev/workload": "train"}, meta=asks, nodeName="n"))
+    assert works.fault("ns/train") == "", "what runs already is left alone"
