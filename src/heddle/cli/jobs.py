@@ -337,7 +337,7 @@ def _follow_logs(c: Any, job: TrainingJob, printer: Printer, *, role: str, tail:
 
 
 def explain(
-    name: Annotated[str, typer.Argument(help="Job (or workload).")],
+    name: Annotated[str, typer.Argument(help="Job; on a cluster also a workload, a pod, or a Job of Kubernetes.")],
     namespace: Namespace = "default",
     output: PlainOutput = "",
 ) -> None:

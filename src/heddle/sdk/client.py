@@ -497,7 +497,7 @@ class Client:
         return self._each(self._store.stream(PODS.path(self.namespace, pod, "log"), query))
 
     def explain(self, name: str) -> dict[str, Any]:
-        """Why a workload (a job's has its name; on a cluster a pod's will do) waits, what helps, what it cost."""
+        """Why a workload (a job's has its name; on a cluster a pod's or a Job's will do) waits; what helps; its cost."""
         query = {"name": name, "namespace": self.namespace}
         found: dict[str, Any] = self._do(self._asking.explain(query))
         return found

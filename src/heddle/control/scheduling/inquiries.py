@@ -25,9 +25,11 @@ class Inquiries:
         self._world, self._costs, self._obstacles, self._budget, self._lock = world, costs, obstacles, budget, lock
 
     def key_of(self, namespace: str, name: str) -> str:
-        """The workload of this name, or else that of the pod of this name; "" = there is neither."""
-        key = f"{namespace}/{name}"
-        return key if self._world.works.get(key) is not None else self._world.works.key_of(namespace, name)
+        """The workload of this name, else that of the pod or the Job (JobSet ...) of this name; "" = there is none."""
+        key, works = f"{namespace}/{name}", self._world.works
+        if works.get(key) is not None:
+            return key
+        return works.key_of(namespace, name) or works.of_owner(namespace, name)
 
     async def explain(self, key: str) -> Answer:
         """Why a workload waits and what would help, by real what-ifs on the present state; and what it cost others.

@@ -204,6 +204,17 @@ class Works:
         """The same by a pod's namespace and name."""
         return self._key_of.get((namespace, name), "")
 
+    def of_owner(self, namespace: str, name: str) -> str:
+        """The workload of the pods of a Job (JobSet ...) of this name, of several one that waits; "" = none."""
+        found: dict[str, bool] = {}
+        for (_, space, owner), pods in self._owned.items():
+            if (space, owner) == (namespace, name):
+                found |= {key: self._waits(key) for identity in pods if (key := self._key_of.get(identity))}
+        return min(found, key=lambda key: (not found[key], key), default="")
+
+    def _waits(self, key: str) -> bool:
+        return any(not pod.spec.node_name for pod in self.pods(key))
+
     def pod(self, key: str, name: str) -> Pod | None:
         """One pod of a workload."""
         return self._pods.get(key, {}).get(name)

@@ -187,3 +187,15 @@ def test_a_share_of_a_gpu_waits_on_a_cluster_whether_pods_or_an_object_make_up_t
     assert works.reach_of_new([part]) == ({"train-0": []}, [works.fault("ns/train")])
     works.set_pod(pod("train-0", {"heddle.dev/workload": "train"}, meta=asks, nodeName="n"))
     assert works.fault("ns/train") == "", "what runs already is left alone"
+
+
+def test_a_workload_is_found_by_the_job_whose_pods_it_is_and_one_that_waits_before_others() -> None:
+    works = Works({}, {}, World(indexed(2)).groups)
+    gang = [pod(f"train-{at}", {JOB: "train"}) for at in range(2)]
+    singles = [pod("a", {JOB: "many"}, nodeName="n"), pod("b", {JOB: "many"}), pod("c", {JOB: "many"}, nodeName="n")]
+    for one in gang + singles:
+        for key in works.set_pod(one):
+            works.refresh(key)
+    assert works.of_owner("ns", "train") == "ns/job-train-01234"
+    assert works.of_owner("ns", "many") == "ns/(pod) b"
+    assert works.of_owner("elsewhere", "train") == works.of_owner("ns", "other") == ""
