@@ -4,13 +4,15 @@ import re
 
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _WORDS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-_SLURM = re.compile(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?")
+_SLURM = re.compile(r"(\d+)-(\d+)(?::(\d\d)(?::(\d\d))?)?|()(\d+):(\d\d):(\d\d)")
 
 
 def duration(text: str) -> int:
-    """Seconds of a span: 90m, 2h30m, 45s, 1d12h; or as Slurm writes it, [days-]hours:minutes[:seconds].
+    """Seconds of a span: 90m, 2h30m, 45s, 1d12h; or as Slurm writes it, days-hours[:minutes[:seconds]] or
+    hours:minutes:seconds.
 
-    A plain number is refused: it is minutes to Slurm and seconds to Kubernetes.
+    Refused is what people read in two ways: a plain number is minutes to Slurm and seconds to Kubernetes, and 1:30 is
+    minutes and seconds to Slurm and hours and minutes to most others.
 
     Raises:
         ValueError: it is none, or nothing.
@@ -19,7 +21,8 @@ def duration(text: str) -> int:
     if text and (found := _WORDS.fullmatch(text)):
         seconds = sum(int(number or 0) * unit for number, unit in zip(found.groups(), _UNITS.values(), strict=True))
     elif found := _SLURM.fullmatch(text):
-        days, hours, minutes, rest = (int(number or 0) for number in found.groups())
+        groups = found.groups()
+        days, hours, minutes, rest = (int(number or 0) for number in (groups[4:] if groups[0] is None else groups[:4]))
         seconds = days * 86400 + hours * 3600 + minutes * 60 + rest
     if seconds <= 0:
         raise ValueError(f"{text!r} is no span of time; write it as 90m, 2h30m, 1d12h or 1-12:00:00")
