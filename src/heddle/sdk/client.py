@@ -9,6 +9,7 @@ Calls block; a thread of the client's own runs the connection. Errors are those 
 """
 
 import asyncio
+import math
 import queue
 import secrets
 import threading
@@ -352,11 +353,11 @@ class Client:
         given = caller.environment(env) if here else dict(env or {})
         resources: Resources = {}
         if gpus:
-            resources["nvidia.com/gpu"] = int(gpus) if gpus == int(gpus) else f"{round(gpus * 1000)}m"
+            resources["nvidia.com/gpu"] = _amount("gpus", gpus)
         if mig:
             resources[resource_of(mig)] = 1
         if cpus:
-            resources["cpu"] = f"{round(cpus * 1000)}m"
+            resources["cpu"] = _amount("cpus", cpus)
         if memory:
             resources["memory"] = memory
         base = "".join(c if c.isalnum() else "-" for c in Path(command[0]).stem.lower()).strip("-") if command else ""
@@ -497,7 +498,7 @@ class Client:
         return self._each(self._store.stream(PODS.path(self.namespace, pod, "log"), query))
 
     def explain(self, name: str) -> dict[str, Any]:
-        """Why a workload (a job's has its name; on a cluster a pod's or a Job's will do) waits; what helps; its cost."""
+        """Why a workload (a job's has its name; on a cluster a pod's, or a Job's) waits, what helps, what it cost."""
         query = {"name": name, "namespace": self.namespace}
         found: dict[str, Any] = self._do(self._asking.explain(query))
         return found
@@ -543,6 +544,13 @@ def resource(kind: str) -> Resource:
 
 async def _opened(kubeconfig: Path | None, context: str | None) -> Any:
     return connect(kubeconfig, context)
+
+
+def _amount(name: str, amount: float) -> int | str:
+    """A number as a quantity; what a quantity cannot say is refused: rounded, a small share would be no GPU at all."""
+    if not math.isfinite(amount) or abs(amount * 1000 - round(amount * 1000)) > 1e-6:
+        raise BadRequest(f"{name}: {amount:g} is not valid; give a number with three decimals at most, such as 0.25")
+    return int(amount) if amount == int(amount) else f"{round(amount * 1000)}m"
 
 
 def _content(obj: dict[str, Any]) -> dict[str, Any]:

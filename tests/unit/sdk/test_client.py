@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 import heddle
-from heddle.api.errors import Invalid, Unavailable
+from heddle.api.errors import BadRequest, Invalid, Unavailable
 from heddle.store.patch import merge
 
 QUEUE = {"apiVersion": "heddle.dev/v1alpha1", "kind": "Queue", "metadata": {"name": "q"}, "spec": {}}
@@ -114,3 +114,11 @@ def test_a_field_that_a_cluster_does_not_know_is_refused_with_the_one_that_was_m
     with pytest.raises(Invalid) as refused:
         on_cluster.apply({**QUEUE, "spec": {"wieght": 3}}, dry_run=dry_run)
     assert str(refused.value) == "Queue.heddle.dev 'q' is invalid: spec.wieght: unknown field; did you mean weight?"
+
+
+@pytest.mark.parametrize("asked", [{"gpus": 0.0001}, {"gpus": 0.3333}, {"gpus": float("inf")}, {"cpus": 0.0004}])
+def test_an_amount_that_no_quantity_says_is_refused_and_not_rounded_away(
+    client: heddle.Client, asked: dict[str, float]
+) -> None:
+    with pytest.raises(BadRequest, match=r"a number with three decimals at most, such as 0\.25$"):
+        client.run(["true"], **asked)  # type: ignore[arg-type]
