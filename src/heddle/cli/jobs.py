@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from heddle.api.errors import ApiError, NotFound
+from heddle.api.errors import ApiError, NotFound, Unavailable
 from heddle.api.mig import asked_of
 from heddle.api.trainingjob import NodeSet, Role, TrainingJob
 from heddle.api.workload import USER_ANNOTATION
@@ -199,6 +199,9 @@ def _follow(c: Any, name: str) -> int:
     except KeyboardInterrupt:
         with printer.held():
             return _interrupted(c, name)
+    except Unavailable:
+        printer.say(f"job {name} does not end with this; once heddle answers, follow it with: heddle logs -f {name}")
+        raise
     return FAILED
 
 

@@ -197,7 +197,7 @@ class KubernetesStore:
         except (aiohttp.ClientError, OSError) as error:
             if self._session.closed:
                 return
-            raise Unavailable(f"{self._server}: {error or type(error).__name__}") from error
+            raise self._lost(error) from error
 
     async def create(
         self,
@@ -275,7 +275,12 @@ class KubernetesStore:
                 async for chunk in answer.content.iter_any():
                     yield chunk
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"{self._server}: {error or type(error).__name__}") from error
+            raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> Unavailable:
+        broken = isinstance(error, aiohttp.ClientPayloadError)  # whose text is about HTTP's framing
+        why = "the connection broke in the middle of an answer" if broken else str(error) or type(error).__name__
+        return Unavailable(f"{self._server}: {why}")
 
     async def close(self) -> None:
         """End all watches and close the session."""

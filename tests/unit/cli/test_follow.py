@@ -5,7 +5,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from heddle.api.errors import BadRequest
+import pytest
+
+from heddle.api.errors import BadRequest, Unavailable
 from heddle.api.meta import ObjectMeta
 from heddle.api.pod import (
     ContainerState,
@@ -15,7 +17,9 @@ from heddle.api.pod import (
     Pod,
     PodStatus,
 )
+from heddle.api.trainingjob import TrainingJob
 from heddle.cli.follow import PodLog, Printer, joined, run_of
+from heddle.cli.jobs import _follow
 
 
 def stamp(second: int) -> str:
@@ -118,3 +122,17 @@ def test_a_run_keeps_its_name_when_it_ends() -> None:
     again = ContainerState(terminated=ContainerStateTerminated(container_id="heddle://3/1"))
     assert run_of(pod(running, ended)) == run_of(pod(again, ended)) == "u/1"
     assert run_of(pod(ContainerState())) == ""
+
+
+class Killed:
+    """A client whose server ends while a job is followed."""
+
+    def follow(self, kind: str, name: str) -> Iterator[TrainingJob]:
+        raise Unavailable("https://127.0.0.1:1: the connection broke in the middle of an answer")
+        yield
+
+
+def test_who_follows_a_job_is_told_that_it_does_not_end_with_heddle(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Unavailable):
+        _follow(Killed(), "train")
+    assert "once heddle answers, follow it with: heddle logs -f train" in capsys.readouterr().err

@@ -17,6 +17,7 @@ class Server:
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.answers = True
+        self.breaks = False
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -24,6 +25,12 @@ class Server:
         self.heard.append(request.method)
         if not self.answers and request.transport is not None:
             request.transport.abort()
+        if self.breaks and request.transport is not None:
+            answer = web.StreamResponse()
+            await answer.prepare(request)
+            await answer.write(b"tick")
+            request.transport.close()
+            return answer
         return web.json_response({})
 
 
@@ -74,4 +81,13 @@ async def test_who_may_not_write_sends_nothing_and_may_read(server: Server) -> N
     assert not isinstance(refused.value, Unreachable), "it is known that it was not done"
     await store.get(PODS, "p", "default")
     assert server.heard == ["GET"]
+    await store.close()
+
+
+async def test_a_stream_that_breaks_is_told_in_words_and_not_in_those_of_http(server: Server) -> None:
+    server.breaks = True
+    store = KubernetesStore(server.url)
+    with pytest.raises(Unavailable, match=r"the connection broke in the middle of an answer$"):
+        async for _ in store.stream("/log"):
+            pass
     await store.close()
