@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from rich.markup import escape
+
 from heddle.cli.show import console
 
 
@@ -33,7 +35,7 @@ def cost(answer: dict[str, Any]) -> None:
 def _list(title: str, rows: list[dict[str, str]]) -> None:
     console.print(f"{title}:")
     for row in rows:
-        console.print(f"  - {row['message']}  [dim]({row['code']})[/dim]")
+        console.print(f"  - {escape(row['message'])}  [dim]({row['code']})[/dim]")
 
 
 def preview(found: dict[str, Any]) -> None:

@@ -16,7 +16,12 @@ _NEVER = {
     ReasonCode.IMPOSSIBLE_SPREAD,
     ReasonCode.IMPOSSIBLE_SLICES,
     ReasonCode.NO_NODE_MATCHES,
+    ReasonCode.NO_GPU_MATCHES,
     ReasonCode.TOPOLOGY_UNKNOWN,
+    ReasonCode.QUEUE_NOT_FOUND,
+    ReasonCode.QUEUE_INACTIVE,
+    ReasonCode.QUEUE_HAS_CHILDREN,
+    ReasonCode.QUEUE_STOPPED,
 }
 """No end of other work helps; there is nothing to foresee."""
 
