@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, field
 
+from heddle.api import quantity
 from heddle.api.meta import Struct
 
 NAMESPACE = "heddle-system"
@@ -117,9 +118,22 @@ def convert(raw: dict[str, Any]) -> Values:
     """
     _known(raw, msgspec.to_builtins(_everything(Values())), "")
     try:
-        return msgspec.convert(raw, Values)
+        values = msgspec.convert(raw, Values)
     except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from None
+        fault, _, where = str(error).partition(" - at `$.")
+        raise ValueError(f"{where.rstrip('`')}: {fault}" if where else fault) from None
+    for part in ("requests", "limits"):
+        for name, value in getattr(values.resources, part).items():
+            _quantity(f"resources.{part}.{name}", value)
+    return values
+
+
+def _quantity(where: str, value: int | str) -> None:
+    # kube-apiserver would refuse the Deployment, when all before it is there already
+    try:
+        quantity.milli(value)
+    except (ValueError, ArithmeticError):
+        raise ValueError(f'{where}: {value!r} is not valid; give a quantity such as 4, "500m" or "16Gi"') from None
 
 
 def _known(raw: dict[str, Any], defaults: dict[str, Any], path: str) -> None:
