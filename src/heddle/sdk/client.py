@@ -209,6 +209,7 @@ class Client:
             old = msgspec.json.decode(await self._store.get(r, name, namespace)) if name else None
         except NotFound:
             old = None
+        patch = stamped
         try:
             if old is None:
                 blob = await self._store.create(r, stamped, namespace, dry_run=dry_run, strict=True)
@@ -219,7 +220,7 @@ class Client:
                 r, name, patch, namespace=namespace, type=PatchType.MERGE, dry_run=dry_run, strict=True
             )
         except (BadRequest, Invalid) as error:
-            raise _clearer(r, wish, error) from None
+            raise _clearer(r, old, patch, error) from None
         same = _content(msgspec.json.decode(blob)) == _content(old)
         return decode(r, blob), "unchanged" if same else "configured"
 
@@ -560,16 +561,20 @@ def _content(obj: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in obj.items() if key != "status"} | {"metadata": meta}
 
 
-def _clearer(r: Resource, wish: dict[str, Any], error: ApiError) -> ApiError:
-    """kube-apiserver's refusal of unknown fields, which repeats the whole object, as heddle's own server says it."""
-    _, strict, said = str(error).partition("strict decoding error: ")
-    if not strict:
-        return error
+def _clearer(r: Resource, old: dict[str, Any] | None, patch: dict[str, Any], error: ApiError) -> ApiError:
+    """kube-apiserver's refusal as heddle's own server says it, where heddle finds a fault too: all of them at once."""
+    from heddle.store.patch import merge
+
+    whole = merge(old, patch)
     try:
-        check(r, wish)
+        if r.own:
+            check(r, whole)
     except Invalid as better:
         return better
-    name = (wish.get("metadata") or {}).get("name", "")
+    _, strict, said = str(error).partition("strict decoding error: ")  # before it, the whole object is repeated
+    if not strict:
+        return error
+    name = (whole.get("metadata") or {}).get("name", "")
     return BadRequest(f"{r.kind}{'.' + r.group if r.group else ''} {name!r} is invalid: {said}")
 
 

@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 from aiohttp.abc import AbstractStreamWriter
 
-from heddle.api.errors import ApiError, Expired, Unavailable, Unreachable
+from heddle.api.errors import ApiError, Expired, NotFound, Unavailable, Unreachable
 from heddle.api.registry import Resource
 from heddle.store.port import Object, Page, Patch, PatchType, Propagation, Watched
 from heddle.store.throttle import Throttle
@@ -320,7 +320,7 @@ class KubernetesStore:
                 self.throttle.answered()
                 return content
             if not _overloaded(answer, path):
-                raise _error(content, answer.status)
+                raise _no_kind(path, content) or _error(content, answer.status)
             self.throttle.refused()
             if tried < _TRIES - 1:
                 await asyncio.sleep(_pause(answer, tried))
@@ -360,6 +360,13 @@ def _dry(dry_run: bool) -> dict[str, str]:
 
 def _strict(strict: bool) -> dict[str, str]:
     return {"fieldValidation": "Strict"} if strict else {}
+
+
+def _no_kind(path: str, content: bytes) -> NotFound | None:
+    """A server without the definitions of heddle's kinds says that there is no such page, and no more."""
+    if content.strip() != b"404 page not found" or not path.startswith("/apis/heddle.dev/"):
+        return None
+    return NotFound("this cluster has none of heddle's kinds (heddle.dev); see: heddle install")
 
 
 def _error(content: bytes, code: int) -> ApiError:

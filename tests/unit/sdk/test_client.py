@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 import heddle
-from heddle.api.errors import BadRequest, Invalid, Unavailable
+from heddle.api.errors import BadRequest, Invalid, NotFound, Unavailable
 from heddle.store.patch import merge
 
 QUEUE = {"apiVersion": "heddle.dev/v1alpha1", "kind": "Queue", "metadata": {"name": "q"}, "spec": {}}
@@ -78,7 +78,12 @@ class KubeApiServer:
         self.queue: dict[str, Any] = {**QUEUE, "metadata": meta, "status": {"pending": 3}}
 
     async def get(self, r: Any, name: str, namespace: str = "") -> bytes:
+        if name != "q":
+            raise NotFound(name)
         return msgspec.json.encode(self.queue)
+
+    async def create(self, r: Any, obj: dict[str, Any], namespace: str, **how: Any) -> bytes:
+        raise Invalid("spec: Invalid value: null: some validation rules were not checked")
 
     async def patch(self, r: Any, name: str, patch: dict[str, Any], **how: Any) -> bytes:
         if how.pop("strict", False) and "wieght" in patch["spec"]:
@@ -114,6 +119,15 @@ def test_a_field_that_a_cluster_does_not_know_is_refused_with_the_one_that_was_m
     with pytest.raises(Invalid) as refused:
         on_cluster.apply({**QUEUE, "spec": {"wieght": 3}}, dry_run=dry_run)
     assert str(refused.value) == "Queue.heddle.dev 'q' is invalid: spec.wieght: unknown field; did you mean weight?"
+
+
+def test_what_a_cluster_refuses_is_told_with_every_fault_and_its_remedy(on_cluster: heddle.Client) -> None:
+    spec = {"quota": {"nvidia.com/gpu": 1.5}, "weight": -1}
+    with pytest.raises(Invalid) as refused:
+        on_cluster.apply({**QUEUE, "metadata": {"name": "new"}, "spec": spec})
+    assert {cause.field for cause in refused.value.causes} == {"spec.quota[nvidia.com/gpu]", "spec.weight"}
+    with pytest.raises(Invalid, match="some validation rules"):  # of which heddle knows nothing
+        on_cluster.apply({**QUEUE, "metadata": {"name": "new"}})
 
 
 @pytest.mark.parametrize("asked", [{"gpus": 0.0001}, {"gpus": 0.3333}, {"gpus": float("inf")}, {"cpus": 0.0004}])

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from heddle.api.errors import Unavailable, Unreachable
-from heddle.api.registry import PODS
+from heddle.api.errors import NotFound, Unavailable, Unreachable
+from heddle.api.registry import PODS, QUEUES
 from heddle.store.kubernetes import KubernetesStore
 
 
@@ -18,6 +18,7 @@ class Server:
         self.heard: list[str] = []
         self.answers = True
         self.breaks = False
+        self.knows_kinds = True
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -25,6 +26,8 @@ class Server:
         self.heard.append(request.method)
         if not self.answers and request.transport is not None:
             request.transport.abort()
+        if not self.knows_kinds:
+            return web.Response(text="404 page not found\n", status=404)
         if self.breaks and request.transport is not None:
             answer = web.StreamResponse()
             await answer.prepare(request)
@@ -90,4 +93,14 @@ async def test_a_stream_that_breaks_is_told_in_words_and_not_in_those_of_http(se
     with pytest.raises(Unavailable, match=r"the connection broke in the middle of an answer$"):
         async for _ in store.stream("/log"):
             pass
+    await store.close()
+
+
+async def test_a_cluster_without_the_kinds_of_heddle_is_told_from_one_without_the_object(server: Server) -> None:
+    server.knows_kinds = False
+    store = KubernetesStore(server.url)
+    with pytest.raises(NotFound, match=r"none of heddle's kinds .* heddle install"):
+        await store.list(QUEUES)
+    with pytest.raises(NotFound, match="404 page not found"):
+        await store.get(PODS, "p", "default")
     await store.close()
