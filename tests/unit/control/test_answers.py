@@ -43,3 +43,16 @@ def test_of_what_waits_for_the_end_of_others_it_is_said() -> None:
     found = answer(state, "waits", 0.0, Budget())
     assert found.expected is not None
     assert (found.expected.code, found.start) == ("ExpectedStart", "1970-01-01T00:01:00Z")
+
+
+def test_nothing_is_said_of_when_of_more_than_the_queue_allows_at_all() -> None:
+    state = world()
+    state.set_queue(QueueSpec("narrow", quota={"gpu": 2000}))
+    for name, gpus in (("first", 2), ("fits", 1), ("more", 3)):
+        pods = PodSet("main", ("task",), 1, gpu=1000 * gpus)
+        state.set_workload(WorkloadSpec(name, "narrow", (pods,), preemptible=False))
+    state.bind(Placement("first", "main", "task", "n", ("g0", "g1")), 0.0)
+    fits, more = (answer(state, name, 0.0, Budget()) for name in ("fits", "more"))
+    assert [reason.code for reason in (*fits.reasons, *more.reasons)] == ["OverQuota", "OverQuota"]
+    assert fits.expected is not None
+    assert more.expected is None

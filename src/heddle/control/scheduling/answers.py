@@ -24,6 +24,8 @@ _NEVER = {
     ReasonCode.QUEUE_STOPPED,
 }
 """No end of other work helps; there is nothing to foresee."""
+_CAPS = {ReasonCode.OVER_LIMIT, ReasonCode.OVER_QUOTA, ReasonCode.OVER_USER_LIMIT, ReasonCode.OVER_COUNTER}
+"""Nor where it asks for more than one of these allows at all, whoever has how much of it."""
 
 
 @dataclass(slots=True)
@@ -71,7 +73,7 @@ def answer(state: State, key: str, now: float, budget: Budget) -> Answer:
     found = explain(state, now, key, budget)
     if found.admitted:
         return Answer(key, True)
-    if any(reason.code in _NEVER for reason in found.reasons):
+    if any(r.code in _NEVER or (r.code in _CAPS and r.wanted > r.cap) for r in found.reasons):
         return Answer(key, False, told(found.reasons), told(found.changes))
     foreseen = expect(state, now, key, budget)
     return Answer(
