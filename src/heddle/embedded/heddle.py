@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import uvicorn
@@ -51,6 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 _BACKUP_AT_STOP = 600.0  # seconds: a clean stop leaves a backup that is no older
+_LOCK_TRIES = 10  # twenty a second
 
 
 class AlreadyUp(Exception):
@@ -85,12 +86,8 @@ class EmbeddedHeddle:
             AlreadyUp: another heddle runs in this directory.
         """
         self._places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = self._places.lock.open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise AlreadyUp(f"heddle is already up in {self._places.root}; stop it with: heddle down") from None
-        with lock:
+        with self._places.lock.open("w") as lock:
+            await self._lock(lock)
             self._places.running.unlink(missing_ok=True)  # left by a heddle that was killed
             store = SQLiteStore.open(self._places.database, admit)
             try:
@@ -100,6 +97,15 @@ class EmbeddedHeddle:
             finally:
                 await store.close()
                 self._places.running.unlink(missing_ok=True)
+
+    async def _lock(self, lock: IO[str]) -> None:
+        for _ in range(_LOCK_TRIES):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:  # perhaps only for a moment, by who looks whether heddle is up
+                await asyncio.sleep(0.05)
+        raise AlreadyUp(f"heddle is already up in {self._places.root}; stop it with: heddle down")
 
     async def _serve(self, store: SQLiteStore, ready: Callable[[str], None]) -> None:
         places = self._places

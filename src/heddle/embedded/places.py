@@ -1,5 +1,6 @@
 """Where embedded heddle keeps things."""
 
+import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,17 @@ class Places:
         """The heddle that is up here, or None."""
         try:
             found = msgspec.json.decode(self.running.read_bytes(), type=Running)
-            os.kill(found.pid, 0)
         except (OSError, msgspec.DecodeError):
             return None
-        return found
+        return found if self._held() else None
+
+    def _held(self) -> bool:
+        """Whether somebody has the lock: a killed heddle leaves its pid behind, which may be a stranger's by now."""
+        try:
+            with self.lock.open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False

@@ -1,6 +1,8 @@
 """Which server is meant."""
 
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,7 +19,7 @@ users: [{name: u, user: {token: t}}]
 
 
 @pytest.fixture
-def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
     """A data directory in which heddle seems to be up."""
     monkeypatch.setenv("HEDDLE_HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
@@ -26,7 +28,9 @@ def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     places.running.write_bytes(msgspec.json.encode(Running(pid=os.getpid(), url="https://127.0.0.1:1", started=0)))
     monkeypatch.setattr(connection, "_simple", lambda path: f"embedded {path}")
     monkeypatch.setattr(connection.ClusterStore, "from_config", lambda path, context: f"{path} {context}")
-    return places
+    with places.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield places
 
 
 def test_the_embedded_heddle_is_meant_where_nothing_is_said(up: Places) -> None:
@@ -50,6 +54,14 @@ def test_a_kubeconfig_that_is_not_there_is_named(up: Places, monkeypatch: pytest
     monkeypatch.setenv("KUBECONFIG", "/nowhere/config")
     with pytest.raises(Unavailable, match=r"/nowhere/config: no such kubeconfig \(from \$KUBECONFIG\)"):
         connection.connect()
+
+
+def test_a_heddle_that_was_killed_is_not_taken_for_up_though_somebody_has_its_pid_by_now(up: Places) -> None:
+    assert up.find() is not None
+    up.lock.unlink()  # the pid in running.json is this process's, which lives
+    assert up.find() is None
+    up.lock.touch()
+    assert up.find() is None
 
 
 def test_nothing_up_names_the_remedy(up: Places) -> None:
