@@ -1,7 +1,10 @@
 """Down and up again is boring."""
 
 import json
+import os
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,17 @@ def test_a_job_that_heddle_stopped_goes_on_at_the_next_start_without_a_failure(h
     heddle("up")
     ended = until(heddle, "j", "Succeeded")
     assert ended.get("restarts", 0) == 0
+
+
+def test_a_heddle_that_slept_with_its_machine_goes_on(heddle: Heddle, tmp_path: Path) -> None:
+    heddle("up")
+    pid = json.loads((tmp_path / "running.json").read_text())["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(10.5)  # a Lease of controllers on a cluster is given up after 10 s without a renewal
+    os.kill(pid, signal.SIGCONT)
+    time.sleep(2.5)  # it looks every 2 s
+    heddle("run", "--", "true")
+    assert json.loads((tmp_path / "running.json").read_text())["pid"] == pid
 
 
 def test_kept_pods_are_adopted(heddle: Heddle, tmp_path: Path) -> None:

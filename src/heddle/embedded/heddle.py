@@ -52,6 +52,7 @@ _log = logging.getLogger(__name__)
 
 _BACKUP_AT_STOP = 600.0  # seconds: a clean stop leaves a backup that is no older
 _LOCK_TRIES = 10  # twenty a second
+_YEARS = 10 * 365 * 86400.0
 
 
 class AlreadyUp(Exception):
@@ -157,8 +158,9 @@ class EmbeddedHeddle:
                 for controller in (scheduling, training, nodes):
                     group.create_task(controller.run())
 
-        # The lock on the directory already keeps other processes away; under the same name a restart need not wait.
-        election = LeaderElection(store, "heddle-controllers", "embedded")
+        # The lock on the directory already keeps other processes away; under the same name a restart need not wait, and
+        # nobody takes over from one that was asleep with its machine.
+        election = LeaderElection(store, "heddle-controllers", "embedded", duration=_YEARS, renew_deadline=_YEARS - 1)
         parts = (agent.run(), informers.run(), election.run(lead))
         workers = [asyncio.create_task(part) for part in parts]
         try:
@@ -172,7 +174,7 @@ class EmbeddedHeddle:
             stopped = asyncio.create_task(self._stop.wait())
             done, _ = await asyncio.wait([serving, stopped, *workers], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                if task is not stopped and task.exception():
+                if task is not stopped:
                     _log.error("a part of heddle ended", exc_info=task.exception())
             stopped.cancel()
         finally:
