@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+import heddle
 from heddle.api import crd
+from heddle.api.errors import Invalid
 
 pytestmark = pytest.mark.kubernetes
 
@@ -73,3 +75,19 @@ def test_a_definition_refuses_to_change_what_pods_are_made_of(controlplane: Any)
     edits = {"priority": 7, "walltimeSeconds": None, "gangGraceSeconds": 5, "maxRestarts": 9, "nodes": 4}
     assert refused(controlplane, "trainingjob", "fixed", edits) == ""
     assert refused(controlplane, "workload", "fixed", {"queue": "other", "gangGraceSeconds": 5}) == ""
+
+
+def test_apply_says_what_it_would_change_and_refuses_what_the_server_would_prune(controlplane: Any) -> None:
+    for manifest in crd.manifests():
+        kubectl(controlplane, "apply", "--server-side", "-f", "-", given=json.dumps(manifest))
+    kubectl(controlplane, "wait", "crd", "--all", "--for=condition=Established", "--timeout=30s")
+    queue = {"apiVersion": "heddle.dev/v1alpha1", "kind": "Queue", "metadata": {"name": "applied"}, "spec": {}}
+    wider, wrong = ({**queue, "spec": spec} for spec in ({"weight": 2}, {"wieght": 2}))
+    with heddle.Client(kubeconfig=controlplane.kubeconfig) as client:
+        assert [client.apply(queue, dry_run=True)[1], client.apply(queue)[1]] == ["created", "created"]
+        assert [client.apply(wider, dry_run=True)[1], client.apply(wider)[1]] == ["configured", "configured"]
+        assert [client.apply(wider, dry_run=True)[1], client.apply(wider)[1]] == ["unchanged", "unchanged"]
+        for name in ("applied", "new"):
+            with pytest.raises(Invalid, match=r"spec\.wieght: unknown field; did you mean weight\?$"):
+                client.apply({**wrong, "metadata": {"name": name}})
+        client.delete("queue", "applied")
