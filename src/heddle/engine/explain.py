@@ -253,9 +253,11 @@ def _raised_caps(ask: _WhatIf) -> Reason | None:
         for amounts, column, value in reversed(saved):
             amounts[column] = value
         tree.move_on()
-    if len(caps) != 1 or not ask.starts(ask.need, ignore_caps=True):
+    if len(caps) != 1:
         return None
     cap, whose, less = caps[0]
+    if cap.kind is not CapKind.QUOTA and not ask.starts(ask.need, ignore_caps=True):
+        return None  # more of a quota may also make others leave
     resource = ask.state.resources[cap.column]
     before, after = cap.cap, cap.used + cap.wanted
     if cap.kind is CapKind.BORROWING:
@@ -265,6 +267,17 @@ def _raised_caps(ask: _WhatIf) -> Reason | None:
         after = before + less
     name = "" if cap.kind is CapKind.COUNTER else whose.name
     return Reason(_RAISES[cap.kind], queue=name, resource=resource, cap=before, wanted=after)
+
+
+def _preemptible(ask: _WhatIf) -> Reason | None:
+    """Whether only that nobody may stop it stands in the way: such work keeps within the quota of its queue."""
+    if not ask.fixed or any(ask.work.bound):
+        return None
+    stopped_by = ask.state.tree.stopped_by
+    bound = stopped_by(ask.queue, ask.demand, fixed=True, user=ask.user, land=False)
+    if bound is None or stopped_by(ask.queue, ask.demand, fixed=False, user=ask.user, land=False):
+        return None
+    return Reason(ReasonCode.ALLOW_PREEMPTION, queue=bound.queue.name)
 
 
 def _lifted(tree: QueueTree, asker: Queue, cap: Cap) -> tuple[Queue, list[int] | dict[int, int], int] | None:
@@ -405,6 +418,7 @@ _KINDS: tuple[Callable[[_WhatIf], Reason | None], ...] = (
     _fewer_gpus,
     _relaxed_topology,
     _raised_caps,
+    _preemptible,
     _others_leave,
     _any_node,
     _any_arrangement,

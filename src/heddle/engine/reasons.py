@@ -90,6 +90,7 @@ class ReasonCode(StrEnum):
     FEWER_GROUPS = "FewerGroups"
     ANY_NEIGHBOURS = "AnyNeighbours"
     NODES_BACK = "NodesBack"
+    ALLOW_PREEMPTION = "AllowPreemption"
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,6 +429,10 @@ def render(reason: Reason) -> str:
             return f"without the stop of queue {r.queue} it would start now"
         case ReasonCode.RAISE_USER_LIMIT:
             return f"a user limit of {asked} instead of {cap} for queue {r.queue} would admit it"
+        case ReasonCode.ALLOW_PREEMPTION:
+            return (
+                f"were it preemptible, it would be admitted: such work may use more than the quota of queue {r.queue}"
+            )
         case ReasonCode.RAISE_COUNTER:
             return f"{asked} in the cluster instead of {cap} would admit it"
         case ReasonCode.RELAX_ORDERING:

@@ -81,6 +81,8 @@ class Trials:
                 return self._more_counted(change)
             case ReasonCode.NODES_BACK:
                 return self._nodes_back(change)
+            case ReasonCode.ALLOW_PREEMPTION:
+                return change if self.reworked(replace(self.spec, preemptible=True)) else None
             case ReasonCode.RESUME_QUEUE:
                 return change if self.requeued(change.queue, stop_policy="None") else None
             case ReasonCode.RELAX_ORDERING:

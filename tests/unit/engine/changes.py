@@ -124,6 +124,8 @@ def changes(state: State, name: str, said: Reason) -> tuple[list[Change], list[C
         return [back(names)], [back(names[:-1])] if len(names) > 1 else []
     if code == "ResumeQueue":
         return [queue(said.queue, lambda spec: replace(spec, stop_policy="None"))], []
+    if code == "AllowPreemption":
+        return [edited(name, lambda spec: replace(spec, preemptible=True))], []
     if code == "RelaxOrdering":
         return [queue(said.queue, lambda spec: replace(spec, ordering="BestEffort"))], []
     if code == "FewerGroups":

@@ -141,3 +141,27 @@ def test_fewer_gpus_are_those_of_the_pod_set_that_lacks_them_not_of_the_first() 
 def test_smallest_is_meant_of_the_coming_cycle() -> None:
     """One licence less sets off a preemption for somebody else here, which frees what serves who asks a cycle later."""
     advice_holds(109_020)
+
+
+def test_work_that_nobody_may_stop_is_told_what_it_could_use_if_others_might() -> None:
+    state = world(plain_node("n0", 8), a=4)
+    state.set_workload(work("x/w", "a", 8, preemptible=False))
+    found = {str(change.code): change for change in explain(state, 0, "x/w").changes}
+    assert found["AllowPreemption"].queue == "a"
+    assert render(found["AllowPreemption"]).endswith("more than the quota of queue a")
+    state.set_workload(work("x/w", "a", 8))
+    assert schedule(state, 0).verdicts["x/w"].admitted
+    state.set_queue(QueueSpec("a", quota={"gpu": 4000}, limit={"gpu": 6000}))
+    state.set_workload(work("x/w", "a", 8, preemptible=False))
+    assert "AllowPreemption" not in {str(change.code) for change in explain(state, 0, "x/w").changes}
+
+
+def test_a_quota_that_would_make_others_leave_is_named() -> None:
+    state = world(plain_node("n0", 8), plain_node("n1", 8), a=8, b=4)
+    for at in range(2):
+        state.set_workload(work(f"x/r{at}", "a", 1, 8, created=float(at)))
+    for action in schedule(state, 0).actions:
+        state.apply(action, 0)
+    state.set_workload(work("x/w", "b", 1, 8, preemptible=False, created=9))
+    raised = next(change for change in explain(state, 0, "x/w").changes if str(change.code) == "RaiseQuota")
+    assert (raised.queue, raised.cap, raised.wanted) == ("b", 4000, 8000)
