@@ -73,6 +73,7 @@ SOUND = {
     "groups": work({"group": "a"}, {"group": "a", "after": ["set-0"]}, {"group": "b"}, minGroups=2),
     "after-a-set-of-no-group": work({}, {"group": "b", "after": ["set-0"]}),
     "queue": queue(quota={GPU: 8, f"{MODEL}=H100": 4, "licenses.heddle.dev/matlab": 3}, limit={GPU: "16"}),
+    "queue-of-others": queue(limit={"hugepages-2Mi": "4Gi", "ephemeral-storage": "1Ti", "example.com/fpga": 2}),
     "topology": (TOPOLOGIES, {"levels": [{"nodeLabel": "zone"}, {"nodeLabel": "rack"}]}),
 }  # fmt: skip
 
@@ -156,6 +157,7 @@ FAULTY = {
     "after-another-group": work({"group": "a"}, {"group": "b", "after": ["set-0"]}),
     "more-groups-than-there-are": work({"group": "a"}, {"group": "a"}, minGroups=2),
     "quota-of-half-a-licence": queue(quota={"licenses.heddle.dev/matlab": "1500m"}),
+    "quota-of-no-resource": queue(quota={"gpu": 8}),
     "limit-of-no-model": queue(limit={f"{MODEL}=": 4}),
     "level-twice": (TOPOLOGIES, {"levels": [{"nodeLabel": "rack"}, {"nodeLabel": "rack"}]}),
 }

@@ -13,6 +13,11 @@ GROUP_VERSION = "heddle.dev/v1alpha1"
 GPU_MODEL_PREFIX = f"{GPU_PRODUCT_LABEL}="
 """Before a model it is the resource name, in amounts of a queue, of the GPUs of that model."""
 
+OWN_RESOURCES = ("cpu", "memory", "ephemeral-storage", "storage", "pods")
+HUGEPAGES = "hugepages-"
+"""Kubernetes' own names of resources; all others have a domain before them. Of another nothing would ever be asked."""
+RESOURCE_REMEDY = "name a resource as pods do, such as nvidia.com/gpu, cpu or memory"
+
 
 class Subject(Struct):
     """A user or a group, by the name that authentication gives it."""

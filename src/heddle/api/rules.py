@@ -15,7 +15,7 @@ from heddle.api.license import LICENSE_PREFIX
 from heddle.api.meta import Kind, Quantity, Resources
 from heddle.api.mig import MIG_PREFIX, asked_of, profile_of, unknown, well_formed
 from heddle.api.pod import Pod
-from heddle.api.queue import GPU_MODEL_PREFIX, Queue
+from heddle.api.queue import GPU_MODEL_PREFIX, HUGEPAGES, OWN_RESOURCES, RESOURCE_REMEDY, Queue
 from heddle.api.topology import Topology
 from heddle.api.trainingjob import JobVolume, NodeSet, TrainingJob, TrainingJobSpec
 from heddle.api.workload import NodeAffinity, PodSet, SliceRule, SpreadRule, Workload
@@ -113,6 +113,8 @@ def _queue(queue: Queue) -> Iterator[Fault]:
             if resource in (GPU_PRODUCT_LABEL, GPU_MODEL_PREFIX):
                 remedy = f"name a model as the node label does: {GPU_MODEL_PREFIX}NVIDIA-H100-80GB-HBM3"
                 yield Fault(f"spec.{field}[{resource}]", "FieldValueInvalid", value, remedy)
+            elif "/" not in resource and resource not in OWN_RESOURCES and not resource.startswith(HUGEPAGES):
+                yield Fault(f"spec.{field}[{resource}]", "FieldValueInvalid", value, RESOURCE_REMEDY)
     if spec.parent and spec.parent == queue.metadata.name:
         yield Fault("spec.parent", "FieldValueInvalid", spec.parent, "a queue is not its own parent; name another")
     for resource, limit in spec.limit.items():

@@ -13,7 +13,7 @@ import msgspec
 from heddle.api.core import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from heddle.api.license import LICENSE_PREFIX
 from heddle.api.mig import MIG_PREFIX, RESOURCE_PATTERN
-from heddle.api.queue import GPU_MODEL_PREFIX, GROUP_VERSION
+from heddle.api.queue import GPU_MODEL_PREFIX, GROUP_VERSION, HUGEPAGES, OWN_RESOURCES, RESOURCE_REMEDY
 from heddle.api.rules import LONGEST_NAMES, SHARED_BY_ROLES
 from heddle.api.trainingjob import NodeSet
 from heddle.api.workload import GROUPS_ANNOTATION, USER_ANNOTATION
@@ -295,6 +295,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
                 f"!has(object.spec.{name}) || !object.spec.{name}.exists(r, r in "
                 f"['{GPU_PRODUCT_LABEL}', '{GPU_MODEL_PREFIX}'])",
                 f"{name}: name a model as the node label does: {GPU_MODEL_PREFIX}NVIDIA-H100-80GB-HBM3",
+            )
+            for name in _AMOUNTS
+        ),
+        *(
+            Rule(
+                f"!has(object.spec.{name}) || object.spec.{name}.all(r, r.contains('/') || "
+                f"r in {list(OWN_RESOURCES)} || r.startsWith('{HUGEPAGES}'))",
+                f"{name}: {RESOURCE_REMEDY}",
             )
             for name in _AMOUNTS
         ),

@@ -77,6 +77,7 @@ def test_all_faults_come_at_once() -> None:
             "spec.resourcesPerNode[nvidia.com/gpu.product=H100]",
             "nodeSelector",
         ),
+        (registry.QUEUES, queue(quota={"gpu": 8}), "spec.quota[gpu]", "such as nvidia.com/gpu"),
         (registry.QUEUES, queue(borrowingLimit={"cpu": 1}), "spec.borrowingLimit[cpu]", "give a quota of cpu"),
         (
             registry.QUEUES,
