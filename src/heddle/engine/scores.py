@@ -337,7 +337,7 @@ class ScoreCache:
 
     def packing(self, cls: RequestClass) -> RequestClass:
         """The class of tasks that ask for the same, and are packed."""
-        return self._of(replace(cls.key, spread=False, fragmentation=False, ranking=""), None)
+        return self._of(replace(cls.key, spread=False, fragmentation=False, ranking=""), cls.typical)
 
     def _of(self, key: ClassKey, typical: TypicalTask | None) -> RequestClass:
         found = self.classes.get(key)
@@ -348,7 +348,7 @@ class ScoreCache:
             found = RequestClass(key, self.column, typical, self.nodes, exclusive=self.exclusive)
             self.classes[key] = found
             if len(key.models) > 1:
-                found.options = tuple(self._of(replace(key, models=(model,)), None) for model in key.models)
+                found.options = tuple(self._of(replace(key, models=(model,)), typical) for model in key.models)
             self.loose = self.loose or not found.fixed
         return found
 

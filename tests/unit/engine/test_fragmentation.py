@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from worlds import bound, node, settle, work, world
 
-from heddle.engine import PodSet, State, TaskMix, Toleration, TypicalTask, WorkloadSpec, schedule
+from heddle.engine import NodeSpec, PodSet, State, TaskMix, Toleration, TypicalTask, WorkloadSpec, schedule
 from heddle.engine.fragmentation import learned
 from heddle.engine.nodes import LABEL_BITS
 
@@ -101,6 +102,29 @@ def test_the_mix_is_learned_from_all_known_work_and_survives_a_rebuild() -> None
     state.remove_workload("x/many")
     fragmentation.settle()
     assert [task.gpu for task, _ in fragmentation.mix.tasks] == [4000, 1000]
+
+
+SHARES = PodSet("p", ("t0", "t1", "t2", "t3"), 4, {"cpu": 500}, 500)
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        (SHARES, PodSet("whole", ("w",), 1, {}, 1000)),  # fits when it is packed only
+        (replace(SHARES, gpu_models=("A", "B")),),
+    ],
+)
+def test_what_was_only_tried_counts_once_somebody_asks_for_it(sets: tuple[PodSet, ...]) -> None:
+    """The class of one GPU model, and that of the same packed, are made before anybody asks for them."""
+    wide, narrow = node("n0", 2, cpu=2), NodeSpec("n1", {"cpu": 500}, node("n1", 1).devices)
+    state = world(wide, narrow, a=99)
+    state.set_workload(WorkloadSpec("x/first", "a", sets, strategy="spread"))
+    schedule(state, 0)
+    state.set_workload(WorkloadSpec("x/packed", "a", (SHARES,)))
+    state.set_workload(WorkloadSpec("x/model", "a", (replace(SHARES, gpu_models=("A",)),), strategy="spread"))
+    counted = state.cache.fragmentation
+    counted.settle()
+    assert dict(counted.mix.tasks)[TypicalTask(500, 500)] == 12
 
 
 def test_a_given_mix_is_kept_as_it_is() -> None:

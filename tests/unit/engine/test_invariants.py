@@ -311,7 +311,7 @@ TestEngineWorld.settings = settings(
 )
 
 
-FOUND = (105_988, 303_936, 414_414, 920_002, 9_786_022, 9_803_355)
+FOUND = (105_988, 303_936, 414_414, 920_002, 9_786_022, 9_803_355, 11_356_014)
 """Seeds at which `make fuzz` found a fault: one group of a torn gang left and the other stayed, to no use; places in
 line changed by what was only tried; a third took the place that others had left for, and its owner was promised
 another; a gang was promised room beside those who had to leave for it, whose company it sought; all were heard again
