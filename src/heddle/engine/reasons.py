@@ -125,6 +125,7 @@ class Reason:
         profile: MIG profile that it asks for.
         budget: the disruption budget concerned.
         crowd: the tasks, of whatever workload, that a rule about neighbours speaks of.
+        known: what the cluster has of the kind that is asked for and missing.
     """
 
     code: ReasonCode
@@ -150,6 +151,7 @@ class Reason:
     profile: str = ""
     budget: str = ""
     crowd: str = ""
+    known: tuple[str, ...] = ()
 
 
 def moment(at: float) -> str:
@@ -264,11 +266,13 @@ def render(reason: Reason) -> str:
                 + (f"; a task asks for {f'a MIG instance {r.profile}' if r.profile else asked}" if r.resource else "")
             )
         case ReasonCode.TOPOLOGY_UNKNOWN:
-            return f"{r.level} is not a level of the cluster's topology"
+            levels = f"it has {', '.join(r.known)}" if r.known else "it has none"
+            return f"{r.level} is not a level of the cluster's topology: {levels}"
         case ReasonCode.NO_NODE_MATCHES:
             return "no schedulable node matches its node selector, affinity and tolerations"
         case ReasonCode.NO_GPU_MATCHES:
-            return f"no schedulable node that it may use has {_wanted_gpu(r)}"
+            there = f"; the cluster has {', '.join(r.known)}" if r.known else ""
+            return f"no schedulable node that it may use has {_wanted_gpu(r)}{there}"
         case ReasonCode.NO_ROOM:
             if r.profile:
                 return f"{r.fits} of {r.needed} tasks fit now; each asks for a MIG instance {r.profile}"

@@ -220,7 +220,10 @@ class Verdicts:
 
         first_choice(work, need, tell)
         if not told:  # what runs of it is on a model that it may not use
-            return [Reason(ReasonCode.NO_GPU_MATCHES, queue=work.spec.queue, models=_models(work))]
+            models = _models(work)
+            return [
+                Reason(ReasonCode.NO_GPU_MATCHES, queue=work.spec.queue, models=models, known=self._offered(models, ""))
+            ]
         possible = [each for each in told if each and each[0].code not in _NEVER]
         if not possible:
             return min(
@@ -294,11 +297,11 @@ class Verdicts:
         label = work.spec.topology_required
         level = self.state.topology.level(label) if label else None
         if label and level is None:
-            return Reason(ReasonCode.TOPOLOGY_UNKNOWN, queue=work.spec.queue, level=label)
+            return self._no_level(work, label)
         for pod_set in work.spec.pod_sets:
             for rule in (pod_set.spread, pod_set.slices):
                 if rule and self.state.topology.level(rule.level) is None:
-                    return Reason(ReasonCode.TOPOLOGY_UNKNOWN, queue=work.spec.queue, level=rule.level)
+                    return self._no_level(work, rule.level)
         everywhere = nodes.rows()
         fits = []
         for part, _ in need:
@@ -347,7 +350,24 @@ class Verdicts:
             wanted=pod_set.gpu_memory * 2**20,
             models=pod_set.gpu_models,
             profile=pod_set.mig,
+            known=self._offered(pod_set.gpu_models, pod_set.mig),
         )
+
+    def _no_level(self, work: Work, label: str) -> Reason:
+        known = self.state.topology.labels
+        return Reason(ReasonCode.TOPOLOGY_UNKNOWN, queue=work.spec.queue, level=label, known=known)
+
+    def _offered(self, models: tuple[str, ...], profile: str) -> tuple[str, ...]:
+        """The GPU models that there are, where none of these is among them; else the profiles that they have."""
+        nodes = self.state.nodes
+        kinds = [nodes.kinds[kind] for kind in nodes.known_kinds()]
+        there = {hardware.model for hardware in kinds if hardware.model}
+        if models and not there & set(models):
+            return tuple(sorted(there))
+        if not profile:
+            return ()
+        cut = {geometry for hardware in kinds for _, geometry in hardware.cut}
+        return tuple(sorted({each.name for geometry in cut for each in geometry.profiles if geometry.starts(each)}))
 
     def _arranged(self, work: Work, part: int, *, empty: bool) -> int:
         """How many tasks of a pod set its spread or slices would leave room for, never too few."""

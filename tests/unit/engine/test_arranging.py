@@ -168,7 +168,9 @@ def test_the_verdict_says_that_slices_have_no_room() -> None:
     state.set_workload(gang(10, slices=Slices("rack", 5)))
     assert codes(schedule(state, 0), "x/w") == ["ImpossibleSlices"]
     state.set_workload(gang(2, slices=Slices("row")))
-    assert codes(schedule(state, 0), "x/w") == ["TopologyUnknown"]
+    plan = schedule(state, 0)
+    assert codes(plan, "x/w") == ["TopologyUnknown"]
+    assert render(plan.verdicts["x/w"].reasons[0]).endswith("the cluster's topology: it has zone, rack")
 
 
 def test_room_is_made_slice_by_slice() -> None:

@@ -195,10 +195,10 @@ def test_a_share_by_memory_on_the_better_model() -> None:
 
 
 def test_the_verdict_names_the_models_that_are_not_there() -> None:
-    state = world(of_model("n0", 2, "T4"), a=99)
+    state = world(of_model("n0", 2, "T4"), of_model("n1", 1, "L4"), a=99)
     state.set_workload(choosy("x/a", 1))
     said = render(schedule(state, 0).verdicts["x/a"].reasons[0])
-    assert said == "no schedulable node that it may use has GPUs of model H100 or A100"
+    assert said == "no schedulable node that it may use has GPUs of model H100 or A100; the cluster has L4, T4"
     state.set_node(of_model("n1", 1, "A100"))
     state.set_workload(choosy("x/b", 2))
     assert codes(schedule(state, 0), "x/b") == ["Impossible"]
@@ -276,7 +276,7 @@ def test_the_verdict_says_that_no_gpu_is_cut_like_this() -> None:
     state = world(cards("n0", 4, 80_000), cut("n1", instances=(("3g.20gb", 0),)), a=99)
     state.set_workload(instance("x/a", "4g.20gb"))
     said = render(schedule(state, 0).verdicts["x/a"].reasons[0])
-    assert said == "no schedulable node that it may use has GPUs in MIG mode with 4g.20gb"
+    assert said == "no schedulable node that it may use has GPUs in MIG mode with 4g.20gb; the cluster has 3g.20gb"
     state.set_workload(instance("x/b", "3g.20gb", 2))
     assert codes(schedule(state, 0), "x/b") == ["Impossible"]
 
