@@ -17,7 +17,7 @@ from heddle.engine.moves import Moves
 from heddle.engine.placement import Need
 from heddle.engine.queues import Queue
 from heddle.engine.reasons import Reason, ReasonCode
-from heddle.engine.stages.promises import redeem
+from heddle.engine.stages.promises import take_up
 from heddle.engine.stages.room import held_places, would_be_taken_back
 from heddle.engine.turns import Turns
 from heddle.engine.work import Work
@@ -99,13 +99,15 @@ def _move_others(cycle: Cycle, work: Work, queue: Queue, need: Need, demand: lis
         cycle.doubts += moves.tried  # who steps aside first, and where to, changes as time passes and others arrive
         return False
     cycle.doubts += 1
-    if would_be_taken_back(cycle, work, queue, demand) or not cycle.leaves_room(work, queue, demand, held_places(work)):
+    if (
+        would_be_taken_back(cycle, work, queue, demand)
+        or not cycle.leaves_room(work, queue, demand, held_places(work))
+        or not take_up(cycle, work)
+    ):
         cycle.state.rollback(point)
         return False
     for task in moves.moved:
         cycle.evict_reason[task] = Reason(ReasonCode.MOVED, queue=queue.name, beneficiary=work.name)
         cycle.gainers.add(task.work.name)
     cycle.moves_left -= len(moves.moved)
-    cycle.gainers.add(work.name)
-    redeem(cycle, work)
     return True

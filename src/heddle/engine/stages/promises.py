@@ -18,6 +18,17 @@ def keep_promises(cycle: Cycle) -> None:
             cycle.redeemed.add(name)
 
 
+def take_up(cycle: Cycle, work: Work) -> bool:
+    """Binds what was just promised as far as it is free. False: all of it is void, as those who stay mind its company;
+    then nobody is to leave for it."""
+    promised = [task for task in work.tasks.values() if task.hold]
+    redeem(cycle, work)
+    if all(task.hold is None and task.state is not TaskState.BOUND for task in promised):
+        return False
+    cycle.gainers.add(work.name)
+    return True
+
+
 def redeem(cycle: Cycle, work: Work) -> bool:
     """Binds what can be bound of one workload's promises: a minimum all or nothing, elastic tasks step by step.
 

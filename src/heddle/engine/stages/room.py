@@ -17,7 +17,7 @@ from heddle.engine.placement import Need, arrangement
 from heddle.engine.queues import Queue, QueueTree
 from heddle.engine.rules import rules_for
 from heddle.engine.stages.place import PASSES
-from heddle.engine.stages.promises import redeem
+from heddle.engine.stages.promises import take_up
 from heddle.engine.turns import Turns, line_up
 from heddle.engine.victims import RoomSearch
 from heddle.engine.work import TaskState, Work
@@ -153,11 +153,8 @@ def make_room(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
         if cycle.placer.place(work, need, land=True) is None:
             return False
         cycle.doubts += 1
-        gained = cycle.leaves_room(work, queue, demand, held_places(work))
-        if gained:
-            cycle.gainers.add(work.name)
-            redeem(cycle, work)
-        else:
+        gained = cycle.leaves_room(work, queue, demand, held_places(work)) and take_up(cycle, work)
+        if not gained:
             cycle.state.rollback(point)
         return True
 
@@ -184,12 +181,9 @@ def _evict_for(cycle: Cycle, work: Work, queue: Queue, need: Need) -> bool:
     for rule in rules_for(cycle, work, queue, need) if work.name not in cycle.barred else ():
         point = cycle.state.checkpoint()
         if RoomSearch(cycle, work, queue, need, rule).run():
-            if not _lasts(cycle, work, queue, demand):
-                cycle.state.rollback(point)
-                continue
-            cycle.gainers.add(work.name)
-            redeem(cycle, work)
-            return True
+            if _lasts(cycle, work, queue, demand) and take_up(cycle, work):
+                return True
+            cycle.state.rollback(point)
     return False
 
 
