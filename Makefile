@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml requirements/dev.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(VENV)/.installed ## two teams share simulated GPUs and really train (about 2 minutes)
+demo: $(VENV)/.installed ## two teams share simulated GPUs and really train (a minute or two)
 	@$(RUN) $(BIN)/python examples/demo/demo.py $(ARGS)
 
 test: $(VENV)/.installed ## all tests, the real kube-apiserver and a browser included (ARGS="-k name" for some)
