@@ -134,7 +134,7 @@ class Chaos:
             node = json.loads(await self.cluster.store.get(NODES, f"gpu-{name}"))
             conditions = [
                 c | {"lastHeartbeatTime": to_text(to_seconds(c["lastHeartbeatTime"]) + by)}
-                for c in node["status"]["conditions"]
+                for c in node.get("status", {}).get("conditions", [])  # none yet, where it was just made anew
                 if c.get("lastHeartbeatTime")
             ]
             await self.cluster.store.patch(
