@@ -27,7 +27,8 @@ _FEW = 32
 _WIDE = 8
 """And on so many nodes for one task, those like one that was tried among them."""
 
-_Place = tuple[int, tuple[int, ...]]
+_Devices = tuple[int, ...] | None
+"""None = those that the task takes by itself."""
 
 
 class _Step:
@@ -40,7 +41,7 @@ class _Step:
         self.cls = cls
         self.point = point
         self.row = -1
-        self.devices: list[tuple[int, ...]] = []  # of this row, still to be tried
+        self.devices: list[_Devices] = []  # of this row, still to be tried
         self.rows: list[int] = []
         self.met: set[tuple[object, ...]] = set()  # what those rows were like
 
@@ -117,7 +118,7 @@ class Fitting:
     def _step(self, task: Task) -> _Step:
         return _Step(task, self.state.cache.packing(self.work.parts[task.part]), self.state.checkpoint())
 
-    def _next(self, step: _Step) -> _Place | None:
+    def _next(self, step: _Step) -> tuple[int, _Devices] | None:
         """The tightest place that was not tried for a task; None = none is left, or enough were."""
         if not step.devices:
             step.row = self._row(step)
@@ -151,18 +152,15 @@ class Fitting:
     def _room(self, row: int) -> tuple[object, ...]:
         return self._free[row].tobytes(), tuple(sorted(self._devices[row].tolist()))
 
-    def _choices(self, cls: RequestClass, row: int) -> list[tuple[int, ...]]:
-        """The devices of a row that a task may take, the fullest first; of several as full as each other one."""
-        alike = cls.at(row)
-        devices = self._devices[row]
-        if alike.key.mig:
-            return [alike.cut(devices)]
-        free = devices.tolist() if alike.dev else []
-        if not 0 < alike.gpu < WHOLE:
-            return [self.state.nodes.choose_devices(row, alike.gpu, free)]
-        levels = sorted({left for left in free if left >= alike.gpu})
-        only = ([left if left == level else -1 for left in free] for level in levels)
-        return [self.state.nodes.choose_devices(row, alike.gpu, left) for left in only]
+    def _choices(self, cls: RequestClass, row: int) -> list[_Devices]:
+        """The devices of a row that a task may take: for a share the fullest first, of several as full as each other
+        one."""
+        gpu = cls.at(row).gpu
+        if not 0 < gpu < WHOLE or cls.key.mig:
+            return [None]  # there is nothing to choose that would matter to others
+        free = self._devices[row].tolist()
+        only = ([left if left == level else -1 for left in free] for level in sorted(set(free)) if level >= gpu)
+        return [self.state.nodes.choose_devices(row, gpu, left) for left in only]
 
     def _left(self, steps: list[_Step]) -> tuple[object, ...]:
         """What is left of the rows that tasks before the last were given, and whose turn it is."""
